@@ -1,0 +1,17 @@
+//! The words of the product and the rules that hold for them: no IO, no clock, no database calls.
+
+mod branch;
+mod error_class;
+mod order_id;
+mod redaction;
+mod repository_url;
+mod status;
+mod step;
+
+pub use branch::{BranchName, InvalidBranch, branch_name, slug};
+pub use error_class::{ErrorClass, UnknownErrorClass};
+pub use order_id::{InvalidOrderId, WorkOrderId};
+pub use redaction::{RedactStream, Redactor};
+pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};
+pub use status::{JobState, OrderStatus};
+pub use step::{InvalidSteps, StepName, Steps};
