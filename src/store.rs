@@ -1,0 +1,83 @@
+//! Postgres: the connection, the migrations and one file per group of statements.
+//!
+//! Every statement lives in `sql/` and is checked against the schema by `tests/statements.rs`.
+//! A write of a run carries its fencing token and reports whether it was still the owner.
+
+mod connect;
+
+pub use connect::{
+    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, schema_state,
+};
+
+use sqlx::PgPool;
+
+/// The text of `sql/<name>.sql`.
+#[macro_export]
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $name, ".sql"))
+    };
+}
+
+/// Reads and writes the database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// A statement that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("database statement {statement} failed: {source}")]
+pub struct StoreError {
+    /// Which file in `sql/`.
+    pub statement: &'static str,
+    /// What Postgres or the connection said.
+    #[source]
+    pub source: sqlx::Error,
+}
+
+impl StoreError {
+    /// For `map_err`: says which statement failed.
+    pub fn on(statement: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self { statement, source }
+    }
+
+    /// The sentence of a rule of ours that refused the statement (`RAISE EXCEPTION` in a trigger or
+    /// function), to be shown to a person as it is.
+    pub fn refusal(&self) -> Option<&str> {
+        let error = self.source.as_database_error()?;
+        let code = error.code()?;
+        // Classes: data exception, integrity violation, prerequisite state, no data.
+        let ours = ["22", "23", "55", "P0"].iter().any(|class| code.starts_with(class));
+        ours.then(|| error.message())
+    }
+
+    /// Whether the same statement may succeed when tried again: the connection broke, the server
+    /// restarts, or two transactions collided.
+    pub fn is_transient(&self) -> bool {
+        match &self.source {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                // Connection, operator intervention, resources, serialization and deadlock.
+                ["08", "57", "53", "40"].iter().any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+}
+
+impl Store {
+    /// A store over an open pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool, for statements of other layers' own.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}

@@ -1,0 +1,167 @@
+//! Opens the pool and brings the schema to the version this binary was built with.
+
+use std::{str::FromStr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    ConnectOptions, PgPool,
+    migrate::{Migrate, MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// The migrations in `migrations/`, recorded in `awo._sqlx_migrations`.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Oldest server that is supported, as `server_version_num`: PostgreSQL 14.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// How the database is reached (`AWO_DATABASE_MODE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum DatabaseMode {
+    /// Straight to the server, or through a pooler in session mode.
+    #[default]
+    Direct,
+    /// Through a pooler in transaction mode: no LISTEN, no named prepared statements.
+    Pooler,
+}
+
+/// Why the database cannot be used; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address does not parse. Its text is not repeated: it may hold a password.
+    #[error(
+        "DATABASE_URL is not a Postgres address: expected postgres://user:password@host:port/database ({0})"
+    )]
+    Url(String),
+    /// No connection.
+    #[error(
+        "cannot reach the database {address}: {source}; check DATABASE_URL and that the server runs"
+    )]
+    Unreachable {
+        /// Host, port and database, without the password.
+        address: String,
+        /// What the driver said.
+        source: sqlx::Error,
+    },
+    /// An old server.
+    #[error("the database server is version {0}: expected PostgreSQL 14 or newer")]
+    TooOld(String),
+    /// The schema is older than the binary and may not be changed.
+    #[error(
+        "the database is on schema version {found}, this archon-awo needs {expected}: run `archon-awo migrate`"
+    )]
+    Behind {
+        /// Newest applied version, 0 for none.
+        found: i64,
+        /// Newest version known here.
+        expected: i64,
+    },
+    /// The schema is newer than the binary.
+    #[error(
+        "the database is on schema version {found}, this archon-awo knows only up to {expected}: update archon-awo"
+    )]
+    Ahead {
+        /// Newest applied version.
+        found: i64,
+        /// Newest version known here.
+        expected: i64,
+    },
+    /// A migration failed or was changed after it was applied.
+    #[error("cannot migrate the database: {0}")]
+    Migrate(#[from] MigrateError),
+}
+
+/// Which version the schema is on, compared with the binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaState {
+    /// Newest applied version, 0 for none.
+    pub found: i64,
+    /// Newest version known here.
+    pub expected: i64,
+}
+
+impl SchemaState {
+    /// `Ok` when binary and schema agree.
+    pub fn check(self) -> Result<(), ConnectError> {
+        let Self { found, expected } = self;
+        match found.cmp(&expected) {
+            std::cmp::Ordering::Less => Err(ConnectError::Behind { found, expected }),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(ConnectError::Ahead { found, expected }),
+        }
+    }
+}
+
+/// Parses the address for `mode`.
+pub fn options(url: &SecretString, mode: DatabaseMode) -> Result<PgConnectOptions, ConnectError> {
+    let options = PgConnectOptions::from_str(url.expose_secret())
+        .map_err(|error| ConnectError::Url(error.to_string()))?
+        .application_name("archon-awo")
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
+    Ok(match mode {
+        DatabaseMode::Direct => options,
+        DatabaseMode::Pooler => options.statement_cache_capacity(0),
+    })
+}
+
+/// Opens a pool and checks the server's version.
+///
+/// A connection that cannot be had within 10 s is an error.
+pub async fn connect(
+    url: &SecretString,
+    mode: DatabaseMode,
+    max_connections: u32,
+) -> Result<PgPool, ConnectError> {
+    let options = options(url, mode)?;
+    let address = format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    let unreachable = |source| ConnectError::Unreachable { address, source };
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options)
+        .await;
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(error) => return Err(unreachable(error)),
+    };
+    let version: (i32, String) =
+        match sqlx::query_as(crate::sql!("connect/server_version")).fetch_one(&pool).await {
+            Ok(version) => version,
+            Err(error) => return Err(unreachable(error)),
+        };
+    if version.0 < OLDEST_SERVER {
+        return Err(ConnectError::TooOld(version.1));
+    }
+    Ok(pool)
+}
+
+/// Applies what is missing. Safe when several processes do so at once: the first holds a lock.
+pub async fn migrate(pool: &PgPool) -> Result<(), ConnectError> {
+    let state = schema_state(pool).await?;
+    if state.found > state.expected {
+        return state.check();
+    }
+    MIGRATOR.run(pool).await?;
+    Ok(())
+}
+
+/// Reads the version of the schema.
+pub async fn schema_state(pool: &PgPool) -> Result<SchemaState, ConnectError> {
+    let expected = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let exists: bool = sqlx::query_scalar(crate::sql!("connect/has_migrations"))
+        .fetch_one(pool)
+        .await
+        .map_err(MigrateError::Execute)?;
+    if !exists {
+        return Ok(SchemaState { found: 0, expected });
+    }
+    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?;
+    let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await?;
+    let found = applied.iter().map(|migration| migration.version).max().unwrap_or_default();
+    Ok(SchemaState { found, expected })
+}
