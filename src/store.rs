@@ -4,11 +4,20 @@
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
 mod connect;
+mod queue;
+mod run;
 
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, schema_state,
 };
 
+pub use queue::{
+    Beat, Claimed, Fence, Renewed, Rescued, Settlement, WorkerRecord, heartbeat, is_listening,
+};
+pub use run::{
+    Artifact, Effect, EffectRecord, LogChunk, OrderFacts, OrderRecord, RunError, RunStore,
+    StartedStep, StepCost, StepEnd,
+};
 use sqlx::PgPool;
 
 /// The text of `sql/<name>.sql`.
