@@ -233,6 +233,16 @@ impl Store {
             .map_err(StoreError::on("queue/settle"))
     }
 
+    /// Time until the next scheduled job is due.
+    pub async fn next_due(&self, queues: &[String]) -> Result<Option<Duration>, StoreError> {
+        let seconds: Option<f64> = sqlx::query_scalar(sql!("queue/next_due"))
+            .bind(queues)
+            .fetch_one(self.pool())
+            .await
+            .map_err(StoreError::on("queue/next_due"))?;
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+    }
+
     /// Takes back jobs whose lease ended more than `grace` ago; `lease` is the length of a lease.
     #[tracing::instrument(name = "db.jobs.rescue", level = "debug", skip_all, err)]
     pub async fn rescue(
