@@ -88,15 +88,34 @@ CREATE TABLE public.agent_work_order_artifacts (
 CREATE INDEX agent_work_order_artifacts_by_order
     ON public.agent_work_order_artifacts (agent_work_order_id, id);
 
--- Archon's own settings table: created only where Archon has not done so already.
-CREATE TABLE IF NOT EXISTS public.archon_settings (
-    id               uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    key              varchar(255) UNIQUE NOT NULL,
-    value            text,
-    encrypted_value  text,
-    is_encrypted     boolean DEFAULT false,
-    category         varchar(100),
-    description      text,
-    created_at       timestamptz DEFAULT now(),
-    updated_at       timestamptz DEFAULT now()
-);
+-- Archon's own settings table: created only where Archon has not done so already, and then closed to
+-- everybody but its owner and service_role, for it holds credentials.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    IF to_regclass('public.archon_settings') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    CREATE TABLE public.archon_settings (
+        id               uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        key              varchar(255) UNIQUE NOT NULL,
+        value            text,
+        encrypted_value  text,
+        is_encrypted     boolean DEFAULT false,
+        category         varchar(100),
+        description      text,
+        created_at       timestamptz DEFAULT now(),
+        updated_at       timestamptz DEFAULT now()
+    );
+    ALTER TABLE public.archon_settings ENABLE ROW LEVEL SECURITY;
+    REVOKE ALL ON public.archon_settings FROM PUBLIC;
+    FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON public.archon_settings FROM %I', role);
+    END LOOP;
+    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'service_role') THEN
+        GRANT SELECT, INSERT, UPDATE, DELETE ON public.archon_settings TO service_role;
+        CREATE POLICY archon_settings_service_role ON public.archon_settings
+            TO service_role USING (true) WITH CHECK (true);
+    END IF;
+END $$;

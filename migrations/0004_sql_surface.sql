@@ -12,15 +12,16 @@ CREATE FUNCTION public.awo_enqueue(
     agent_work_order_id text DEFAULT NULL,
     traceparent text DEFAULT NULL
 ) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     order_id text;
+    broken   text;
 BEGIN
     IF awo_enqueue.priority NOT BETWEEN -32768 AND 32767 THEN
         RAISE EXCEPTION 'priority is %: expected -32768 to 32767', awo_enqueue.priority
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    FOR attempt IN 1..3 LOOP
+    LOOP
         IF awo_enqueue.idempotency_key IS NOT NULL THEN
             SELECT j.work_order_id INTO order_id FROM awo.jobs j
             WHERE j.idempotency_key = awo_enqueue.idempotency_key
@@ -31,7 +32,7 @@ BEGIN
         END IF;
         BEGIN
             INSERT INTO awo.jobs AS j (kind, priority, run_at, idempotency_key, traceparent, payload)
-            VALUES ('work_order', awo_enqueue.priority::smallint,
+            VALUES ('work_order', coalesce(awo_enqueue.priority, 0)::smallint,
                 coalesce(awo_enqueue.run_at, now()), awo_enqueue.idempotency_key, awo_enqueue.traceparent,
                 jsonb_strip_nulls(jsonb_build_object(
                     'agent_work_order_id', awo_enqueue.agent_work_order_id,
@@ -42,21 +43,22 @@ BEGIN
             RETURNING j.work_order_id INTO order_id;
             RETURN order_id;
         EXCEPTION WHEN unique_violation THEN
-            -- Somebody else stored the same key just now: answer with theirs. Any other clash
-            -- (the id of an order that exists) is the caller's to hear of.
-            IF awo_enqueue.idempotency_key IS NULL OR attempt = 3 OR NOT EXISTS (
-                SELECT 1 FROM awo.jobs j WHERE j.idempotency_key = awo_enqueue.idempotency_key
-                AND j.state IN ('queued', 'running', 'waiting')) THEN
+            GET STACKED DIAGNOSTICS broken = CONSTRAINT_NAME;
+            IF broken IN ('jobs_work_order', 'agent_work_orders_pkey') THEN
+                RAISE EXCEPTION 'agent_work_order_id "%" is taken: leave it out, or name another',
+                    awo_enqueue.agent_work_order_id USING ERRCODE = 'unique_violation';
+            ELSIF broken <> 'jobs_idempotency_key' THEN
                 RAISE;
             END IF;
+            -- Somebody else stored the same key just now: answer with theirs, or try again should
+            -- it have ended meanwhile.
         END;
     END LOOP;
-    RETURN order_id;
 END $$;
 
 -- The job of an order, by the order's id or the job's number; locked, or an error if there is none.
 CREATE FUNCTION awo.job_of(id text) RETURNS awo.jobs
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job awo.jobs;
 BEGIN
@@ -73,7 +75,7 @@ END $$;
 -- Cancels: at once when queued; a running order is told to stop, and reports when it has.
 -- Answers 'cancelled', 'requested' or, for an order that had ended already, its state.
 CREATE FUNCTION public.awo_cancel(id text, reason text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job awo.jobs := awo.job_of(awo_cancel.id);
     words text := 'Cancelled' || coalesce(': ' || awo_cancel.reason, ' by request');
@@ -95,7 +97,7 @@ END $$;
 -- Runs an order again that failed or was cancelled: at the step where it stopped, or from an
 -- earlier one, whose finished work is then done again.
 CREATE FUNCTION public.awo_requeue(id text, from_step text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job awo.jobs := awo.job_of(awo_requeue.id);
     steps text[];
@@ -120,8 +122,8 @@ BEGIN
         WHERE s.agent_work_order_id = job.work_order_id AND s.step_name = ANY (steps)
           AND s.superseded_at IS NULL;
     END IF;
-    IF job.state IN ('failed', 'cancelled') THEN
-        UPDATE awo.jobs j SET state = 'queued' WHERE j.id = job.id AND j.state IN ('failed', 'cancelled');
+    IF job.state IN ('waiting', 'failed', 'cancelled') THEN
+        UPDATE awo.jobs j SET state = 'queued' WHERE j.id = job.id AND j.state = job.state;
     ELSE
         UPDATE awo.jobs j SET run_at = least(j.run_at, now()) WHERE j.id = job.id AND j.state = 'queued';
         PERFORM pg_notify('awo_jobs', job.queue);
@@ -131,7 +133,7 @@ END $$;
 
 -- Stops claims from a queue; running orders go on.
 CREATE FUNCTION public.awo_pause_queue(name text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE awo.queues q SET paused_at = coalesce(q.paused_at, now()) WHERE q.name = awo_pause_queue.name;
     IF NOT FOUND THEN
@@ -140,7 +142,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION public.awo_resume_queue(name text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE awo.queues q SET paused_at = NULL WHERE q.name = awo_resume_queue.name;
     IF NOT FOUND THEN
@@ -149,19 +151,27 @@ BEGIN
     PERFORM pg_notify('awo_jobs', awo_resume_queue.name);
 END $$;
 
--- How many orders of one repository may run at once. Lowering it lets running ones finish.
+-- How many orders of one repository may run at once, by its address or its repo_key. Lowering it
+-- lets running ones finish.
 CREATE FUNCTION public.awo_set_repository_limit(repo text, n integer) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    key text;
 BEGIN
     IF awo_set_repository_limit.n IS NULL OR awo_set_repository_limit.n NOT BETWEEN 0 AND 64 THEN
         RAISE EXCEPTION 'n is %: expected 0 to 64', awo_set_repository_limit.n
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM awo.check_repository_url(awo_set_repository_limit.repo);
-    INSERT INTO awo.repositories AS r (repo_key, repository_url, max_concurrent)
-    VALUES (awo.repo_key(awo_set_repository_limit.repo), awo_set_repository_limit.repo,
-            awo_set_repository_limit.n::smallint)
-    ON CONFLICT (repo_key) DO UPDATE SET max_concurrent = excluded.max_concurrent, updated_at = now();
+    UPDATE awo.repositories r
+    SET max_concurrent = awo_set_repository_limit.n::smallint, updated_at = now()
+    WHERE r.repo_key = awo_set_repository_limit.repo;
+    IF NOT FOUND THEN
+        PERFORM awo.check_repository_url(awo_set_repository_limit.repo);
+        key := awo.repo_key(awo_set_repository_limit.repo);
+        INSERT INTO awo.repositories AS r (repo_key, repository_url, display_name, max_concurrent)
+        VALUES (key, awo_set_repository_limit.repo, awo.display_name(key), awo_set_repository_limit.n::smallint)
+        ON CONFLICT (repo_key) DO UPDATE SET max_concurrent = excluded.max_concurrent, updated_at = now();
+    END IF;
     PERFORM pg_notify('awo_jobs', '');
 END $$;
 
@@ -226,7 +236,7 @@ SELECT 'repository over its limit', r.repo_key FROM awo.repositories r
 WHERE (SELECT count(*) FROM awo.leases l WHERE l.repo_key = r.repo_key) > r.max_concurrent
 UNION ALL
 SELECT 'gap in the log', c.agent_work_order_id FROM awo.log_chunks c
-GROUP BY c.agent_work_order_id HAVING max(c.seq) <> count(*)
+GROUP BY c.agent_work_order_id HAVING max(c.seq) - min(c.seq) + 1 <> count(*)
 UNION ALL
 SELECT 'side effect without result', e.job_id::text FROM awo.side_effects e JOIN awo.jobs j ON j.id = e.job_id
 WHERE j.state = 'succeeded' AND e.completed_at IS NULL
@@ -257,6 +267,7 @@ DECLARE
         'public.awo_set_repository_limit(text, integer)'];
     tbl text;
     tables CONSTANT text[] := ARRAY['agent_work_orders', 'agent_work_order_steps', 'agent_work_order_artifacts'];
+    sequences CONSTANT text[] := ARRAY['agent_work_order_steps_id_seq', 'agent_work_order_artifacts_id_seq'];
 BEGIN
     -- Supabase grants everything new in public to its API roles by default.
     FOREACH role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
@@ -267,6 +278,9 @@ BEGIN
             FOREACH tbl IN ARRAY tables LOOP
                 EXECUTE format('REVOKE ALL ON public.%I FROM %I', tbl, role);
             END LOOP;
+            FOREACH tbl IN ARRAY sequences LOOP
+                EXECUTE format('REVOKE ALL ON SEQUENCE public.%I FROM %I', tbl, role);
+            END LOOP;
         END IF;
     END LOOP;
     IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'service_role') THEN
@@ -274,13 +288,17 @@ BEGIN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO service_role', fn);
         END LOOP;
         FOREACH tbl IN ARRAY tables LOOP
-            EXECUTE format('GRANT ALL ON public.%I TO service_role', tbl);
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I TO service_role', tbl);
             EXECUTE format('CREATE POLICY %I ON public.%I TO service_role USING (true) WITH CHECK (true)',
                 tbl || '_service_role', tbl);
         END LOOP;
         GRANT USAGE ON SCHEMA awo TO service_role;
         GRANT SELECT ON ALL TABLES IN SCHEMA awo TO service_role;
         GRANT INSERT, UPDATE ON awo.jobs TO service_role;
-        GRANT USAGE ON ALL SEQUENCES IN SCHEMA awo TO service_role;
+        -- A view calls functions with the rights of its reader.
+        GRANT EXECUTE ON FUNCTION awo.order_status(awo.job_state) TO service_role;
     END IF;
 END $$;
+
+-- PostgREST reads the list of functions once; without a listener this is nothing.
+NOTIFY pgrst, 'reload schema';
