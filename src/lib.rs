@@ -4,6 +4,7 @@
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`store`].
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod process;
 pub mod store;
