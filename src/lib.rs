@@ -1,10 +1,16 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`store`].
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`config`],
+//! [`store`], [`git`], [`agent`], [`forge`], [`workflow`], [`queue`].
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod forge;
+pub mod git;
 pub mod process;
+pub mod queue;
 pub mod store;
+pub mod workflow;
