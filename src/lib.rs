@@ -1,8 +1,11 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`].
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`forge`],
+//! [`workflow`].
 
 pub mod clock;
 pub mod domain;
+pub mod forge;
 pub mod process;
+pub mod workflow;
