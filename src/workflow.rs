@@ -1,0 +1,6 @@
+//! Words between the runner and the model: prompts that go in, and what is accepted back.
+
+pub mod message;
+pub mod prompts;
+pub mod pull_request_text;
+pub mod review;
