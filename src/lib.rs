@@ -13,4 +13,5 @@ pub mod git;
 pub mod process;
 pub mod queue;
 pub mod store;
+pub mod telemetry;
 pub mod workflow;

@@ -50,6 +50,7 @@ struct Progress {
 struct Held {
     acknowledged: Instant,
     signal: watch::Sender<LeaseSignal>,
+    lost: CancellationToken,
     cancel: CancellationToken,
     cancel_reason: Arc<Mutex<Option<String>>>,
     progress: Arc<Mutex<Progress>>,
@@ -60,6 +61,7 @@ struct Held {
 pub struct Lease {
     fence: Fence,
     signal: watch::Receiver<LeaseSignal>,
+    lost: CancellationToken,
     cancel: CancellationToken,
     cancel_reason: Arc<Mutex<Option<String>>>,
     progress: Arc<Mutex<Progress>>,
@@ -81,7 +83,7 @@ impl Lease {
 
     /// Whether the lease is known to be lost.
     pub fn is_lost(&self) -> bool {
-        matches!(*self.signal.borrow(), LeaseSignal::Lost)
+        self.lost.is_cancelled()
     }
 
     /// Whether the last acknowledged heartbeat is fresh enough to act on the outside world.
@@ -117,17 +119,15 @@ impl Lease {
         token
     }
 
-    /// Waits until the lease is lost.
-    pub async fn lost(&self) {
-        let mut signal = self.signal.clone();
-        // An error means that the keeper is gone, and with it every lease.
-        let _ = signal.wait_for(|signal| matches!(signal, LeaseSignal::Lost)).await;
+    /// Cancelled when the lease is lost.
+    pub fn lost_token(&self) -> CancellationToken {
+        self.lost.clone()
     }
 
     /// Waits until the run should be abandoned at once: lost, cancelled, or out of drain time.
     pub async fn aborted(&self) -> StopReason {
         tokio::select! {
-            () = self.lost() => StopReason::LeaseLost,
+            () = self.lost.cancelled() => StopReason::LeaseLost,
             () = self.cancel.cancelled() => StopReason::Cancelled,
             () = self.interrupt.cancelled() => StopReason::Draining,
         }
@@ -215,6 +215,7 @@ impl LeaseKeeper {
         let held = Held {
             acknowledged: sent,
             signal,
+            lost: CancellationToken::new(),
             cancel: CancellationToken::new(),
             cancel_reason: Arc::default(),
             progress: Arc::new(Mutex::new(progress)),
@@ -222,6 +223,7 @@ impl LeaseKeeper {
         let lease = Lease {
             fence,
             signal: watching,
+            lost: held.lost.clone(),
             cancel: held.cancel.clone(),
             cancel_reason: Arc::clone(&held.cancel_reason),
             progress: Arc::clone(&held.progress),
@@ -325,6 +327,7 @@ impl LeaseKeeper {
             let Some(answer) = answer else {
                 warn!(job.id = fence.job_id, epoch = fence.epoch, "lease lost");
                 lease.signal.send_replace(LeaseSignal::Lost);
+                lease.lost.cancel();
                 continue;
             };
             lease.acknowledged = sent;

@@ -11,6 +11,7 @@ use crate::store::Settlement;
 /// lost: a finished run is not thrown away because Postgres restarts.
 pub async fn settle(context: &JobContext, lease: &Lease, settlement: &Settlement) {
     let fence = lease.fence();
+    let lost = lease.lost_token();
     let mut wait = Duration::from_millis(200);
     loop {
         match context.store.settle(fence, settlement).await {
@@ -30,7 +31,7 @@ pub async fn settle(context: &JobContext, lease: &Lease, settlement: &Settlement
             Err(error) => warn!(job.id = fence.job_id, "cannot settle yet: {error}"),
         }
         tokio::select! {
-            () = lease.lost() => {
+            () = lost.cancelled() => {
                 warn!(job.id = fence.job_id, "not settled: the lease is lost");
                 context.metrics.stale_write_refused();
                 return;

@@ -1,13 +1,16 @@
 //! The writes of a run. Each carries the fencing token of its lease, and a stale one is refused
 //! here: the statement changes nothing and the caller gets [`RunError::Stale`].
 
-use std::{collections::HashMap, str::FromStr};
+use std::{collections::HashMap, str::FromStr, time::Duration};
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{Fence, Store, StoreError};
 use crate::{
+    clock::Clock,
     domain::{ErrorClass, StepName, WorkOrderId},
     sql,
 };
@@ -164,16 +167,46 @@ pub struct EffectRecord {
 }
 
 /// The writes of one lease. Cheap to clone.
+///
+/// A write waits out an outage of the database: it is tried again until it is done or the lease is
+/// known to be lost, so that a restart of Postgres costs no work.
 #[derive(Debug, Clone)]
 pub struct RunStore {
     store: Store,
     fence: Fence,
+    lost: CancellationToken,
+    clock: Clock,
 }
 
 impl RunStore {
-    /// Writes under `fence`.
-    pub fn new(store: Store, fence: Fence) -> Self {
-        Self { store, fence }
+    /// Writes under `fence`, as long as `lost` is not cancelled.
+    pub fn new(store: Store, fence: Fence, lost: CancellationToken, clock: Clock) -> Self {
+        Self { store, fence, lost, clock }
+    }
+
+    /// Runs `statement` until it is answered.
+    async fn patiently<T, F>(
+        &self,
+        statement: &'static str,
+        mut attempt: impl FnMut() -> F + Send,
+    ) -> Result<T, RunError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + Send,
+    {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            let error = match attempt().await.map_err(StoreError::on(statement)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_transient() => error,
+                Err(error) => return Err(error.into()),
+            };
+            warn!(job.id = self.fence.job_id, "waiting for the database: {error}");
+            tokio::select! {
+                () = self.lost.cancelled() => return Err(RunError::Stale(self.fence)),
+                () = self.clock.sleep(wait) => {}
+            }
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
     }
 
     /// The token every write carries.
@@ -184,21 +217,17 @@ impl RunStore {
     /// Reads the order of the job.
     #[tracing::instrument(name = "db.orders.load", skip_all, err)]
     pub async fn load_order(&self) -> Result<Option<OrderRecord>, RunError> {
-        Ok(sqlx::query_as(sql!("run/load_order"))
+        Ok(self.patiently("run/load_order", || { sqlx::query_as(sql!("run/load_order"))
             .bind(self.fence.job_id)
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/load_order"))?)
+            .fetch_optional(self.store.pool()) }).await?)
     }
 
     /// Reads the checkpoints of the job.
     #[tracing::instrument(name = "db.steps.finished", skip_all, err)]
     pub async fn finished_steps(&self) -> Result<HashMap<StepName, Value>, RunError> {
-        let rows: Vec<(String, Option<Value>)> = sqlx::query_as(sql!("run/finished_steps"))
+        let rows: Vec<(String, Option<Value>)> = self.patiently("run/finished_steps", || { sqlx::query_as(sql!("run/finished_steps"))
             .bind(self.fence.job_id)
-            .fetch_all(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/finished_steps"))?;
+            .fetch_all(self.store.pool()) }).await?;
         let known = |(name, output): (String, Option<Value>)| {
             Some((StepName::from_str(&name).ok()?, output.unwrap_or_default()))
         };
@@ -215,7 +244,7 @@ impl RunStore {
         agent_name: &str,
         session: Uuid,
     ) -> Result<StartedStep, RunError> {
-        sqlx::query_as(sql!("run/start_step"))
+        self.patiently("run/start_step", || { sqlx::query_as(sql!("run/start_step"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(order.as_str())
@@ -223,9 +252,7 @@ impl RunStore {
             .bind(number)
             .bind(agent_name)
             .bind(session)
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/start_step"))?
+            .fetch_optional(self.store.pool()) }).await?
             .ok_or(RunError::Stale(self.fence))
     }
 
@@ -238,7 +265,7 @@ impl RunStore {
         number: i32,
         end: &StepEnd,
     ) -> Result<f64, RunError> {
-        sqlx::query_scalar(sql!("run/end_step"))
+        self.patiently("run/end_step", || { sqlx::query_scalar(sql!("run/end_step"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(order.as_str())
@@ -255,9 +282,7 @@ impl RunStore {
             .bind(end.cost.cache_read_tokens)
             .bind(end.cost.cache_creation_tokens)
             .bind(end.cost.usd)
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/end_step"))?
+            .fetch_optional(self.store.pool()) }).await?
             .ok_or(RunError::Stale(self.fence))
     }
 
@@ -265,13 +290,11 @@ impl RunStore {
     #[tracing::instrument(name = "db.steps.forget", skip_all, err)]
     pub async fn forget_steps(&self, steps: &[StepName]) -> Result<(), RunError> {
         let names: Vec<&str> = steps.iter().map(|step| step.as_str()).collect();
-        sqlx::query(sql!("run/forget_steps"))
+        self.patiently("run/forget_steps", || { sqlx::query(sql!("run/forget_steps"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
-            .bind(names)
-            .execute(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/forget_steps"))?;
+            .bind(&names)
+            .execute(self.store.pool()) }).await?;
         Ok(())
     }
 
@@ -282,7 +305,7 @@ impl RunStore {
         order: &WorkOrderId,
         facts: &OrderFacts,
     ) -> Result<(), RunError> {
-        let done = sqlx::query(sql!("run/update_order"))
+        let done = self.patiently("run/update_order", || { sqlx::query(sql!("run/update_order"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(order.as_str())
@@ -291,24 +314,20 @@ impl RunStore {
             .bind(&facts.pull_request_url)
             .bind(facts.commits)
             .bind(facts.files_changed)
-            .execute(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/update_order"))?;
+            .execute(self.store.pool()) }).await?;
         self.owned(done.rows_affected())
     }
 
     /// Stores what is about to be done outside the database.
     #[tracing::instrument(name = "db.side_effects.intend", skip_all, err)]
     pub async fn intend(&self, effect: Effect, key: &str, intent: &Value) -> Result<(), RunError> {
-        let done = sqlx::query(sql!("run/intend"))
+        let done = self.patiently("run/intend", || { sqlx::query(sql!("run/intend"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(effect.as_str())
             .bind(key)
             .bind(intent)
-            .execute(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/intend"))?;
+            .execute(self.store.pool()) }).await?;
         self.owned(done.rows_affected())
     }
 
@@ -319,13 +338,11 @@ impl RunStore {
         effect: Effect,
         key: &str,
     ) -> Result<Option<EffectRecord>, RunError> {
-        Ok(sqlx::query_as(sql!("run/find_intent"))
+        Ok(self.patiently("run/find_intent", || { sqlx::query_as(sql!("run/find_intent"))
             .bind(self.fence.job_id)
             .bind(effect.as_str())
             .bind(key)
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/find_intent"))?)
+            .fetch_optional(self.store.pool()) }).await?)
     }
 
     /// Stores what came of an effect.
@@ -336,15 +353,13 @@ impl RunStore {
         key: &str,
         result: &Value,
     ) -> Result<(), RunError> {
-        let done = sqlx::query(sql!("run/complete_effect"))
+        let done = self.patiently("run/complete_effect", || { sqlx::query(sql!("run/complete_effect"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(effect.as_str())
             .bind(key)
             .bind(result)
-            .execute(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/complete_effect"))?;
+            .execute(self.store.pool()) }).await?;
         self.owned(done.rows_affected())
     }
 
@@ -355,7 +370,7 @@ impl RunStore {
         order: &WorkOrderId,
         artifact: &Artifact,
     ) -> Result<(), RunError> {
-        let done = sqlx::query(sql!("run/add_artifact"))
+        let done = self.patiently("run/add_artifact", || { sqlx::query(sql!("run/add_artifact"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(order.as_str())
@@ -365,9 +380,7 @@ impl RunStore {
             .bind(&artifact.path)
             .bind(&artifact.sha256)
             .bind(artifact.size_bytes)
-            .execute(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/add_artifact"))?;
+            .execute(self.store.pool()) }).await?;
         self.owned(done.rows_affected())
     }
 
@@ -385,19 +398,17 @@ impl RunStore {
         let offsets: Vec<Option<i64>> = chunks.iter().map(|chunk| chunk.file_offset).collect();
         let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.line_count).collect();
         let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
-        let owned: bool = sqlx::query_scalar(sql!("run/append_log"))
+        let owned: bool = self.patiently("run/append_log", || { sqlx::query_scalar(sql!("run/append_log"))
             .bind(self.fence.job_id)
             .bind(self.fence.epoch)
             .bind(order.as_str())
-            .bind(steps)
-            .bind(runs)
-            .bind(streams)
-            .bind(offsets)
-            .bind(lines)
-            .bind(data)
-            .fetch_one(self.store.pool())
-            .await
-            .map_err(StoreError::on("run/append_log"))?;
+            .bind(&steps)
+            .bind(&runs)
+            .bind(&streams)
+            .bind(&offsets)
+            .bind(&lines)
+            .bind(&data)
+            .fetch_one(self.store.pool()) }).await?;
         self.owned(u64::from(owned))
     }
 
