@@ -3,6 +3,7 @@
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`].
 
+pub mod agent;
 pub mod clock;
 pub mod domain;
 pub mod process;
