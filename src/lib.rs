@@ -4,6 +4,7 @@
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`],
 //! [`git`].
 
+pub mod bench;
 pub mod clock;
 pub mod domain;
 pub mod git;
