@@ -24,11 +24,3 @@ async fn every_promised_value_is_measured_and_nothing_is_left_behind() {
     assert!(disk.value < disk.floor.unwrap(), "{disk:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; prints the numbers for a report"]
-async fn full_size() {
-    let folder = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
-    let report = run(&SandboxBench::new(folder.path().to_owned()), &Clock::system(), &|_, _, _| ());
-    println!("{}", serde_json::to_string_pretty(&report.await.unwrap()).unwrap());
-}
