@@ -2,9 +2,10 @@
 //! an agent CLI, and ends them as pull requests.
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`config`],
-//! [`store`], [`git`], [`agent`], [`forge`], [`workflow`], [`queue`].
+//! [`store`], [`git`], [`agent`], [`forge`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod domain;

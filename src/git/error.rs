@@ -313,8 +313,11 @@ pub(super) enum Meaning {
 /// What the words of a failed git command mean.
 pub(super) fn meaning(stderr: &str) -> Option<Meaning> {
     let text = stderr.to_ascii_lowercase();
-    // The remote's own folder may be missing too, which is not a damaged cache.
-    if text.contains("does not exist") && text.contains("repository") {
+    // These have a name in their middle: "repository 'https://…' not found", and the same for a
+    // remote in a folder, which must not be taken for a damaged cache.
+    if text.contains("repository '")
+        && ["' not found", "' does not exist"].iter().any(|words| text.contains(words))
+    {
         return Some(Meaning::NotFound);
     }
     MEANINGS.iter().find(|(words, _)| text.contains(words)).map(|(_, meaning)| *meaning)
@@ -360,6 +363,7 @@ mod tests {
                 "remote: Repository not found.\nfatal: repository 'https://h/a/b/' not found",
                 Meaning::NotFound,
             ),
+            ("fatal: repository 'https://h/a/b/' not found", Meaning::NotFound),
             ("fatal: '/srv/x' does not appear to be a git repository", Meaning::NotFound),
             ("fatal: unable to access 'https://h/': Could not resolve host: h", Meaning::Network),
             (

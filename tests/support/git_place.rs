@@ -97,7 +97,7 @@ pub fn git_in(folder: &Path, arguments: &[&str]) -> String {
         .args(["-c", "user.name=Test", "-c", "user.email=test@example.invalid"])
         .args(arguments)
         .current_dir(folder);
-    let output = command.output().expect("git starts: apt-get install git");
+    let output = command.output().unwrap_or_else(|error| panic!("{error}: apt-get install git"));
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "git {arguments:?} in {}: {words}", folder.display());
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()

@@ -1,16 +1,13 @@
 //! Caches, sandboxes, commits and pushes against a real repository in a folder.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/git_place.rs"]
-mod git_place;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
+use crate::git_place::{Place, branch, git_in, order};
 use archon_awo::{
     domain::ErrorClass,
     git::{GitError, Transfer},
+    process,
 };
-use git_place::{Place, branch, git_in, order};
 
 #[tokio::test]
 async fn a_second_refresh_moves_nothing_and_a_new_commit_is_fetched() {
@@ -72,6 +69,41 @@ async fn a_damaged_cache_is_made_again_and_sandboxes_on_it_survive() {
     );
     fs::write(sandbox.checkout.join("new.txt"), "x").unwrap();
     assert!(sandbox.commit("feat: new").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn damage_that_only_a_checkout_finds_is_healed_by_the_next_try() {
+    let place = Place::new();
+    let mirror = place.git.refresh_mirror(&place.remote()).await.unwrap();
+    let blob = git_in(&mirror.path, &["rev-parse", "main:README.md"]);
+    git_in(&mirror.path, &["config", "core.compression", "0"]);
+    for pack in fs::read_dir(mirror.path.join("objects/pack")).unwrap() {
+        let path = pack.unwrap().path();
+        let moved = mirror.path.join(path.file_name().unwrap());
+        fs::rename(&path, &moved).unwrap();
+        if moved.extension().is_some_and(|kind| kind == "pack") {
+            let line = format!("git unpack-objects -q < {}", moved.display());
+            let mut shell = process::blocking_command("/bin/sh");
+            shell.env("PATH", "/usr/local/bin:/usr/bin:/bin").arg("-c").arg(line);
+            assert!(shell.current_dir(&mirror.path).status().unwrap().success());
+        }
+    }
+    let loose = mirror.path.join("objects").join(&blob[..2]).join(&blob[2..]);
+    fs::set_permissions(&loose, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&loose, b"garbage").unwrap();
+
+    assert_eq!(
+        place.git.refresh_mirror(&place.remote()).await.unwrap().transfer,
+        Transfer::UpToDate
+    );
+    let open = async |mirror| {
+        place.git.open_sandbox(mirror, &order("wo-1"), &branch("feat/x"), None).await
+    };
+    let error = open(&mirror).await.unwrap_err();
+    assert!(matches!(error, GitError::DamagedCache { .. }) && error.retryable(), "{error}");
+    let mirror = place.git.refresh_mirror(&place.remote()).await.unwrap();
+    assert_eq!(mirror.transfer, Transfer::Cloned);
+    assert!(open(&mirror).await.unwrap().checkout.join("README.md").exists());
 }
 
 #[tokio::test]
