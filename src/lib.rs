@@ -6,5 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod exit;
 pub mod process;
+pub mod shutdown;
 pub mod store;

@@ -4,11 +4,18 @@
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
 mod connect;
+mod health;
+mod orders;
+mod queue_control;
 
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, schema_state,
 };
 
+pub use health::QueueDepth;
+pub use orders::{
+    Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
+};
 use sqlx::PgPool;
 
 /// The text of `sql/<name>.sql`.
