@@ -62,39 +62,34 @@ impl QueueConfig {
     fn check(&self) -> Result<(), ConfigError> {
         // A worker must notice that it cannot renew its leases, and stop, before others may take
         // its orders; and one late heartbeat is no reason to stop.
-        shorter(
-            (&keys::HEARTBEAT, self.heartbeat),
-            (&keys::SELF_FENCE, self.self_fence),
-            self.heartbeat < self.self_fence,
-        )?;
-        shorter(
-            (&keys::SELF_FENCE, self.self_fence),
-            (&keys::LEASE, self.lease),
-            self.self_fence < self.lease,
-        )?;
-        let ordered = [
-            ((&keys::POLL_MIN, self.poll_min), (&keys::POLL_MAX, self.poll_max)),
-            ((&keys::POLL_MAX, self.poll_max), (&keys::POLL_IDLE, self.poll_idle)),
-            ((&keys::RETRY_BASE, self.retry_base), (&keys::RETRY_MAX, self.retry_max)),
-        ];
-        ordered.into_iter().try_for_each(|(low, high)| shorter(low, high, low.1 <= high.1))
+        let heartbeat = (&keys::HEARTBEAT, self.heartbeat);
+        let self_fence = (&keys::SELF_FENCE, self.self_fence);
+        less(heartbeat, self_fence)?;
+        less(self_fence, (&keys::LEASE, self.lease))?;
+        let poll_max = (&keys::POLL_MAX, self.poll_max);
+        at_most((&keys::POLL_MIN, self.poll_min), poll_max)?;
+        at_most(poll_max, (&keys::POLL_IDLE, self.poll_idle))?;
+        at_most((&keys::RETRY_BASE, self.retry_base), (&keys::RETRY_MAX, self.retry_max))
     }
 }
 
-fn shorter(
-    (low_key, low): (&'static Key, Duration),
-    (high_key, high): (&'static Key, Duration),
-    holds: bool,
-) -> Result<(), ConfigError> {
-    if holds {
-        return Ok(());
+type Named = (&'static Key, Duration);
+
+fn less(low: Named, high: Named) -> Result<(), ConfigError> {
+    if low.1 < high.1 { Ok(()) } else { Err(conflict(low, "less than", high)) }
+}
+
+fn at_most(low: Named, high: Named) -> Result<(), ConfigError> {
+    if low.1 <= high.1 { Ok(()) } else { Err(conflict(low, "no more than", high)) }
+}
+
+fn conflict(low: Named, relation: &str, high: Named) -> ConfigError {
+    let bound = humantime::format_duration(high.1);
+    ConfigError::Conflict {
+        name: low.0.name(),
+        value: humantime::format_duration(low.1).to_string(),
+        expected: format!("{relation} {} ({bound})", high.0.name()),
     }
-    let bound = if low == high { "less than" } else { "no more than" };
-    Err(ConfigError::Conflict {
-        name: low_key.name(),
-        value: humantime::format_duration(low).to_string(),
-        expected: format!("{bound} {} ({})", high_key.name(), humantime::format_duration(high)),
-    })
 }
 
 /// The rule of the check on `awo.queues.name`.
