@@ -1,0 +1,168 @@
+//! Every statement in `sql/` fits the migrated schema and is used, and `src/` holds no other SQL.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgPool, SqlSafeStr};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Files below `folder` with the extension `extension`, sorted.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no .{extension} file in {}", folder.display());
+    found
+}
+
+fn statements() -> Vec<PathBuf> {
+    files(&Path::new(ROOT).join("sql"), "sql")
+}
+
+/// Rust sources as (path, text without comment lines).
+fn sources() -> Vec<(PathBuf, String)> {
+    let code = |text: String| {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let read = |path: PathBuf| (path.clone(), code(fs::read_to_string(&path).unwrap()));
+    files(&Path::new(ROOT).join("src"), "rs").into_iter().map(read).collect()
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn every_statement_is_accepted_by_the_schema(pool: PgPool) {
+    let mut refused = Vec::new();
+    for path in statements() {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        let prepared = connection.prepare(AssertSqlSafe(text).into_sql_str()).await;
+        if let Err(error) = prepared {
+            refused.push(format!("{}: {error}", path.display()));
+        }
+        connection.ping().await.unwrap();
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+#[test]
+fn every_statement_is_used() {
+    let sources = sources();
+    let folder = Path::new(ROOT).join("sql");
+    let unused: Vec<_> = statements()
+        .into_iter()
+        .filter(|path| {
+            let name = path.strip_prefix(&folder).unwrap().with_extension("");
+            let mention = format!("sql!(\"{}\")", name.display());
+            !sources.iter().any(|(_, text)| text.contains(&mention))
+        })
+        .collect();
+    assert!(unused.is_empty(), "no sql!(…) names {unused:?}: use or delete them");
+}
+
+#[test]
+fn every_statement_begins_with_a_known_word() {
+    // A file that starts with something else is a fragment, or two statements.
+    for path in statements() {
+        let text = fs::read_to_string(&path).unwrap();
+        let code: Vec<_> =
+            text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        let code = code.join("\n");
+        let code = code.trim().trim_end_matches(';');
+        let first = code.split_whitespace().next().unwrap_or_default();
+        let known = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "LISTEN", "NOTIFY", "SET"];
+        assert!(known.contains(&first), "{} begins with {first:?}", path.display());
+        assert!(!code.contains(";\n"), "{} holds two statements", path.display());
+    }
+}
+
+/// The places in `text` where SQL stands in a string of Rust.
+fn inline_sql(text: &str) -> Vec<String> {
+    const BEGINNINGS: [&str; 13] = [
+        "SELECT ",
+        "INSERT INTO",
+        "UPDATE ",
+        "DELETE FROM",
+        "WITH ",
+        "CREATE ",
+        "ALTER ",
+        "DROP ",
+        "LISTEN ",
+        "NOTIFY ",
+        "TRUNCATE ",
+        "LOCK TABLE",
+        "SET LOCAL",
+    ];
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices('"') {
+        let inside = text[at + 1..].trim_start();
+        if BEGINNINGS.iter().any(|word| inside.starts_with(word)) {
+            found.push(inside.lines().next().unwrap_or_default().to_owned());
+        }
+    }
+    // A call of a driver's function with a literal, whatever it begins with.
+    for call in
+        ["query", "query_as", "query_scalar", "raw_sql", "query!", "query_as!", "query_scalar!"]
+    {
+        for (at, _) in text.match_indices(call) {
+            let mut rest = &text[at + call.len()..];
+            if let Some(generics) = rest.strip_prefix("::<") {
+                let Some((_, after)) = generics.split_once(">(") else { continue };
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix('(') {
+                rest = after;
+            } else {
+                continue;
+            }
+            if rest.trim_start().starts_with(['"', 'r']) && rest.trim_start().contains('"') {
+                let literal = rest.trim_start();
+                if literal.starts_with('"')
+                    || literal.starts_with("r\"")
+                    || literal.starts_with("r#")
+                {
+                    found.push(literal.lines().next().unwrap_or_default().to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_source_file_holds_sql_of_its_own() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        for line in inline_sql(&text) {
+            found.push(format!("{}: {line}", path.display()));
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "put these into sql/ and name them with sql!(…):\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn the_search_for_sql_finds_it_in_every_dress() {
+    for text in [
+        r#"query("select 1")"#,
+        r##"sqlx::query_as::<_, (i32,)>(r#"select 1"#)"##,
+        "query_scalar(\n    \"values (1)\")",
+        "let text = \"SELECT 1\";",
+        "execute(\"\n  INSERT INTO t VALUES (1)\")",
+    ] {
+        assert!(!inline_sql(text).is_empty(), "not found in {text}");
+    }
+    assert!(inline_sql(r#"query(sql!("orders/find")); let s = "select a step";"#).is_empty());
+}
