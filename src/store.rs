@@ -4,32 +4,27 @@
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
 mod connect;
-<<<<<<< HEAD
-mod queue;
-mod run;
-=======
 mod health;
 mod orders;
+mod queue;
 mod queue_control;
->>>>>>> cli
+mod run;
 
 pub use connect::{
-    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, schema_state,
+    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
 };
-
-<<<<<<< HEAD
+pub use health::QueueDepth;
+pub use orders::{
+    Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
+};
 pub use queue::{
     Beat, Claimed, Fence, Renewed, Rescued, Settlement, WorkerRecord, heartbeat, is_listening,
 };
 pub use run::{
-    Artifact, Effect, EffectRecord, LogChunk, OrderFacts, OrderRecord, RunError, RunStore,
+    Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     StartedStep, StepCost, StepEnd,
-=======
-pub use health::QueueDepth;
-pub use orders::{
-    Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
->>>>>>> cli
 };
+
 use sqlx::PgPool;
 
 /// The text of `sql/<name>.sql`.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use apalis::prelude::{Data, WorkerBuilder, WorkerBuilderExt, WorkerContext};
+use apalis::prelude::{WorkerBuilder, WorkerBuilderExt, WorkerContext};
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
     error::{BoxDynError, WorkerError},
@@ -280,14 +280,6 @@ where
     }
 }
 
-async fn handle(
-    job: Claimed,
-    slot: Data<Arc<Slot>>,
-    context: Data<Arc<JobContext>>,
-) -> Result<Settlement, BoxDynError> {
-    Ok(kinds::run(&context, &job, &slot.lease).await)
-}
-
 /// Runs jobs until the claimer drains and the last of them has ended.
 pub async fn run(claimer: Arc<Claimer>) -> Result<(), WorkerError> {
     let slots = claimer.slots.available_permits();
@@ -295,11 +287,18 @@ pub async fn run(claimer: Arc<Claimer>) -> Result<(), WorkerError> {
     let context = Arc::clone(&claimer.context);
     let name = claimer.worker_id.to_string();
     let backend = LeaseBackend { claimer, claim: None, ready: VecDeque::new(), closing: None };
+    let handler = tower::service_fn(move |task: Task<Claimed>| {
+        let context = Arc::clone(&context);
+        async move {
+            let slot = task.data().get::<Arc<Slot>>().cloned();
+            let slot = slot.ok_or("a task without a lease: this backend never makes one")?;
+            Ok::<_, BoxDynError>(kinds::run(&context, &task.args, &slot.lease).await)
+        }
+    });
     WorkerBuilder::new(name)
         .backend(backend)
-        .data(context)
         .concurrency(slots)
-        .build(handle)
+        .build(handler)
         .run_until(async move {
             drain.cancelled().await;
             Ok::<(), WorkerError>(())

@@ -92,7 +92,7 @@ pub struct StepEnd {
 
 /// Something worth keeping.
 #[derive(Debug, Clone)]
-pub struct Artifact {
+pub struct NewArtifact {
     /// `prompt`, `output`, `log`, `diff`, `plan` or `review`.
     pub kind: &'static str,
     /// The step it came from.
@@ -109,7 +109,7 @@ pub struct Artifact {
 
 /// One piece of the log.
 #[derive(Debug, Clone)]
-pub struct LogChunk {
+pub struct NewLogChunk {
     /// The step it belongs to.
     pub step: Option<StepName>,
     /// The run of the agent it came from.
@@ -368,7 +368,7 @@ impl RunStore {
     pub async fn add_artifact(
         &self,
         order: &WorkOrderId,
-        artifact: &Artifact,
+        artifact: &NewArtifact,
     ) -> Result<(), RunError> {
         let done = self.patiently("run/add_artifact", || { sqlx::query(sql!("run/add_artifact"))
             .bind(self.fence.job_id)
@@ -389,7 +389,7 @@ impl RunStore {
     pub async fn append_log(
         &self,
         order: &WorkOrderId,
-        chunks: &[LogChunk],
+        chunks: &[NewLogChunk],
     ) -> Result<(), RunError> {
         let steps: Vec<Option<&str>> =
             chunks.iter().map(|chunk| chunk.step.map(StepName::as_str)).collect();

@@ -9,7 +9,7 @@ use tokio::fs;
 use super::failure::{StepError, volume};
 use crate::{
     domain::{StepName, WorkOrderId},
-    store::Artifact,
+    store::NewArtifact,
 };
 
 /// Longest text that is stored in the database beside its file, in bytes.
@@ -46,11 +46,11 @@ impl Dossier {
         kind: &'static str,
         step: StepName,
         text: &str,
-    ) -> Result<Artifact, StepError> {
+    ) -> Result<NewArtifact, StepError> {
         let path = self.root.join(folder).join(name);
         write_whole(&path, text.as_bytes()).await?;
         let inline = text.len() <= INLINE_LIMIT && !text.contains('\0');
-        Ok(Artifact {
+        Ok(NewArtifact {
             kind,
             step,
             content: inline.then(|| text.to_owned()),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     agent::{OutputChunk, OutputStream},
     domain::{StepName, WorkOrderId},
-    store::{LogChunk, RunError, RunStore},
+    store::{NewLogChunk, RunError, RunStore},
 };
 
 /// Entries that may wait before the sender has to.
@@ -28,7 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(30);
 /// Where entries go in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    sender: mpsc::Sender<LogChunk>,
+    sender: mpsc::Sender<NewLogChunk>,
 }
 
 /// The task behind a [`Journal`].
@@ -58,7 +58,7 @@ impl Journal {
         }
         let mut data = Value::Object(entry).to_string().into_bytes();
         data.push(b'\n');
-        self.send(LogChunk {
+        self.send(NewLogChunk {
             step,
             run_id: None,
             stream: "event",
@@ -71,7 +71,7 @@ impl Journal {
 
     /// Logs what an agent wrote.
     pub async fn output(&self, step: StepName, run_id: Uuid, chunk: OutputChunk) {
-        self.send(LogChunk {
+        self.send(NewLogChunk {
             step: Some(step),
             run_id: Some(run_id),
             stream: match chunk.stream {
@@ -85,7 +85,7 @@ impl Journal {
         .await;
     }
 
-    async fn send(&self, chunk: LogChunk) {
+    async fn send(&self, chunk: NewLogChunk) {
         // The writer ends early only when the lease is lost; then nothing more may be written.
         let _ = self.sender.send(chunk).await;
     }
@@ -100,7 +100,7 @@ impl JournalWriter {
     }
 }
 
-async fn write(store: RunStore, order: WorkOrderId, mut receiver: mpsc::Receiver<LogChunk>) {
+async fn write(store: RunStore, order: WorkOrderId, mut receiver: mpsc::Receiver<NewLogChunk>) {
     let mut batch = Vec::with_capacity(BATCH);
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         // More may come within the moment: fewer and larger statements.

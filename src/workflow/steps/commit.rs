@@ -117,10 +117,11 @@ async fn push(
 
     // Newest first, then the case that nothing of ours arrived.
     let expected = ours.iter().rev().map(|sha| Some(sha.as_str())).chain([None]);
+    let remote = run.remote();
     let mut refusal = None;
     for expected in expected {
         let pushed = tokio::select! {
-            pushed = sandbox.push(&run.remote(), expected) => pushed,
+            pushed = sandbox.push(&remote, expected) => pushed,
             reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
         };
         match pushed {
