@@ -3,6 +3,7 @@
 
 mod error;
 mod github;
+mod github_client;
 mod github_reply;
 mod local;
 mod pull_file;

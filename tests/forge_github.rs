@@ -102,7 +102,7 @@ async fn a_person_who_removes_the_marker_keeps_their_words() {
     let github = with_branch().await;
     let forge = forge(&github);
     forge.ensure_pull_request(&request()).await.unwrap();
-    github.edit_pull(1, json!({"title": "My title", "body": "My words"}));
+    github.edit_pull(1, &json!({"title": "My title", "body": "My words"}));
     let outcome = forge.ensure_pull_request(&request()).await.unwrap();
     assert!(matches!(outcome, Outcome::Updated { number: 1, .. }), "{outcome:?}");
     assert_eq!(github.pulls()[0]["title"], "My title");
@@ -114,7 +114,7 @@ async fn a_merged_or_closed_one_is_recorded_and_not_opened_again() {
     let forge = forge(&github);
     forge.ensure_pull_request(&request()).await.unwrap();
     for (merged_at, merged) in [(json!(null), false), (json!("2026-01-01T00:00:00Z"), true)] {
-        github.edit_pull(1, json!({"state": "closed", "merged_at": merged_at}));
+        github.edit_pull(1, &json!({"state": "closed", "merged_at": merged_at}));
         let outcome = forge.ensure_pull_request(&request()).await.unwrap();
         let url = "https://github.com/acme/app/pull/1".to_owned();
         assert_eq!(outcome, Outcome::AlreadyClosed { url, number: 1, merged });

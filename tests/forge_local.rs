@@ -19,7 +19,7 @@ const BRANCH: &str = "feat/more-wo-1";
 
 /// A remote with the branches `main`, `BRANCH` (one commit ahead) and `feat/idle` (none ahead).
 struct Remote {
-    _dir: TempDir,
+    dir: TempDir,
     folder: PathBuf,
     git_dir: PathBuf,
 }
@@ -27,8 +27,8 @@ struct Remote {
 impl Remote {
     fn bare() -> Self {
         let remote = Self::with_work_tree();
-        let bare = remote._dir.path().join("app.git");
-        git(remote._dir.path(), &["clone", "-q", "--bare", "work", "app.git"]);
+        let bare = remote.dir.path().join("app.git");
+        git(remote.dir.path(), &["clone", "-q", "--bare", "work", "app.git"]);
         Self { folder: bare.clone(), git_dir: bare, ..remote }
     }
 
@@ -42,7 +42,7 @@ impl Remote {
         git(&folder, &["commit", "-q", "--allow-empty", "-m", "second"]);
         git(&folder, &["checkout", "-q", "main"]);
         let git_dir = folder.join(".git");
-        Self { _dir: dir, folder, git_dir }
+        Self { dir, folder, git_dir }
     }
 
     fn forge(&self) -> Forge {

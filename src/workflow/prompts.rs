@@ -102,8 +102,7 @@ impl CommandFiles {
             })?;
             for name in [step.as_str().to_owned(), step.as_str().replace('-', "_")] {
                 let path = dir.join(format!("{name}.md"));
-                // Not following links: a link to nowhere is a mistake, not an absent file.
-                if fs::symlink_metadata(&path).is_ok_or_unreadable() {
+                if !is_absent(&path) {
                     let text = read(&path).map_err(|reason| PromptError::File {
                         step,
                         path: path.clone(),
@@ -194,6 +193,12 @@ fn built_in(step: StepName) -> Option<&'static str> {
     })
 }
 
+/// True only when there is certainly no such entry. Links are not followed: one that leads nowhere
+/// is a mistake, not an absent file.
+fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 fn read(path: &Path) -> Result<String, String> {
     let say = |error: io::Error| error.to_string();
     // Asked before opening: opening a pipe would wait for its writer.
@@ -210,17 +215,6 @@ fn read(path: &Path) -> Result<String, String> {
         return Err("it is empty".to_owned());
     }
     Ok(text)
-}
-
-trait Presence {
-    /// False only when there is certainly no such entry.
-    fn is_ok_or_unreadable(&self) -> bool;
-}
-
-impl<T> Presence for io::Result<T> {
-    fn is_ok_or_unreadable(&self) -> bool {
-        self.as_ref().err().is_none_or(|error| error.kind() != io::ErrorKind::NotFound)
-    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 //! Only the end counts: an answer that merely quotes a verdict, from the code it reads or from its
 //! own prompt, has not given one.
 
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::plain_text;
 use crate::domain::ErrorClass;
 
+/// How many `{` from the end of an answer are tried: far more than a verdict has issues. Each try
+/// is bounded by the parser's depth, so that no answer keeps the worker busy.
+const MAX_TRIES: usize = 2_000;
 /// How much of the end of an answer is looked at, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 /// Most issues that are handed back at once.
@@ -97,7 +100,7 @@ impl Review {
 pub fn parse(text: &str) -> Result<Review, ReviewError> {
     let object = last_object(text).ok_or(ReviewError::Missing)?;
     let mut review: Review =
-        serde_json::from_str(object).map_err(|error| ReviewError::Shape(error.to_string()))?;
+        serde_json::from_value(object).map_err(|error| ReviewError::Shape(error.to_string()))?;
     review.passed = review.passed && review.blockers().next().is_none();
     Ok(review)
 }
@@ -136,20 +139,23 @@ pub fn hand_back(review: &Review) -> String {
 }
 
 /// The last outermost JSON object, if nothing but white space and the end of a fence follows it.
-fn last_object(text: &str) -> Option<&str> {
+fn last_object(text: &str) -> Option<Value> {
     let mut start = text.len().saturating_sub(MAX_ANSWER);
     while !text.is_char_boundary(start) {
         start += 1;
     }
     let mut rest = &text[start..];
+    // Beginning inside an object does no harm: something follows every object inside another.
+    if let Some((brace, _)) = rest.rmatch_indices('{').nth(MAX_TRIES) {
+        rest = &rest[brace..];
+    }
     let (mut last, mut tail) = (None, rest);
     while let Some(brace) = rest.find('{') {
         rest = &rest[brace..];
-        // Nothing is built while looking for the end of an object: most of these are prose or code.
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
-        if let Some(Ok(_)) = values.next() {
-            let (object, after) = rest.split_at(values.byte_offset());
-            (last, tail, rest) = (Some(object), after, after);
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        if let Some(Ok(value)) = values.next() {
+            rest = &rest[values.byte_offset()..];
+            (last, tail) = (Some(value), rest);
         } else {
             rest = &rest[1..];
         }
@@ -245,6 +251,9 @@ mod tests {
     fn many_open_braces_are_read_in_reasonable_time() {
         assert!(parse(&"{".repeat(300_000)).is_err());
         assert!(parse(&r#"{"a":["#.repeat(50_000)).is_err());
+        let many = r#"{"severity": "minor"},"#.repeat(5_000);
+        let verdict = format!(r#"{{"passed": true, "issues": [{many}{{"severity": "minor"}}]}}"#);
+        assert!(parse(&verdict).is_err());
     }
 
     proptest! {

@@ -85,7 +85,7 @@ impl FakeGitHub {
     }
 
     /// Changes fields of a pull request as a person would.
-    pub fn edit_pull(&self, number: usize, fields: Value) {
+    pub fn edit_pull(&self, number: usize, fields: &Value) {
         let mut world = self.world();
         let pull = world.pulls[number - 1].as_object_mut().unwrap();
         pull.extend(fields.as_object().unwrap().clone());
