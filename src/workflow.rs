@@ -6,6 +6,7 @@ mod dossier;
 mod failure;
 mod journal;
 pub mod message;
+mod order_run;
 mod plain_text;
 pub mod prompts;
 pub mod pull_request_text;

@@ -3,7 +3,7 @@
 //! Only the end counts: an answer that merely quotes a verdict, from the code it reads or from its
 //! own prompt, has not given one.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::plain_text;
@@ -27,7 +27,8 @@ pub const ASK_AGAIN: &str = "Your answer did not end with the verdict. Do not re
     out, \"issues\" may be empty.";
 
 /// How much an issue matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Must be fixed before anybody merges this.
     Blocker,
@@ -38,7 +39,7 @@ pub enum Severity {
 }
 
 /// One thing the reviewer found.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Issue {
     /// How much it matters.
     pub severity: Severity,
@@ -54,7 +55,7 @@ pub struct Issue {
 }
 
 /// A verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Review {
     /// No blocker was found.
     pub passed: bool,
