@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use kinds::JobContext;
 pub use lease::{Lease, LeaseKeeper, StopReason};
 pub use retry::Backoff;
-pub use worker::{WorkerError, run_worker};
+pub use worker::Worker;
 
 /// The numbers of the queue. DESIGN: heartbeat < self-fence < lease, so that an agent is frozen
 /// before anybody else may get its job.

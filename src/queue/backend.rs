@@ -264,7 +264,9 @@ where
             let Some(slot) = slot else { return };
             let settlement = match AssertUnwindSafe(run).catch_unwind().await {
                 Ok(Ok(settlement)) => settlement,
-                Ok(Err(error)) => Settlement::Failed(ErrorClass::ToolError, error.into().to_string()),
+                Ok(Err(error)) => {
+                    Settlement::Failed(ErrorClass::ToolError, error.into().to_string())
+                }
                 Err(_panic) => Settlement::Failed(
                     ErrorClass::ToolError,
                     "archon-awo itself failed while it ran this order: see the worker's log".into(),
@@ -272,7 +274,10 @@ where
             };
             settle(&claimer.context, &slot.lease, &settlement).await;
             claimer.keeper.release(slot.lease.fence());
-            claimer.context.metrics.finished(&settlement);
+            claimer.context.metrics.job_finished(settlement.outcome(), settlement.class());
+            if matches!(settlement, Settlement::Cancelled(_)) {
+                claimer.context.metrics.cancelled();
+            }
             drop(slot);
             claimer.wake.look_now();
         });

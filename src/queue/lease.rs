@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     domain::StepName,
     store::{self, Beat, Fence, Renewed, StoreError},
+    telemetry::Metrics,
 };
 
 /// Longest time one beat may take, connecting included: a lost packet must not hide the loss of the
@@ -180,6 +181,7 @@ pub struct LeaseKeeper {
     held: Mutex<HashMap<Fence, Held>>,
     beat_now: Notify,
     pulse: watch::Sender<Pulse>,
+    metrics: Metrics,
 }
 
 impl LeaseKeeper {
@@ -192,6 +194,7 @@ impl LeaseKeeper {
         database: PgConnectOptions,
         drain: CancellationToken,
         interrupt: CancellationToken,
+        metrics: Metrics,
     ) -> Arc<Self> {
         let (pulse, _) = watch::channel(Pulse { acknowledged: clock.now(), failed: None });
         Arc::new(Self {
@@ -204,6 +207,7 @@ impl LeaseKeeper {
             held: Mutex::default(),
             beat_now: Notify::new(),
             pulse,
+            metrics,
         })
     }
 
@@ -277,6 +281,7 @@ impl LeaseKeeper {
                 Err(error) => {
                     warn!("heartbeat failed, trying again: {error}");
                     connection = None;
+                    self.metrics.heartbeat_failed();
                     self.pulse.send_modify(|pulse| pulse.failed = Some(sent));
                     wait = self.timings.heartbeat.min(Duration::from_secs(1));
                 }
@@ -321,9 +326,8 @@ impl LeaseKeeper {
         let mut held = self.lock();
         for Beat { fence, .. } in beats {
             let Some(lease) = held.get_mut(fence) else { continue };
-            let answer = renewed
-                .iter()
-                .find(|row| row.job_id == fence.job_id && row.epoch == fence.epoch);
+            let answer =
+                renewed.iter().find(|row| row.job_id == fence.job_id && row.epoch == fence.epoch);
             let Some(answer) = answer else {
                 warn!(job.id = fence.job_id, epoch = fence.epoch, "lease lost");
                 lease.signal.send_replace(LeaseSignal::Lost);
@@ -337,8 +341,7 @@ impl LeaseKeeper {
             }
             lease.signal.send_replace(LeaseSignal::Held { deadline });
             if answer.cancel_requested && !lease.cancel.is_cancelled() {
-                let mut reason =
-                    lease.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut reason = lease.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner);
                 reason.clone_from(&answer.cancel_reason);
                 lease.cancel.cancel();
             }
@@ -353,6 +356,7 @@ impl LeaseKeeper {
             let due = now >= lease.acknowledged + self.timings.self_fence;
             if due && matches!(*lease.signal.borrow(), LeaseSignal::Held { .. }) {
                 warn!(job.id = fence.job_id, "no heartbeat acknowledged, suspending");
+                self.metrics.self_fenced();
                 lease.signal.send_replace(LeaseSignal::Suspended);
             }
         }

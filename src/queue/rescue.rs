@@ -28,14 +28,16 @@ pub async fn run(
         let seen = *pulse.borrow();
         let now = context.clock.now();
         let unsure = seen.is_failing()
-            || seen.failed.is_some_and(|failed| now < failed + timings.lease + timings.rescue_grace);
+            || seen
+                .failed
+                .is_some_and(|failed| now < failed + timings.lease + timings.rescue_grace);
         if unsure {
             continue;
         }
         match context.store.rescue(timings.rescue_grace, timings.lease).await {
             Ok(rescued) => {
+                context.metrics.rescued(rescued.len() as u64);
                 for job in rescued {
-                    context.metrics.rescued();
                     warn!(
                         job.id = job.job_id,
                         work_order.id = job.work_order_id,

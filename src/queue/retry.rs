@@ -36,8 +36,7 @@ mod tests {
     #[test]
     fn ceilings_double_up_to_the_maximum() {
         let clock = Clock::with_random(1.0);
-        let delays: Vec<u64> =
-            (1..=8).map(|n| BACKOFF.delay(&clock, n, None).as_secs()).collect();
+        let delays: Vec<u64> = (1..=8).map(|n| BACKOFF.delay(&clock, n, None).as_secs()).collect();
         assert_eq!(delays, [10, 20, 40, 80, 160, 320, 600, 600]);
         assert_eq!(BACKOFF.delay(&clock, u32::MAX, None), BACKOFF.max);
     }

@@ -20,12 +20,19 @@ pub async fn settle(context: &JobContext, lease: &Lease, settlement: &Settlement
                 return;
             }
             Ok(None) => {
-                warn!(job.id = fence.job_id, epoch = fence.epoch, "settlement refused: stale epoch");
+                warn!(
+                    job.id = fence.job_id,
+                    epoch = fence.epoch,
+                    "settlement refused: stale epoch"
+                );
                 context.metrics.stale_write_refused();
                 return;
             }
             Err(error) if !error.is_transient() => {
-                tracing::error!(job.id = fence.job_id, "cannot settle, leaving it to rescue: {error}");
+                tracing::error!(
+                    job.id = fence.job_id,
+                    "cannot settle, leaving it to rescue: {error}"
+                );
                 return;
             }
             Err(error) => warn!(job.id = fence.job_id, "cannot settle yet: {error}"),

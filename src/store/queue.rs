@@ -109,7 +109,8 @@ pub enum Settlement {
 }
 
 impl Settlement {
-    fn outcome(&self) -> &'static str {
+    /// The word stored with it.
+    pub fn outcome(&self) -> &'static str {
         match self {
             Self::Succeeded(_) => "succeeded",
             Self::Failed(..) => "failed",

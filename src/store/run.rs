@@ -217,17 +217,25 @@ impl RunStore {
     /// Reads the order of the job.
     #[tracing::instrument(name = "db.orders.load", skip_all, err)]
     pub async fn load_order(&self) -> Result<Option<OrderRecord>, RunError> {
-        Ok(self.patiently("run/load_order", || { sqlx::query_as(sql!("run/load_order"))
-            .bind(self.fence.job_id)
-            .fetch_optional(self.store.pool()) }).await?)
+        Ok(self
+            .patiently("run/load_order", || {
+                sqlx::query_as(sql!("run/load_order"))
+                    .bind(self.fence.job_id)
+                    .fetch_optional(self.store.pool())
+            })
+            .await?)
     }
 
     /// Reads the checkpoints of the job.
     #[tracing::instrument(name = "db.steps.finished", skip_all, err)]
     pub async fn finished_steps(&self) -> Result<HashMap<StepName, Value>, RunError> {
-        let rows: Vec<(String, Option<Value>)> = self.patiently("run/finished_steps", || { sqlx::query_as(sql!("run/finished_steps"))
-            .bind(self.fence.job_id)
-            .fetch_all(self.store.pool()) }).await?;
+        let rows: Vec<(String, Option<Value>)> = self
+            .patiently("run/finished_steps", || {
+                sqlx::query_as(sql!("run/finished_steps"))
+                    .bind(self.fence.job_id)
+                    .fetch_all(self.store.pool())
+            })
+            .await?;
         let known = |(name, output): (String, Option<Value>)| {
             Some((StepName::from_str(&name).ok()?, output.unwrap_or_default()))
         };
@@ -244,16 +252,19 @@ impl RunStore {
         agent_name: &str,
         session: Uuid,
     ) -> Result<StartedStep, RunError> {
-        self.patiently("run/start_step", || { sqlx::query_as(sql!("run/start_step"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(order.as_str())
-            .bind(step.as_str())
-            .bind(number)
-            .bind(agent_name)
-            .bind(session)
-            .fetch_optional(self.store.pool()) }).await?
-            .ok_or(RunError::Stale(self.fence))
+        self.patiently("run/start_step", || {
+            sqlx::query_as(sql!("run/start_step"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(order.as_str())
+                .bind(step.as_str())
+                .bind(number)
+                .bind(agent_name)
+                .bind(session)
+                .fetch_optional(self.store.pool())
+        })
+        .await?
+        .ok_or(RunError::Stale(self.fence))
     }
 
     /// Ends a step; answers how many seconds it took.
@@ -265,36 +276,42 @@ impl RunStore {
         number: i32,
         end: &StepEnd,
     ) -> Result<f64, RunError> {
-        self.patiently("run/end_step", || { sqlx::query_scalar(sql!("run/end_step"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(order.as_str())
-            .bind(step.as_str())
-            .bind(number)
-            .bind(end.agent_name)
-            .bind(end.success)
-            .bind(&end.output)
-            .bind(&end.text)
-            .bind(end.error_class.map(ErrorClass::as_str))
-            .bind(&end.error_message)
-            .bind(end.cost.input_tokens)
-            .bind(end.cost.output_tokens)
-            .bind(end.cost.cache_read_tokens)
-            .bind(end.cost.cache_creation_tokens)
-            .bind(end.cost.usd)
-            .fetch_optional(self.store.pool()) }).await?
-            .ok_or(RunError::Stale(self.fence))
+        self.patiently("run/end_step", || {
+            sqlx::query_scalar(sql!("run/end_step"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(order.as_str())
+                .bind(step.as_str())
+                .bind(number)
+                .bind(end.agent_name)
+                .bind(end.success)
+                .bind(&end.output)
+                .bind(&end.text)
+                .bind(end.error_class.map(ErrorClass::as_str))
+                .bind(&end.error_message)
+                .bind(end.cost.input_tokens)
+                .bind(end.cost.output_tokens)
+                .bind(end.cost.cache_read_tokens)
+                .bind(end.cost.cache_creation_tokens)
+                .bind(end.cost.usd)
+                .fetch_optional(self.store.pool())
+        })
+        .await?
+        .ok_or(RunError::Stale(self.fence))
     }
 
     /// Drops checkpoints whose results are gone.
     #[tracing::instrument(name = "db.steps.forget", skip_all, err)]
     pub async fn forget_steps(&self, steps: &[StepName]) -> Result<(), RunError> {
         let names: Vec<&str> = steps.iter().map(|step| step.as_str()).collect();
-        self.patiently("run/forget_steps", || { sqlx::query(sql!("run/forget_steps"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(&names)
-            .execute(self.store.pool()) }).await?;
+        self.patiently("run/forget_steps", || {
+            sqlx::query(sql!("run/forget_steps"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(&names)
+                .execute(self.store.pool())
+        })
+        .await?;
         Ok(())
     }
 
@@ -305,29 +322,37 @@ impl RunStore {
         order: &WorkOrderId,
         facts: &OrderFacts,
     ) -> Result<(), RunError> {
-        let done = self.patiently("run/update_order", || { sqlx::query(sql!("run/update_order"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(order.as_str())
-            .bind(&facts.branch)
-            .bind(&facts.sandbox)
-            .bind(&facts.pull_request_url)
-            .bind(facts.commits)
-            .bind(facts.files_changed)
-            .execute(self.store.pool()) }).await?;
+        let done = self
+            .patiently("run/update_order", || {
+                sqlx::query(sql!("run/update_order"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(&facts.branch)
+                    .bind(&facts.sandbox)
+                    .bind(&facts.pull_request_url)
+                    .bind(facts.commits)
+                    .bind(facts.files_changed)
+                    .execute(self.store.pool())
+            })
+            .await?;
         self.owned(done.rows_affected())
     }
 
     /// Stores what is about to be done outside the database.
     #[tracing::instrument(name = "db.side_effects.intend", skip_all, err)]
     pub async fn intend(&self, effect: Effect, key: &str, intent: &Value) -> Result<(), RunError> {
-        let done = self.patiently("run/intend", || { sqlx::query(sql!("run/intend"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(effect.as_str())
-            .bind(key)
-            .bind(intent)
-            .execute(self.store.pool()) }).await?;
+        let done = self
+            .patiently("run/intend", || {
+                sqlx::query(sql!("run/intend"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .bind(intent)
+                    .execute(self.store.pool())
+            })
+            .await?;
         self.owned(done.rows_affected())
     }
 
@@ -338,11 +363,15 @@ impl RunStore {
         effect: Effect,
         key: &str,
     ) -> Result<Option<EffectRecord>, RunError> {
-        Ok(self.patiently("run/find_intent", || { sqlx::query_as(sql!("run/find_intent"))
-            .bind(self.fence.job_id)
-            .bind(effect.as_str())
-            .bind(key)
-            .fetch_optional(self.store.pool()) }).await?)
+        Ok(self
+            .patiently("run/find_intent", || {
+                sqlx::query_as(sql!("run/find_intent"))
+                    .bind(self.fence.job_id)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .fetch_optional(self.store.pool())
+            })
+            .await?)
     }
 
     /// Stores what came of an effect.
@@ -353,13 +382,17 @@ impl RunStore {
         key: &str,
         result: &Value,
     ) -> Result<(), RunError> {
-        let done = self.patiently("run/complete_effect", || { sqlx::query(sql!("run/complete_effect"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(effect.as_str())
-            .bind(key)
-            .bind(result)
-            .execute(self.store.pool()) }).await?;
+        let done = self
+            .patiently("run/complete_effect", || {
+                sqlx::query(sql!("run/complete_effect"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .bind(result)
+                    .execute(self.store.pool())
+            })
+            .await?;
         self.owned(done.rows_affected())
     }
 
@@ -370,17 +403,21 @@ impl RunStore {
         order: &WorkOrderId,
         artifact: &NewArtifact,
     ) -> Result<(), RunError> {
-        let done = self.patiently("run/add_artifact", || { sqlx::query(sql!("run/add_artifact"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(order.as_str())
-            .bind(artifact.kind)
-            .bind(artifact.step.as_str())
-            .bind(&artifact.content)
-            .bind(&artifact.path)
-            .bind(&artifact.sha256)
-            .bind(artifact.size_bytes)
-            .execute(self.store.pool()) }).await?;
+        let done = self
+            .patiently("run/add_artifact", || {
+                sqlx::query(sql!("run/add_artifact"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(artifact.kind)
+                    .bind(artifact.step.as_str())
+                    .bind(&artifact.content)
+                    .bind(&artifact.path)
+                    .bind(&artifact.sha256)
+                    .bind(artifact.size_bytes)
+                    .execute(self.store.pool())
+            })
+            .await?;
         self.owned(done.rows_affected())
     }
 
@@ -398,17 +435,21 @@ impl RunStore {
         let offsets: Vec<Option<i64>> = chunks.iter().map(|chunk| chunk.file_offset).collect();
         let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.line_count).collect();
         let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
-        let owned: bool = self.patiently("run/append_log", || { sqlx::query_scalar(sql!("run/append_log"))
-            .bind(self.fence.job_id)
-            .bind(self.fence.epoch)
-            .bind(order.as_str())
-            .bind(&steps)
-            .bind(&runs)
-            .bind(&streams)
-            .bind(&offsets)
-            .bind(&lines)
-            .bind(&data)
-            .fetch_one(self.store.pool()) }).await?;
+        let owned: bool = self
+            .patiently("run/append_log", || {
+                sqlx::query_scalar(sql!("run/append_log"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(&steps)
+                    .bind(&runs)
+                    .bind(&streams)
+                    .bind(&offsets)
+                    .bind(&lines)
+                    .bind(&data)
+                    .fetch_one(self.store.pool())
+            })
+            .await?;
         self.owned(u64::from(owned))
     }
 

@@ -133,10 +133,8 @@ impl From<InvalidSteps> for StepError {
 
 /// A file of ours on the work order volume that cannot be written.
 pub fn volume(path: &std::path::Path, error: &std::io::Error) -> StepError {
-    let full = matches!(
-        error.kind(),
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-    );
+    let full =
+        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     let class = if full { ErrorClass::Disk } else { ErrorClass::Invalid };
     let message = format!("cannot write {}: {error}", path.display());
     StepError::Failed(Failure::new(class, message))

@@ -19,7 +19,10 @@ use crate::{
     forge::Forge,
     git::{Remote, Sandbox},
     queue::{Lease, StopReason},
-    store::{Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd},
+    store::{
+        Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd,
+    },
+    telemetry::TokenCounts,
 };
 
 /// Longest text of a step that is stored in its row, in bytes; the file has all of it.
@@ -111,7 +114,7 @@ pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
         error.class = tracing::field::Empty,
     );
     if let Some(traceparent) = &job.traceparent {
-        crate::telemetry::continue_trace(&span, traceparent);
+        crate::telemetry::link_or_parent(&span, traceparent);
     }
     async {
         let ended = attempt(workflow, job, lease).await;
@@ -235,14 +238,13 @@ impl OrderRun<'_> {
     /// Runs one step and commits its result.
     async fn run_step(&mut self, step: StepName) -> Result<Option<ErrorClass>, StepError> {
         let number = self.number_of(step);
-        let session = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes());
+        let session =
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes());
         let agent_name = steps::agent_name(self.workflow, step);
         self.lease.enter_step(step);
         self.cost = StepCost::default();
-        let started = self
-            .store
-            .start_step(&self.order.id, step, row(number), agent_name, session)
-            .await?;
+        let started =
+            self.store.start_step(&self.order.id, step, row(number), agent_name, session).await?;
         let total = self.order.steps.as_slice().len();
         let facts = json!({ "step_number": number, "total_steps": total, "attempt": started.runs,
             "progress": format!("{number}/{total}"), "progress_pct": (number - 1) * 100 / total });
@@ -261,7 +263,9 @@ impl OrderRun<'_> {
             Err(StepError::Stopped(reason)) => return Err(StepError::Stopped(*reason)),
         };
         let seconds = self.store.end_step(&self.order.id, step, row(number), &end).await?;
-        self.workflow.metrics.step_ended(step, end.success, Duration::from_secs_f64(seconds));
+        let outcome = if end.success { "succeeded" } else { "failed" };
+        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        self.workflow.metrics.step_finished(step, outcome, took);
         let result = match ended {
             Ok(result) => result,
             Err(error) => {
@@ -375,7 +379,13 @@ impl OrderRun<'_> {
         self.cost.cache_read_tokens += count(usage.cache_read_tokens);
         self.cost.cache_creation_tokens += count(usage.cache_creation_tokens);
         self.cost.usd += usage.cost_usd.unwrap_or_default();
-        self.workflow.metrics.agent_used(usage);
+        let tokens = TokenCounts {
+            input: usage.input_tokens,
+            output: usage.output_tokens,
+            cache_read: usage.cache_read_tokens,
+            cache_creation: usage.cache_creation_tokens,
+        };
+        self.workflow.metrics.agent_used(tokens, usage.cost_usd.unwrap_or_default());
     }
 
     /// Finds the sandbox of a resumed order. When it is gone (another volume, a cleaned disk) it is
