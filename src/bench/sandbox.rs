@@ -96,7 +96,8 @@ impl Bench<'_> {
             let git = self.git(&volume);
             let (time, sandbox) = self.timed(self.open(&git, &order("cold", round)?)).await?;
             ours.push(time);
-            let plain = self.folder.join(format!("plain-{round}"));
+            // In the same root, so that both get the same treatment by the file system.
+            let plain = git.volume().root().join("plain");
             let url = self.remote()?.url;
             floor.push(self.timed(self.clone(&[url.clone_url()], &plain)).await?.0);
             let trusted = git.volume().trusted(&sandbox.order);

@@ -200,6 +200,9 @@ impl GitError {
             Self::Timeout { .. } => ErrorClass::Timeout,
             Self::DiskFull { .. } => ErrorClass::Disk,
             Self::File { source, .. } if is_full(source) => ErrorClass::Disk,
+            Self::Library { source, .. } if meaning(source.message()) == Some(Meaning::Full) => {
+                ErrorClass::Disk
+            }
             Self::NoBranch { .. }
             | Self::BranchConflict { .. }
             | Self::OtherBranch { .. }
@@ -235,6 +238,17 @@ impl GitError {
             | Self::Unusable(_)
             | Self::NoGit { .. } => false,
         }
+    }
+
+    /// The error and its causes as one sentence, for people who see nothing else.
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
     }
 
     pub(super) fn library(doing: &'static str) -> impl FnOnce(git2::Error) -> Self {

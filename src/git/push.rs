@@ -1,6 +1,6 @@
 //! Sends the branch of an order to its remote, from the repository the agent cannot write.
 
-use super::{Git, GitError, Remote, Sandbox};
+use super::{Git, GitError, Remote, Sandbox, blocking, lock::FileLock};
 use crate::domain::BranchName;
 
 /// A branch that is on its remote.
@@ -22,7 +22,23 @@ impl Sandbox {
             return Err(GitError::Unusable(problem));
         };
         let lock = self.git.lock_order(&self.order).await?;
-        let (sha, name) = (head.sha, self.branch.full_ref());
+        match self.push_once(remote, &head.sha, expected, &lock).await {
+            // An earlier push of ours whose answer was lost is not somebody else's work.
+            Err(GitError::BranchMoved { found, .. }) if self.is_ours(&found).await? => {
+                self.push_once(remote, &head.sha, Some(&found), &lock).await
+            }
+            other => other,
+        }
+    }
+
+    async fn push_once(
+        &self,
+        remote: &Remote,
+        sha: &str,
+        expected: Option<&str>,
+        lock: &FileLock,
+    ) -> Result<Pushed, GitError> {
+        let name = self.branch.full_ref();
         let outcome = self
             .git
             .invoke("push")
@@ -32,40 +48,59 @@ impl Sandbox {
             .arg(format!("{sha}:{name}"))
             .within(&self.trusted)
             .with_remote(remote)
-            .holding(&lock)
+            .holding(lock)
             .run()
             .await?;
         let line = outcome.stdout.lines().find(|line| line.contains(&format!(":{name}\t")));
+        let pushed = |already_there| Pushed { sha: sha.to_owned(), already_there };
         if outcome.status.success() {
-            let already_there = line.is_some_and(|line| line.starts_with('='));
-            return Ok(Pushed { sha, already_there });
+            return Ok(pushed(line.is_some_and(|line| line.starts_with('='))));
         }
-        let refused = line.filter(|line| line.starts_with('!'));
-        let Some(refused) = refused else {
+        let url = remote.url.clone_url();
+        let Some(refused) = line.filter(|line| line.starts_with('!')) else {
+            let failure = outcome.failure("push", Some(url), Some(&self.trusted));
             // The connection may have broken after the server had taken the branch.
-            let failure =
-                outcome.failure("push", Some(remote.url.clone_url()), Some(&self.trusted));
-            let found = match &failure {
-                GitError::Unreachable { .. } => self.git.branch_head(remote, &self.branch).await,
-                _ => Ok(None),
-            };
-            return match found {
-                Ok(Some(found)) if found == sha => Ok(Pushed { sha, already_there: true }),
-                _ => Err(failure),
-            };
+            let there = matches!(failure, GitError::Unreachable { .. })
+                && self
+                    .git
+                    .branch_head(remote, &self.branch)
+                    .await
+                    .is_ok_and(|found| found.as_deref() == Some(sha));
+            return if there { Ok(pushed(true)) } else { Err(failure) };
         };
+        let branch = || self.branch.to_string();
         match self.git.branch_head(remote, &self.branch).await? {
-            Some(found) if found == sha => Ok(Pushed { sha, already_there: true }),
+            Some(found) if found == sha => Ok(pushed(true)),
             Some(found) if Some(found.as_str()) != expected => {
-                Err(GitError::BranchMoved { branch: self.branch.to_string(), found })
+                Err(GitError::BranchMoved { branch: branch(), found })
             }
             // Deleted by somebody, when we expected our own commit: as good as moved.
             None if expected.is_some() && refused.contains("stale info") => {
-                let branch = self.branch.to_string();
-                Err(GitError::BranchMoved { branch, found: "nothing (it was deleted)".to_owned() })
+                let found = "nothing (it was deleted)".to_owned();
+                Err(GitError::BranchMoved { branch: branch(), found })
             }
             _ => Err(self.refusal(remote, refused, &outcome.stderr)),
         }
+    }
+
+    /// Whether a commit lies between the base and the head of this order's branch.
+    async fn is_ours(&self, sha: &str) -> Result<bool, GitError> {
+        let (trusted, name, sha) = (self.trusted.clone(), self.branch.full_ref(), sha.to_owned());
+        let base = self.base_commit.clone();
+        blocking(move || {
+            let check = || {
+                let repository = git2::Repository::open_bare(&trusted)?;
+                let (sha, base) = (git2::Oid::from_str(&sha)?, git2::Oid::from_str(&base)?);
+                let head = repository.refname_to_id(&name)?;
+                Ok::<bool, git2::Error>(
+                    repository.graph_descendant_of(head, sha)?
+                        && repository.graph_descendant_of(sha, base)?,
+                )
+            };
+            // A commit we do not even have is not ours.
+            Ok(check().unwrap_or(false))
+        })
+        .await
     }
 
     /// The server has a rule: a protected branch, a hook, a missing permission.

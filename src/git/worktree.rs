@@ -93,14 +93,21 @@ impl Worktree {
     }
 
     fn walk(&self, index: &Index, tracked: &[IndexEntry]) -> Result<Found, GitError> {
-        let folders = folders_of(tracked);
+        let mut folders = folders_of(tracked);
+        folders.insert(Vec::new());
         let written = index.path().and_then(|path| fs::metadata(path).ok());
         let mut found = Found::default();
         let mut pending = vec![PathBuf::new()];
+        require_plain_rules(&self.checkout)?;
         while let Some(folder) = pending.pop() {
             let here = self.checkout.join(&folder);
             let entries = match fs::read_dir(&here) {
                 Ok(entries) => entries,
+                // What cannot be read can be left out, unless that would look like a removal.
+                Err(error) if !folders.contains(folder.as_os_str().as_bytes()) => {
+                    tracing::warn!(path = %here.display(), %error, "folder is left out");
+                    continue;
+                }
                 Err(error) => return Err(GitError::file("list the folder", &here)(error)),
             };
             for entry in entries {
@@ -115,6 +122,7 @@ impl Worktree {
                     if known.is_some_and(|known| known.mode == SUBMODULE) {
                         continue;
                     }
+                    require_plain_rules(&entry.path())?;
                     let is_tracked = folders.contains(path.as_os_str().as_bytes());
                     let embedded = || fs::symlink_metadata(entry.path().join(".git")).is_ok();
                     if is_tracked || !(embedded() || self.is_ignored(&path, true)) {
@@ -143,6 +151,19 @@ impl Worktree {
         }
         self.repository.is_path_ignored(Path::new(&path)).unwrap_or(false)
     }
+}
+
+/// libgit2 opens these files in every folder, and opening a pipe waits for ever.
+fn require_plain_rules(folder: &Path) -> Result<(), GitError> {
+    for name in [".gitignore", ".gitattributes"] {
+        let path = folder.join(name);
+        let plain = fs::metadata(&path).is_ok_and(|file| file.is_file() || file.is_dir());
+        if !plain && path.exists() {
+            let problem = format!("{} is a pipe or a device: remove it", path.display());
+            return Err(GitError::Unusable(problem));
+        }
+    }
+    Ok(())
 }
 
 /// Every folder that has a tracked file somewhere below it.

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::git_place::{Place, branch, git_in, order};
@@ -194,4 +195,22 @@ async fn a_change_with_forged_size_and_times_is_still_committed() {
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
     let commit = sandbox.commit("feat: shout").await.unwrap().unwrap();
     assert_eq!(commit.files_changed, 1);
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_rule_file_does_not_hang_the_runner() {
+    let place = Place::new();
+    let sandbox = prepare(&place).await;
+    let folder = sandbox.checkout.join("new/deeper");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("file.txt"), "1\n").unwrap();
+    for name in [".gitignore", ".gitattributes"] {
+        let pipe = folder.join(name);
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let commit = tokio::time::timeout(Duration::from_secs(20), sandbox.commit("feat: x")).await;
+        let error = commit.unwrap_or_else(|_| panic!("{name} hangs the commit")).unwrap_err();
+        assert!(error.to_string().contains(name) && !error.retryable(), "{error}");
+        fs::remove_file(&pipe).unwrap();
+    }
+    assert!(sandbox.commit("feat: x").await.unwrap().is_some());
 }

@@ -201,6 +201,21 @@ async fn a_branch_somebody_else_moved_is_left_alone() {
 }
 
 #[tokio::test]
+async fn an_own_push_whose_answer_was_lost_is_built_upon() {
+    let place = Place::new();
+    let remote = place.remote();
+    let mirror = place.git.refresh_mirror(&remote).await.unwrap();
+    let name = branch("feat/x");
+    let sandbox = place.git.open_sandbox(&mirror, &order("wo-1"), &name, None).await.unwrap();
+    for round in ["1", "2"] {
+        fs::write(sandbox.checkout.join("a.txt"), round).unwrap();
+        let commit = sandbox.commit("feat: a").await.unwrap().unwrap();
+        sandbox.push(&remote, None).await.unwrap();
+        assert_eq!(place.ask_remote(&["rev-parse", "feat/x"]), commit.sha);
+    }
+}
+
+#[tokio::test]
 async fn a_rule_of_the_server_is_reported_in_its_own_words() {
     let place = Place::new();
     let hook = place.path("remote/app.git/hooks/pre-receive");
