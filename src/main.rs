@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = runtime.block_on(async {
-        let config = archon_awo::config::Config::load(&archon_awo::config::Host::process())?;
+        let config = archon_awo::config::Config::load(&archon_awo::config::Host::system())?;
         let shutdown = archon_awo::shutdown::Shutdown::on_signals()?;
         archon_awo::queue::Worker::prepare(
             config,
