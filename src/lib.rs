@@ -8,6 +8,7 @@ pub mod agent;
 pub mod bench;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod exit;
 pub mod forge;

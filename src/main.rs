@@ -9,6 +9,9 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == "shim") {
         return archon_awo::agent::run_shim(arguments.into_iter().skip(2));
     }
+    if let Some(code) = try_demo() {
+        return code;
+    }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = runtime.block_on(async {
@@ -25,4 +28,25 @@ fn main() -> ExitCode {
         .await
     });
     archon_awo::exit::report(result)
+}
+
+#[derive(clap::Parser)]
+enum Try {
+    Demo(archon_awo::demo::DemoArgs),
+    Dev(archon_awo::demo::DevArgs),
+    Worker,
+}
+
+/// Until the command line is there.
+fn try_demo() -> Option<ExitCode> {
+    use clap::Parser;
+    let clock = archon_awo::clock::Clock::system();
+    let host = archon_awo::config::Host::system();
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let result = match Try::parse() {
+        Try::Demo(args) => runtime().block_on(archon_awo::demo::run(args, &host, clock)),
+        Try::Dev(args) => runtime().block_on(archon_awo::demo::dev(args, &host, clock)),
+        Try::Worker => return None,
+    };
+    Some(archon_awo::exit::report(result))
 }
