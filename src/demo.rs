@@ -22,6 +22,7 @@ use progress::Narrator;
 
 /// Arguments of `archon-awo demo`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of a command")]
 pub struct DemoArgs {
     /// Worker processes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]

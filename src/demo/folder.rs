@@ -27,8 +27,10 @@ impl Folder {
         // Root's Postgres runs as another user, who must be able to pass through to its own folder.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         // Not recursive: fails if somebody else has made it.
-        let made = fs::DirBuilder::new().mode(mode).create(&path);
-        made.with_context(|| format!("cannot make the folder {}", path.display()))?;
+        fs::DirBuilder::new()
+            .mode(mode)
+            .create(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
         let mut folder = Self { path, keep };
         // Orders name the folder in a URL, which must hold no link.
         folder.path = folder.path.canonicalize()?;

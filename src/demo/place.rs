@@ -26,7 +26,7 @@ const AGENT: &str = include_str!("agent.sh");
 /// How long its `execute` takes, in seconds: long enough to be killed in the middle.
 const EXECUTE_SECONDS: u32 = 2;
 /// Longest time until every replica has registered.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Most orders on the one repository at once; the database allows no more.
 const REPOSITORY_LIMIT: i32 = 64;
 /// What a replica with the real agent gets from the environment of the demo.

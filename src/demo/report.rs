@@ -90,29 +90,22 @@ pub struct Kill {
     pub worker_id: Uuid,
     /// By the clock of the database.
     pub killed_at: DateTime<Utc>,
-    /// What it was doing.
-    pub interrupted: Vec<Interrupted>,
-    /// Who went on with it.
-    pub resumed: Vec<Resumed>,
+    /// What it held, and who went on with that.
+    pub orders: Vec<HeldOrder>,
 }
 
 /// An order of a killed replica.
 #[derive(Debug, Serialize, sqlx::FromRow)]
-pub struct Interrupted {
+pub struct HeldOrder {
     pub work_order_id: String,
-    /// The step it was in.
-    pub step_name: Option<String>,
-}
-
-/// Its next claim.
-#[derive(Debug, Serialize, sqlx::FromRow)]
-pub struct Resumed {
-    pub work_order_id: String,
-    /// The step it began at.
-    pub first_step: Option<String>,
-    pub worker_id: Uuid,
+    /// The step that was cut off; none between two steps.
+    pub interrupted_step: Option<String>,
+    /// The first step of the next claim; none when nobody claimed it.
+    pub resumed_step: Option<String>,
+    /// Who claimed it.
+    pub worker_id: Option<Uuid>,
     /// From the kill to the claim.
-    pub seconds: f64,
+    pub seconds: Option<f64>,
 }
 
 impl Report {
@@ -140,7 +133,8 @@ impl Report {
             if !refs.contains(&format!("refs/heads/{branch}")) {
                 continue;
             }
-            order.change = place.remote.diff(branch, &["--shortstat"]).await?.trim().to_owned();
+            let change = place.remote.diff(branch, &["--shortstat"]).await?;
+            change.trim().clone_into(&mut order.change);
             if first_diff.is_empty() {
                 let terminal = io::stdout().is_terminal();
                 let color = if terminal { "--color=always" } else { "--color=never" };
@@ -148,7 +142,7 @@ impl Report {
             }
         }
         if let Some(kill) = &mut kill {
-            kill.resumed = sqlx::query_as(sql!("demo/resumed"))
+            kill.orders = sqlx::query_as(sql!("demo/resumed"))
                 .bind(kill.worker_id)
                 .bind(kill.killed_at)
                 .fetch_all(pool)
@@ -236,25 +230,25 @@ impl Report {
         if let Some(kill) = &self.kill {
             let _ = write!(
                 text,
-                "\nReplica {} was killed at {}. Resumed:\n",
+                "\nReplica {} was killed at {}. HeldOrder:\n",
                 kill.replica,
                 kill.killed_at.format("%H:%M:%S%.3f UTC")
             );
             let mut rows = vec![
                 ["order", "resumed at step", "by", "seconds after the kill"].map(str::to_owned),
             ];
-            rows.extend(kill.resumed.iter().map(|resumed| {
-                let step = resumed.first_step.clone().unwrap_or_default();
-                let by = self.worker(Some(resumed.worker_id));
-                [resumed.work_order_id.clone(), step, by, format!("{:.1}", resumed.seconds)]
+            rows.extend(kill.orders.iter().map(|order| {
+                let step = order.resumed_step.clone().unwrap_or_default();
+                let seconds = order.seconds.map_or_else(String::new, |s| format!("{s:.1}"));
+                [order.work_order_id.clone(), step, self.worker(order.worker_id), seconds]
             }));
             text.push_str(&table(&rows));
         }
         let Counts { orders, completed, branches, pull_requests, broken_invariants } = &self.counts;
         let _ = write!(
             text,
-            "\n{completed} of {orders} orders completed in {:.1} s; in the repository {branches} branches \
-             and {pull_requests} pull requests; {broken_invariants} broken invariants\n",
+            "\n{completed} of {orders} orders completed in {:.1} s; in the repository: {branches} branches, \
+             {pull_requests} pull requests; rows in awo.invariants: {broken_invariants}\n",
             self.seconds
         );
         text
@@ -292,22 +286,19 @@ impl Kill {
     /// Why this death was not survived as promised.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for order in &self.interrupted {
+        for order in &self.orders {
             let id = &order.work_order_id;
-            let found = self.resumed.iter().find(|resumed| resumed.work_order_id == *id);
-            match (found, &order.step_name) {
-                (None, _) => {
-                    problems.push(format!("order {id} was not resumed by another replica"))
-                }
-                (Some(resumed), Some(step)) if resumed.first_step.as_ref() != Some(step) => {
-                    let other = resumed.first_step.as_deref().unwrap_or("no step");
-                    problems.push(format!("order {id} died in {step} and was resumed at {other}"));
+            match (&order.interrupted_step, &order.resumed_step) {
+                (_, None) => problems.push(format!("order {id} was not resumed")),
+                (Some(died), Some(resumed)) if died != resumed => {
+                    problems
+                        .push(format!("order {id} died in {died} and was resumed at {resumed}"));
                 }
                 _ => {}
             }
         }
-        if self.resumed.is_empty() {
-            problems.push("no order was resumed after the kill".to_owned());
+        if !self.orders.iter().any(|order| order.interrupted_step.as_deref() == Some("execute")) {
+            problems.push("the kill interrupted no execute".to_owned());
         }
         problems
     }

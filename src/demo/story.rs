@@ -10,7 +10,7 @@ use super::{
     DemoArgs,
     place::{Agent, Place},
     progress::{Narrator, Standing},
-    report::{Interrupted, Kill, Report},
+    report::{Kill, Report},
 };
 use crate::{clock::Clock, sql};
 
@@ -40,7 +40,7 @@ pub async fn tell(
     let began = clock.now();
     let limit = match place.agent {
         Agent::Scripted => Duration::from_secs(120 + 5 * u64::from(args.orders)),
-        Agent::Claude => Duration::from_secs(7200),
+        Agent::Claude => Duration::from_hours(2),
     };
     let mut kill: Option<Kill> = None;
     let mut names: HashMap<Uuid, usize> = HashMap::new();
@@ -112,8 +112,6 @@ async fn kill_inside_execute(
     let killed_at: DateTime<Utc> =
         sqlx::query_scalar(sql!("demo/database_time")).fetch_one(&place.pool).await?;
     place.replicas.kill(replica).await?;
-    let interrupted: Vec<Interrupted> =
-        sqlx::query_as(sql!("demo/interrupted")).bind(worker_id).fetch_all(&place.pool).await?;
     narrator.say(
         clock.now(),
         format_args!(
@@ -121,5 +119,5 @@ async fn kill_inside_execute(
             killed_at.format("%H:%M:%S%.3f UTC")
         ),
     );
-    Ok(Some(Kill { replica, pid, worker_id, killed_at, interrupted, resumed: Vec::new() }))
+    Ok(Some(Kill { replica, pid, worker_id, killed_at, orders: Vec::new() }))
 }
