@@ -9,6 +9,7 @@ mod remote;
 mod replicas;
 mod report;
 mod story;
+mod summary;
 
 use std::{fmt::Write as _, fs, path::Path, path::PathBuf};
 
@@ -20,7 +21,14 @@ use folder::Folder;
 use place::Place;
 use progress::Narrator;
 
-/// Arguments of `archon-awo demo`.
+/// Most orders a replica of the demo runs at once, so that it also runs on a small machine.
+const MOST_SLOTS: u16 = 8;
+
+/// Show the main job on this machine alone: a private Postgres, a real git remote, worker processes,
+/// orders inserted by SQL, pull requests.
+///
+/// Needs git and the PostgreSQL server programs, and no account, key or container. Without Claude
+/// Code and a key a scripted agent, which is not a model, does the work.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "the flags of a command")]
 pub struct DemoArgs {
@@ -44,7 +52,7 @@ pub struct DemoArgs {
     pub json: bool,
 }
 
-/// Arguments of `archon-awo dev`.
+/// Start what `demo` starts and leave it running until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct DevArgs {
     /// Worker processes.
@@ -72,7 +80,7 @@ pub async fn run(args: DemoArgs, host: &Host, clock: Clock) -> anyhow::Result<()
     if args.keep {
         narrator.line(&format!("Everything is kept in {}", folder.path().display()));
     }
-    let slots = args.orders.div_ceil(args.replicas);
+    let slots = args.orders.div_ceil(args.replicas).min(MOST_SLOTS);
     let wishes = place::Wishes { replicas: args.replicas, slots, scripted: args.scripted };
     let mut place = tokio::select! {
         place = Place::start(folder, wishes, host, &clock, &narrator) => place?,

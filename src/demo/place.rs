@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, time::Duration};
 
 use anyhow::Context;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{self, Config, Host},
+    config::{self, Config, Host, keys},
     sql,
     store::{self, DatabaseMode},
 };
@@ -29,18 +29,6 @@ const EXECUTE_SECONDS: u32 = 2;
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Most orders on the one repository at once; the database allows no more.
 const REPOSITORY_LIMIT: i32 = 64;
-/// What a replica with the real agent gets from the environment of the demo.
-const CLAUDE_VARIABLES: [&str; 8] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_BASE_URL",
-    "CLAUDE_CODE_OAUTH_TOKEN",
-    "CLAUDE_CLI_PATH",
-    "CLAUDE_CLI_MODEL",
-    "CLAUDE_CLI_MAX_TURNS",
-    "CLAUDE_CLI_MAX_BUDGET_USD",
-    "AGENT_WORK_ORDER_TIMEOUT",
-];
-
 /// How it is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Wishes {
@@ -123,7 +111,7 @@ impl Place {
 
         let replicas = Replicas::default();
         let mut place = Self { replicas, pool, agent, remote, postgres, folder };
-        let environment = place.environment(&config, wishes, host)?;
+        let environment = place.environment(&config, wishes)?;
         for _ in 0..wishes.replicas {
             place.replicas.start(&environment, &logs)?;
         }
@@ -149,7 +137,6 @@ impl Place {
         &self,
         config: &Config,
         wishes: Wishes,
-        host: &Host,
     ) -> anyhow::Result<Vec<(String, String)>> {
         let folder = |name: &str| -> anyhow::Result<String> {
             Ok(self.folder.make(name)?.display().to_string())
@@ -179,13 +166,7 @@ impl Place {
                 environment.push(("AWO_AGENT".to_owned(), "command".to_owned()));
                 environment.push(("AWO_AGENT_COMMAND".to_owned(), command));
             }
-            Agent::Claude => {
-                let set = |name: &&str| {
-                    let value = host.variables.get(std::ffi::OsStr::new(name))?.to_str()?;
-                    Some(((*name).to_owned(), value.to_owned()))
-                };
-                environment.extend(CLAUDE_VARIABLES.iter().filter_map(set));
-            }
+            Agent::Claude => environment.extend(claude(config)),
         }
         Ok(environment)
     }
@@ -253,4 +234,23 @@ impl Place {
         self.pool.close().await;
         // The rest ends as it is dropped: the server, then the folder.
     }
+}
+
+/// The settings of the real agent, wherever they came from.
+fn claude(config: &Config) -> Vec<(String, String)> {
+    let claude = &config.agent.claude;
+    let secret =
+        |value: &Option<SecretString>| value.as_ref().map(|value| value.expose_secret().to_owned());
+    let settings = [
+        (&keys::CLAUDE_CLI, Some(claude.cli.display().to_string())),
+        (&keys::CLAUDE_MODEL, claude.model.clone()),
+        (&keys::CLAUDE_MAX_TURNS, claude.max_turns.map(|turns| turns.to_string())),
+        (&keys::CLAUDE_MAX_BUDGET, claude.max_budget_usd.map(|amount| amount.to_string())),
+        (&keys::ANTHROPIC_API_KEY, secret(&claude.api_key)),
+        (&keys::CLAUDE_OAUTH_TOKEN, secret(&claude.oauth_token)),
+        (&keys::ANTHROPIC_BASE_URL, claude.base_url.clone()),
+        (&keys::AGENT_TIMEOUT, Some(config.agent.timeout.as_secs().to_string())),
+    ];
+    let set = settings.into_iter().filter_map(|(key, value)| Some((key.name().to_owned(), value?)));
+    set.collect()
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write as _,
     fs,
     io::{self, IsTerminal, Write},
 };
@@ -31,9 +30,9 @@ pub struct Report {
     /// What is not as it should be; empty after a good demo.
     pub problems: Vec<String>,
     #[serde(skip)]
-    first_diff: String,
+    pub first_diff: String,
     #[serde(skip)]
-    workers: HashMap<Uuid, usize>,
+    pub workers: HashMap<Uuid, usize>,
 }
 
 /// Counted in the database (`orders`, `completed`, `broken_invariants`) and in the repository.
@@ -207,78 +206,7 @@ impl Report {
             serde_json::to_writer_pretty(&mut out, self)?;
             return writeln!(out);
         }
-        out.write_all(self.to_text().as_bytes())
-    }
-
-    fn to_text(&self) -> String {
-        let mut text = format!("\nPull requests (work by the {}):\n", self.agent.trim_start());
-        for order in &self.orders {
-            let title = order.pull_request_title.as_deref().unwrap_or("none");
-            let url = order.pull_request_url.as_deref().unwrap_or("");
-            let branch = order.branch.as_deref().unwrap_or("");
-            // Writing to a string cannot fail, here and below.
-            let _ = write!(text, "  {title}\n    {url}\n    {branch}: {}\n", order.change);
-        }
-        let of = if self.orders.len() > 1 { " of the first" } else { "" };
-        let _ = write!(text, "\nDiff{of}:\n\n{}\nSteps:\n", self.first_diff);
-        let mut rows =
-            vec![["order", "step", "attempt", "outcome", "seconds", "worker"].map(str::to_owned)];
-        for order in &self.orders {
-            rows.extend(order.steps.iter().map(|step| self.step_row(order, step)));
-        }
-        text.push_str(&table(&rows));
-        if let Some(kill) = &self.kill {
-            let _ = write!(
-                text,
-                "\nReplica {} was killed at {}. HeldOrder:\n",
-                kill.replica,
-                kill.killed_at.format("%H:%M:%S%.3f UTC")
-            );
-            let mut rows = vec![
-                ["order", "resumed at step", "by", "seconds after the kill"].map(str::to_owned),
-            ];
-            rows.extend(kill.orders.iter().map(|order| {
-                let step = order.resumed_step.clone().unwrap_or_default();
-                let seconds = order.seconds.map_or_else(String::new, |s| format!("{s:.1}"));
-                [order.work_order_id.clone(), step, self.worker(order.worker_id), seconds]
-            }));
-            text.push_str(&table(&rows));
-        }
-        let Counts { orders, completed, branches, pull_requests, broken_invariants } = &self.counts;
-        let _ = write!(
-            text,
-            "\n{completed} of {orders} orders completed in {:.1} s; in the repository: {branches} branches, \
-             {pull_requests} pull requests; rows in awo.invariants: {broken_invariants}\n",
-            self.seconds
-        );
-        text
-    }
-
-    fn step_row(&self, order: &OrderReport, step: &StepReport) -> [String; 6] {
-        let outcome = match (&step.error_class, step.success) {
-            (Some(class), _) => class.clone(),
-            (None, true) => "done".to_owned(),
-            (None, false) => "interrupted".to_owned(),
-        };
-        [
-            order.id.clone(),
-            step.step.clone(),
-            step.attempt.to_string(),
-            outcome,
-            format!("{:.1}", step.seconds),
-            self.worker(step.worker_id),
-        ]
-    }
-
-    /// A worker as a person can find it: its replica and the beginning of its id.
-    fn worker(&self, id: Option<Uuid>) -> String {
-        let Some(id) = id else { return String::new() };
-        let mut short = id.simple().to_string();
-        short.truncate(8);
-        match self.workers.get(&id) {
-            Some(number) => format!("replica {number} ({short})"),
-            None => short,
-        }
+        out.write_all(super::summary::of(self).as_bytes())
     }
 }
 
@@ -309,31 +237,4 @@ fn title(url: &str) -> Option<String> {
     let text = fs::read_to_string(url.strip_prefix("file://")?).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("title: "))?;
     serde_json::from_str(line).ok()
-}
-
-/// Columns of equal width, two spaces apart.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or_default()).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::from("  ");
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::table;
-
-    #[test]
-    fn columns_line_up() {
-        let rows = [["a", "bcd"], ["long", "e"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows), "  a     bcd\n  long  e\n");
-    }
 }
