@@ -51,7 +51,6 @@ pub struct WatchOver {
     progress: watch::Sender<Progress>,
     lease: watch::Receiver<LeaseSignal>,
     lease_is_open: bool,
-    began: Instant,
     started: Option<Instant>,
     frozen_since: Option<Instant>,
     /// Time spent frozen, which does not count.
@@ -82,7 +81,6 @@ impl WatchOver {
             progress,
             lease,
             lease_is_open: true,
-            began: supervisor.clock.now(),
             started: None,
             frozen_since: None,
             frozen_for: Duration::ZERO,
@@ -213,9 +211,8 @@ impl WatchOver {
         if self.frozen_since.is_some() {
             return None;
         }
-        let Some(hard) = self.hard_deadline() else {
-            return self.began.checked_add(self.lock_wait + self.patience);
-        };
+        // Before the start it is the shim that counts the time, and the lease that may last.
+        let hard = self.hard_deadline()?;
         let progress = *self.progress.borrow();
         let exit = progress.result_at.map(|at| at + self.exit_grace);
         [Some(hard), progress.idle_deadline(self.idle_timeout), exit].into_iter().flatten().min()
