@@ -26,7 +26,7 @@ pub const QUICK: KillPlan =
 
 /// One sandbox and the channels of its runs.
 pub struct Bench {
-    pub folder: TempDir,
+    _folder: TempDir,
     pub redactor: Redactor,
     pub kill_plan: KillPlan,
     pub limits: Limits,
@@ -59,7 +59,7 @@ impl Bench {
         };
         let deadline = Instant::now() + Duration::from_secs(600);
         Self {
-            folder,
+            _folder: folder,
             redactor: Redactor::default(),
             kill_plan: QUICK,
             limits: Limits::default(),
