@@ -15,7 +15,7 @@ use archon_awo::{
     agent::{AgentKind, AgentReport, ClaudeCredential, ClaudeSettings, KillPlan},
     domain::ErrorClass,
 };
-use messages_api::{MessagesApi, Turn};
+use messages_api::{MessagesApi, PROMPT, Turn};
 use serde_json::json;
 
 /// No real key has this form.
@@ -27,6 +27,13 @@ fn settings(api: &MessagesApi) -> ClaudeSettings {
     settings.credential = Some(ClaudeCredential::ApiKey(KEY.to_owned().into()));
     settings.max_retries = 1;
     settings
+}
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.request.prompt = format!("Please {PROMPT}.");
+    bench.request.hard_timeout = Duration::from_secs(30);
+    bench
 }
 
 fn class(report: &AgentReport) -> Option<ErrorClass> {
@@ -45,10 +52,14 @@ fn told(bench: &Bench, report: &AgentReport) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_writes_a_file_by_its_own_tool_and_a_second_run_continues() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let file = bench.request.checkout.join("hello.txt");
     fs::write(bench.request.checkout.join("CLAUDE.md"), "The password is xyzzy-of-the-repo.\n")
         .unwrap();
+    fs::create_dir(bench.request.checkout.join(".claude")).unwrap();
+    let hook = json!({"type": "command", "command": "touch hook-ran"});
+    let hooks = json!({"hooks": {"PreToolUse": [{"matcher": "*", "hooks": [hook]}]}});
+    fs::write(bench.request.checkout.join(".claude/settings.json"), hooks.to_string()).unwrap();
     let write = json!({"file_path": file, "content": "hello from the fake\n"});
     let env = bash("env > env.txt; echo done");
     let turns = vec![Turn::Tool("Write", write), env, Turn::Text("I wrote hello.txt.")];
@@ -64,6 +75,8 @@ async fn the_agent_writes_a_file_by_its_own_tool_and_a_second_run_continues() {
 
     let bodies = format!("{:?}", api.requests());
     assert!(bodies.contains("xyzzy-of-the-repo"), "CLAUDE.md did not reach the model");
+    let hook_ran = bench.request.checkout.join("hook-ran").exists();
+    assert!(!hook_ran, "a hook of the repository ran");
     let environment = fs::read_to_string(bench.request.checkout.join("env.txt")).unwrap();
     assert!(environment.contains("AWO_RUN_ID="), "{environment}");
 
@@ -75,14 +88,17 @@ async fn the_agent_writes_a_file_by_its_own_tool_and_a_second_run_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_of_another_folder_is_started_afresh() {
-    let mut bench = Bench::new();
+async fn a_conversation_that_is_lost_is_started_afresh() {
+    let mut bench = bench();
     let api = MessagesApi::start(vec![Turn::Text("fine")]).await;
     let agent = AgentKind::Claude(settings(&api));
     let (report, _) = bench.run(agent.clone()).await;
     assert_eq!(report.verdict, Ok(()), "{}", told(&bench, &report));
-    bench.request.checkout = bench.path("elsewhere");
-    fs::create_dir(&bench.request.checkout).unwrap();
+    // Half of it is lost: the file is there, the conversation is not.
+    let projects = bench.request.home.join(".claude/projects");
+    let name = format!("{}.jsonl", bench.request.session);
+    let project = fs::read_dir(projects).unwrap().next().unwrap().unwrap().path();
+    fs::write(project.join(name), "").unwrap();
     bench.request.resume = true;
     bench.request.run_id = uuid::Uuid::new_v4();
     let (report, _) = bench.run(agent).await;
@@ -93,7 +109,7 @@ async fn a_conversation_of_another_folder_is_started_afresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_key_is_auth_at_once() {
-    let bench = Bench::new();
+    let bench = bench();
     let api = MessagesApi::start(vec![Turn::Refuse(401, "authentication_error")]).await;
     let mut settings = settings(&api);
     settings.max_retries = 10;
@@ -105,7 +121,7 @@ async fn a_refused_key_is_auth_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overloaded_provider_is_overloaded() {
-    let bench = Bench::new();
+    let bench = bench();
     let api = MessagesApi::start(vec![Turn::Refuse(529, "overloaded_error")]).await;
     let (report, _) = bench.run(AgentKind::Claude(settings(&api))).await;
     assert_eq!(class(&report), Some(ErrorClass::Overloaded), "{}", told(&bench, &report));
@@ -113,7 +129,7 @@ async fn an_overloaded_provider_is_overloaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_turn_limit_is_max_turns() {
-    let bench = Bench::new();
+    let bench = bench();
     let api = MessagesApi::start(vec![bash("echo again")]).await;
     let mut settings = settings(&api);
     settings.max_turns = Some(2);
@@ -123,7 +139,7 @@ async fn the_turn_limit_is_max_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_never_answers_is_a_stall() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     bench.request.idle_timeout = Duration::from_secs(4);
     bench.kill_plan = KillPlan::default();
     let api = MessagesApi::start(vec![Turn::Hang]).await;
@@ -135,7 +151,7 @@ async fn a_provider_that_never_answers_is_a_stall() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_process_survives_a_kill_of_the_cli_in_a_tool() {
-    let bench = Bench::new();
+    let bench = bench();
     let api = MessagesApi::start(vec![bash(
         "echo $$ > tool.pid; python3 -c 'import time; time.sleep(121)'",
     )])
@@ -157,7 +173,7 @@ async fn no_process_survives_a_kill_of_the_cli_in_a_tool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_in_a_tool_leaves_no_process() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     bench.kill_plan = KillPlan::default();
     let api = MessagesApi::start(vec![bash(
         "echo up > tool.up; python3 -c 'import time; time.sleep(122)'",

@@ -18,6 +18,21 @@ use archon_awo::{
     domain::{ErrorClass, Redactor},
 };
 
+/// An agent that is a script for `interpreter` (`sh` or `python3`).
+fn script(bench: &Bench, interpreter: &str, text: &str) -> AgentKind {
+    let file = bench.path("agent-script");
+    fs::write(&file, text).unwrap();
+    AgentKind::Command(CommandSettings {
+        command_line: format!("{interpreter} {}", file.display()),
+    })
+}
+
+/// Renews the lease for that long.
+fn hold(bench: &Bench, time: Duration) {
+    let deadline = tokio::time::Instant::now() + time;
+    bench.lease.send_replace(LeaseSignal::Held { deadline });
+}
+
 fn class(report: &AgentReport) -> Option<ErrorClass> {
     report.verdict.as_ref().err().map(|failure| failure.class)
 }
@@ -36,7 +51,7 @@ fn assert_gone(bench: &Bench, report: &AgentReport) {
 async fn an_agent_reads_its_prompt_and_finds_only_the_environment_made_for_it() {
     let mut bench = Bench::new();
     bench.request.extra_env = vec![("TZ".to_owned(), "UTC".to_owned())];
-    let agent = bench.script("sh", "cat; echo; pwd; env | sort; echo oops >&2");
+    let agent = script(&bench, "sh", "cat; echo; pwd; env | sort; echo oops >&2");
     let (report, chunks) = bench.run(agent).await;
     assert_eq!(report.verdict, Ok(()));
     let text = report.text.clone();
@@ -76,7 +91,7 @@ async fn an_agent_reads_its_prompt_and_finds_only_the_environment_made_for_it() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_inherits_no_descriptor_but_its_streams() {
     let bench = Bench::new();
-    let (report, _) = bench.run(bench.script("sh", "ls /proc/self/fd | tr '\\n' ' '")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "ls /proc/self/fd | tr '\\n' ' '")).await;
     // The fourth is the folder that ls itself has open.
     assert_eq!(report.text.trim(), "0 1 2 3");
 }
@@ -84,10 +99,10 @@ async fn an_agent_inherits_no_descriptor_but_its_streams() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_and_signals_are_reported_with_the_last_words() {
     let bench = Bench::new();
-    let (report, _) = bench.run(bench.script("sh", "echo no luck >&2; exit 3")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "echo no luck >&2; exit 3")).await;
     let failure = report.verdict.unwrap_err();
     assert_eq!(failure.message, "the agent ended with exit code 3 (no luck)");
-    let (report, _) = bench.run(bench.script("sh", "kill -9 $$")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "kill -9 $$")).await;
     assert_eq!(class(&report), Some(ErrorClass::ToolError));
     assert_eq!(report.exit.and_then(|exit| exit.signal), Some(9));
 }
@@ -119,11 +134,11 @@ async fn programs_that_cannot_be_started_are_named() {
 async fn a_silent_agent_is_stalled_and_a_chatty_one_times_out() {
     let mut bench = Bench::new();
     bench.request.idle_timeout = Duration::from_millis(500);
-    let (report, _) = bench.run(bench.script("sh", "echo hi; sleep 60")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "echo hi; sleep 60")).await;
     assert_eq!(class(&report), Some(ErrorClass::Stalled));
     assert_gone(&bench, &report);
     bench.request.hard_timeout = Duration::from_millis(1500);
-    let (report, _) = bench.run(bench.script("sh", "while :; do echo hi; sleep 0.1; done")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "while :; do echo hi; sleep 0.1; done")).await;
     assert_eq!(class(&report), Some(ErrorClass::Timeout));
     assert_gone(&bench, &report);
 }
@@ -137,7 +152,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen(['setsid', 'sh', '-c', 'trap \"\" INT TERM; echo up > up; sleep 99'])
 time.sleep(99)";
-    let (run, _output) = bench.start(bench.script("python3", stubborn));
+    let (run, _output) = bench.start(script(&bench, "python3", stubborn));
     content(&bench.request.checkout.join("up")).await;
     let cancelled = Instant::now();
     bench.cancel.cancel();
@@ -152,7 +167,7 @@ async fn a_polite_agent_ends_at_the_first_signal_and_its_success_is_not_believed
     let mut bench = Bench::new();
     bench.kill_plan = KillPlan::default();
     let agent = "trap 'echo bye; exit 0' INT; echo up > up; while :; do sleep 0.1; done";
-    let (run, _output) = bench.start(bench.script("sh", agent));
+    let (run, _output) = bench.start(script(&bench, "sh", agent));
     content(&bench.request.checkout.join("up")).await;
     bench.cancel.cancel();
     let report = run.await.unwrap();
@@ -176,7 +191,7 @@ daemon('renamed', {})
 while not all(os.path.exists(f) and open(f).read().endswith('\\n') for f in ('kept', 'renamed')):
     time.sleep(0.01)
 print('done')";
-    let (report, _) = bench.run(bench.script("python3", agent)).await;
+    let (report, _) = bench.run(script(&bench, "python3", agent)).await;
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "done\n"));
     assert_gone(&bench, &report);
     for name in ["kept", "renamed"] {
@@ -192,7 +207,7 @@ async fn any_bytes_arrive_unchanged() {
 out = sys.stdout.buffer
 for piece in (b'a\\0b \\xe2\\x82', b'\\xac \\xff\\xfe\\n', b'\\xed\\xa0\\x80 no end'):
     out.write(piece); out.flush(); time.sleep(0.05)";
-    let (report, chunks) = bench.run(bench.script("python3", agent)).await;
+    let (report, chunks) = bench.run(script(&bench, "python3", agent)).await;
     assert_eq!(report.verdict, Ok(()));
     let expected = b"a\0b \xe2\x82\xac \xff\xfe\n\xed\xa0\x80 no end";
     assert_eq!(text_of(&chunks, OutputStream::Stdout), expected);
@@ -208,7 +223,7 @@ for _ in range(50):
     sys.stdout.write('x' * 2**20)
 print()
 print('{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"fine\"}')";
-    let (report, chunks) = bench.run(bench.script("python3", agent)).await;
+    let (report, chunks) = bench.run(script(&bench, "python3", agent)).await;
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "fine"));
     assert!(report.truncated);
     let output = text_of(&chunks, OutputStream::Stdout);
@@ -222,7 +237,7 @@ async fn a_consumer_that_never_reads_does_not_hold_up_the_agent() {
     bench.request.prompt = "x".repeat(1 << 20);
     bench.limits.spool = 8 << 20;
     bench.limits.delivery = Duration::from_millis(200);
-    let agent = bench.script("python3", "for i in range(400_000): print('line', i, 'x' * 40)");
+    let agent = script(&bench, "python3", "for i in range(400_000): print('line', i, 'x' * 40)");
     let (run, output) = bench.start(agent);
     let report = run.await.unwrap();
     assert_eq!(report.verdict, Ok(()));
@@ -243,7 +258,7 @@ async fn secrets_reach_neither_spool_nor_channel_nor_report() {
 for half in ('token ghp_01234567', '89abcdef!\\n'):
     sys.stdout.write(half); sys.stdout.flush(); time.sleep(0.4)
 sys.stderr.write('fatal: ghp_0123456789abcdef\\n'); sys.exit(1)";
-    let (report, chunks) = bench.run(bench.script("python3", agent)).await;
+    let (report, chunks) = bench.run(script(&bench, "python3", agent)).await;
     assert_eq!(fs::read(&bench.request.spool).unwrap(), b"token [redacted]!\n");
     assert_eq!(text_of(&chunks, OutputStream::Stdout), b"token [redacted]!\n");
     assert_eq!(text_of(&chunks, OutputStream::Stderr), b"fatal: [redacted]\n");
@@ -255,8 +270,8 @@ async fn a_missed_deadline_stops_every_process_and_a_renewal_continues_them() {
     let bench = Bench::new();
     let agent = "(setsid sh -c 'while :; do date +%N > beat; sleep 0.02; done') &
         echo up > up; while [ ! -e stop ]; do sleep 0.02; done; echo done";
-    bench.hold(Duration::from_millis(1500));
-    let (run, _output) = bench.start(bench.script("sh", agent));
+    hold(&bench, Duration::from_millis(1500));
+    let (run, _output) = bench.start(script(&bench, "sh", agent));
     content(&bench.request.checkout.join("up")).await;
     assert!(!bench.agents().is_empty());
     eventually("all are stopped", || async {
@@ -268,7 +283,7 @@ async fn a_missed_deadline_stops_every_process_and_a_renewal_continues_them() {
     let beat = fs::read(bench.request.checkout.join("beat")).unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(fs::read(bench.request.checkout.join("beat")).unwrap(), beat);
-    bench.hold(Duration::from_secs(60));
+    hold(&bench, Duration::from_secs(60));
     fs::write(bench.request.checkout.join("stop"), "").unwrap();
     let report = run.await.unwrap();
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "done\n"));
@@ -278,7 +293,7 @@ async fn a_missed_deadline_stops_every_process_and_a_renewal_continues_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_lease_freezes_at_once_and_a_lost_one_kills() {
     let bench = Bench::new();
-    let (run, _output) = bench.start(bench.script("sh", "echo up > up; sleep 60"));
+    let (run, _output) = bench.start(script(&bench, "sh", "echo up > up; sleep 60"));
     content(&bench.request.checkout.join("up")).await;
     bench.lease.send_replace(LeaseSignal::Suspended);
     eventually("all are stopped", || async {
@@ -295,8 +310,8 @@ async fn a_suspended_lease_freezes_at_once_and_a_lost_one_kills() {
 async fn a_tree_that_stays_frozen_is_killed() {
     let mut bench = Bench::new();
     bench.limits.longest_freeze = Duration::from_millis(300);
-    bench.hold(Duration::from_millis(500));
-    let (report, _) = bench.run(bench.script("sh", "sleep 60")).await;
+    hold(&bench, Duration::from_millis(500));
+    let (report, _) = bench.run(script(&bench, "sh", "sleep 60")).await;
     assert_eq!(class(&report), Some(ErrorClass::LostWorker));
     assert_gone(&bench, &report);
 }
@@ -305,11 +320,11 @@ async fn a_tree_that_stays_frozen_is_killed() {
 async fn no_agent_starts_without_a_living_lease() {
     let bench = Bench::new();
     bench.lease.send_replace(LeaseSignal::Suspended);
-    let (run, _output) = bench.start(bench.script("sh", "echo up > up"));
+    let (run, _output) = bench.start(script(&bench, "sh", "echo up > up"));
     eventually("the shim is there", || async { !bench.processes().is_empty() }).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!bench.request.checkout.join("up").exists());
-    bench.hold(Duration::from_secs(60));
+    hold(&bench, Duration::from_secs(60));
     assert_eq!(run.await.unwrap().verdict, Ok(()));
     assert!(bench.request.checkout.join("up").exists());
 }
@@ -318,7 +333,7 @@ async fn no_agent_starts_without_a_living_lease() {
 async fn a_dropped_run_ends_its_processes() {
     let bench = Bench::new();
     let (run, _output) =
-        bench.start(bench.script("sh", "setsid sleep 97 & echo up > up; sleep 97"));
+        bench.start(script(&bench, "sh", "setsid sleep 97 & echo up > up; sleep 97"));
     content(&bench.request.checkout.join("up")).await;
     run.abort();
     eventually("nothing is left", || async { bench.processes().is_empty() }).await;
@@ -328,7 +343,7 @@ async fn a_dropped_run_ends_its_processes() {
 async fn a_killed_shim_takes_its_tree_along() {
     let bench = Bench::new();
     let (run, _output) =
-        bench.start(bench.script("sh", "setsid sleep 96 & echo $PPID > up; sleep 96"));
+        bench.start(script(&bench, "sh", "setsid sleep 96 & echo $PPID > up; sleep 96"));
     let shim: i32 = content(&bench.request.checkout.join("up")).await.parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
     let report = run.await.unwrap();
@@ -339,7 +354,7 @@ async fn a_killed_shim_takes_its_tree_along() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_in_use_is_waited_for_and_then_refused() {
     let mut bench = Bench::new();
-    let (first, _output) = bench.start(bench.script("sh", "echo up > up; sleep 60"));
+    let (first, _output) = bench.start(script(&bench, "sh", "echo up > up; sleep 60"));
     content(&bench.request.checkout.join("up")).await;
     let first_run = bench.request.run_id;
     bench.request.run_id = uuid::Uuid::new_v4();
@@ -369,7 +384,7 @@ async fn what_an_earlier_run_left_without_a_shim_is_ended_before_the_next_starts
         .env("AWO_RUN_ID", "earlier")
         .spawn()
         .unwrap();
-    let (report, _) = bench.run(bench.script("sh", "echo next")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "echo next")).await;
     assert_eq!(report.verdict, Ok(()));
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&leftover.wait().unwrap()), Some(9));
 }
@@ -380,11 +395,11 @@ async fn a_link_in_the_place_of_the_lock_or_the_spool_is_not_followed() {
     let victim = bench.path("victim");
     fs::write(&victim, "precious").unwrap();
     std::os::unix::fs::symlink(&victim, &bench.request.spool).unwrap();
-    let (report, _) = bench.run(bench.script("sh", "echo x")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "echo x")).await;
     assert_eq!(class(&report), Some(ErrorClass::Invalid));
     fs::remove_file(&bench.request.spool).unwrap();
     std::os::unix::fs::symlink(&victim, bench.path(".lock")).unwrap();
-    let (report, _) = bench.run(bench.script("sh", "echo x")).await;
+    let (report, _) = bench.run(script(&bench, "sh", "echo x")).await;
     assert_eq!(class(&report), Some(ErrorClass::ToolError));
     assert_eq!(fs::read(victim).unwrap(), b"precious");
 }
@@ -395,7 +410,7 @@ async fn an_agent_that_does_not_exit_after_its_result_is_ended_and_counts() {
     bench.limits.exit_grace = Duration::from_millis(300);
     let agent = r#"echo '{"type":"result","subtype":"success","is_error":false,"result":"ok"}'
         trap '' INT TERM; sleep 60"#;
-    let (report, _) = bench.run(bench.script("sh", agent)).await;
+    let (report, _) = bench.run(script(&bench, "sh", agent)).await;
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "ok"));
     assert_gone(&bench, &report);
 }
@@ -411,7 +426,7 @@ async fn worker_that_is_going_to_be_killed() {
     let mut bench = Bench::new();
     bench.request.run_id = folder.rsplit('/').next().unwrap().parse().unwrap();
     let agent = format!("setsid sh -c 'sleep 94' & echo up > {folder}/up; sleep 94");
-    let (run, _output) = bench.start(bench.script("sh", &agent));
+    let (run, _output) = bench.start(script(&bench, "sh", &agent));
     run.await.unwrap();
 }
 

@@ -87,6 +87,7 @@ impl ClaudeSettings {
             // Hooks and servers of the repository would run on our account without a question.
             "--setting-sources=user",
             "--strict-mcp-config",
+            "--add-dir=.",
         ]
         .map(str::to_owned)
         .into();
@@ -105,6 +106,7 @@ impl ClaudeSettings {
             ("CLAUDE_CONFIG_DIR", config_dir(home).display().to_string()),
             ("CLAUDE_CODE_MAX_RETRIES", self.max_retries.to_string()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+            ("CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD", "1".to_owned()),
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
             ("DISABLE_TELEMETRY", "1".to_owned()),
         ]

@@ -69,23 +69,8 @@ impl Bench {
         }
     }
 
-    /// Renews the lease for that long.
-    pub fn hold(&self, time: Duration) {
-        let deadline = Instant::now() + time;
-        self.lease.send_replace(LeaseSignal::Held { deadline });
-    }
-
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.request.sandbox_root.join(name)
-    }
-
-    /// An agent that is a script for `interpreter` (`sh` or `python3`).
-    pub fn script(&self, interpreter: &str, text: &str) -> AgentKind {
-        let file = self.path("agent-script");
-        fs::write(&file, text).unwrap();
-        AgentKind::Command(CommandSettings {
-            command_line: format!("{interpreter} {}", file.display()),
-        })
     }
 
     pub fn supervisor(&self) -> Supervisor {

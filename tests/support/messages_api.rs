@@ -17,6 +17,9 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+/// Words that every prompt holds.
+pub const PROMPT: &str = "play your script";
+
 /// What the fake says when it is its turn.
 #[derive(Debug, Clone)]
 pub enum Turn {
@@ -77,11 +80,16 @@ async fn answer(State(script): State<Script>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
     let streams = request["stream"].as_bool().unwrap_or_default();
     let turn = tool_results(&request).min(script.turns.len() - 1);
-    script.requests.lock().unwrap().push(request);
+    // The CLI takes messages of one id for one message, over several runs too.
+    let number = {
+        let mut requests = script.requests.lock().unwrap();
+        requests.push(request);
+        requests.len()
+    };
     let (block, stop) = match script.turns[turn].clone() {
         Turn::Text(text) => (json!({"type": "text", "text": text}), "end_turn"),
         Turn::Tool(name, input) => {
-            let id = format!("toolu_fake{turn}");
+            let id = format!("toolu_fake{number}");
             (json!({"type": "tool_use", "id": id, "name": name, "input": input}), "tool_use")
         }
         Turn::Refuse(status, kind) => {
@@ -94,7 +102,7 @@ async fn answer(State(script): State<Script>, body: Bytes) -> Response {
     };
     let usage = json!({"input_tokens": 100, "output_tokens": 20});
     let message = json!({
-        "id": format!("msg_fake{turn}"), "type": "message", "role": "assistant",
+        "id": format!("msg_fake{number}"), "type": "message", "role": "assistant",
         "model": "claude-fake", "content": [block], "stop_reason": stop, "stop_sequence": null,
         "usage": usage,
     });
@@ -105,15 +113,14 @@ async fn answer(State(script): State<Script>, body: Bytes) -> Response {
     }
 }
 
-/// How many tool results follow the last prompt.
+/// How many tool results follow the last prompt. The CLI adds messages of its own, so the prompt is
+/// told by its words.
 fn tool_results(request: &Value) -> usize {
-    let is_result = |message: &Value| {
-        let blocks = message["content"].as_array();
-        blocks.is_some_and(|blocks| blocks.iter().any(|block| block["type"] == "tool_result"))
-    };
     let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
-    let asked = messages.iter().rev().filter(|message| message["role"] == "user");
-    asked.take_while(|message| is_result(message)).count()
+    let is_prompt = |message: &Value| message.to_string().contains(PROMPT);
+    let after = messages.iter().rposition(is_prompt).map_or(0, |at| at + 1);
+    let blocks = messages[after..].iter().filter_map(|message| message["content"].as_array());
+    blocks.flatten().filter(|block| block["type"] == "tool_result").count()
 }
 
 /// The message as the stream of events in which the API sends it.
