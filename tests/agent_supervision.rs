@@ -5,10 +5,7 @@
 #[path = "support/agent_run.rs"]
 mod agent_run;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use agent_run::{Bench, content, eventually, state};
 use archon_awo::{
@@ -17,6 +14,7 @@ use archon_awo::{
     },
     domain::{ErrorClass, Redactor},
 };
+use tokio::time::Instant;
 
 /// An agent that is a script for `interpreter` (`sh` or `python3`).
 fn script(bench: &Bench, interpreter: &str, text: &str) -> AgentKind {
@@ -29,7 +27,7 @@ fn script(bench: &Bench, interpreter: &str, text: &str) -> AgentKind {
 
 /// Renews the lease for that long.
 fn hold(bench: &Bench, time: Duration) {
-    let deadline = tokio::time::Instant::now() + time;
+    let deadline = Instant::now() + time;
     bench.lease.send_replace(LeaseSignal::Held { deadline });
 }
 
@@ -283,7 +281,7 @@ async fn a_missed_deadline_stops_every_process_and_a_renewal_continues_them() {
     let beat = fs::read(bench.request.checkout.join("beat")).unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(fs::read(bench.request.checkout.join("beat")).unwrap(), beat);
-    hold(&bench, Duration::from_secs(60));
+    hold(&bench, Duration::from_mins(1));
     fs::write(bench.request.checkout.join("stop"), "").unwrap();
     let report = run.await.unwrap();
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "done\n"));
@@ -324,7 +322,7 @@ async fn no_agent_starts_without_a_living_lease() {
     eventually("the shim is there", || async { !bench.processes().is_empty() }).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!bench.request.checkout.join("up").exists());
-    hold(&bench, Duration::from_secs(60));
+    hold(&bench, Duration::from_mins(1));
     assert_eq!(run.await.unwrap().verdict, Ok(()));
     assert!(bench.request.checkout.join("up").exists());
 }

@@ -300,7 +300,8 @@ mod tests {
             let code = sample["exit_code"].as_i64().unwrap().try_into().unwrap();
             let case = sample["case"].as_str().unwrap().to_owned();
             let stream = streams.entry(case).or_insert_with(|| (String::new(), code));
-            stream.0 += &format!("{}\n", sample["line"]);
+            stream.0 += &sample["line"].to_string();
+            stream.0.push('\n');
         }
         let hear = |(stream, code): (String, i32)| {
             let mut conversation = Conversation::default();

@@ -5,8 +5,8 @@ use std::{fs, future::Future, path::Path, time::Duration};
 
 use archon_awo::{
     agent::{
-        AgentKind, AgentReport, AgentRequest, CommandSettings, KillPlan, LeaseSignal, Limits,
-        OutputChunk, Supervisor,
+        AgentKind, AgentReport, AgentRequest, KillPlan, LeaseSignal, Limits, OutputChunk,
+        Supervisor,
     },
     clock::Clock,
     domain::{Redactor, StepName},
@@ -52,12 +52,12 @@ impl Bench {
             prompt: "do it".to_owned(),
             session: Uuid::new_v4(),
             resume: false,
-            hard_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(60),
+            hard_timeout: Duration::from_mins(1),
+            idle_timeout: Duration::from_mins(1),
             spool: root.join("spool.ndjson"),
             extra_env: Vec::new(),
         };
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Instant::now() + Duration::from_mins(10);
         Self {
             _folder: folder,
             redactor: Redactor::default(),

@@ -59,6 +59,7 @@ pub struct WatchOver {
     suspended: bool,
     /// When the agent ended or was told to.
     end_began: Option<Instant>,
+    shim_was_killed: bool,
     ended: Ended,
 }
 
@@ -86,6 +87,7 @@ impl WatchOver {
             frozen_for: Duration::ZERO,
             suspended: false,
             end_began: None,
+            shim_was_killed: false,
             ended: Ended::default(),
         }
     }
@@ -206,7 +208,7 @@ impl WatchOver {
     /// When [`Self::keep_time`] has something to do, as far as is known now.
     fn next_due(&self) -> Option<Instant> {
         if let Some(at) = self.end_began {
-            return Some(at + self.patience);
+            return (!self.shim_was_killed).then(|| at + self.patience);
         }
         if self.frozen_since.is_some() {
             return None;
@@ -226,11 +228,10 @@ impl WatchOver {
         let now = self.clock.now();
         let past = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         if let Some(at) = self.end_began {
-            if now >= at + self.patience {
+            if now >= at + self.patience && !self.shim_was_killed {
                 tracing::error!("the shim did not end the agent in time and is killed");
                 shim.kill();
-                // Once is enough: what follows is the wait for its end.
-                self.end_began = now.checked_add(Duration::from_secs(3600));
+                self.shim_was_killed = true;
             }
             return;
         }
