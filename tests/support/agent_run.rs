@@ -108,22 +108,28 @@ impl Bench {
 
     /// ... without the shim.
     pub fn agents(&self) -> Vec<(i32, char)> {
-        let is_shim = |pid: i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|b| *b == 0).nth(1) == Some(b"shim")
-        };
+        let is_shim = |pid: i32| arguments(pid).get(1).is_some_and(|word| word == "shim");
         self.processes().into_iter().filter(|(pid, _)| !is_shim(*pid)).collect()
     }
 }
 
-/// The living processes with this entry in their environment.
+/// The command line of a process.
+pub fn arguments(pid: i32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The living processes with this entry in their environment, and the shim whose environment only
+/// root may read but whose arguments hold the entry's value.
 pub fn marked(marker: &str) -> Vec<(i32, char)> {
+    let value = marker.split_once('=').map_or(marker, |(_, value)| value);
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         entry.unwrap().file_name().to_str().and_then(|name| name.parse::<i32>().ok())
     });
     pids.filter(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|b| *b == 0).any(|entry| entry == marker.as_bytes())
+            || arguments(*pid).get(2).is_some_and(|word| word == value)
     })
     .filter_map(|pid| Some((pid, state(pid)?)))
     .filter(|(_, state)| *state != 'Z')
