@@ -317,7 +317,8 @@ BEGIN
     END) THEN
         RAISE EXCEPTION 'job % cannot go from % to %', old.id, old.state, new.state
             USING ERRCODE = 'check_violation',
-                  HINT = CASE WHEN new.state = 'running' THEN 'Only a worker''s claim starts a job.' END;
+                  HINT = CASE WHEN new.state = 'running' THEN 'Only a worker''s claim starts a job.'
+                              ELSE 'awo_requeue runs an order again, awo_cancel ends it.' END;
     END IF;
     IF new.state IN ('succeeded', 'failed', 'cancelled') THEN
         new.finished_at := now();
