@@ -113,7 +113,10 @@ pub async fn count(pool: &PgPool, statement: &str) -> i64 {
 
 /// The words in which the database refused.
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, sqlx::Error>) -> String {
-    let error = result.expect_err("was accepted");
+    let error = match result {
+        Ok(value) => panic!("was accepted: {value:?}"),
+        Err(error) => error,
+    };
     error.as_database_error().map_or_else(|| panic!("{error}"), |e| e.message().to_owned())
 }
 
