@@ -155,7 +155,7 @@ async fn as_role(pool: &PgPool, role: &str, statement: &str) -> Result<(), Strin
             .as_database_error()
             .unwrap()
             .code()
-            .map_or_else(|| panic!("{error}"), |code| code.into_owned())
+            .map_or_else(|| panic!("{error}"), std::borrow::Cow::into_owned)
     })
 }
 
