@@ -69,6 +69,8 @@ CREATE TABLE awo.jobs (
 -- The claim walks this index once per queue and repository with room.
 CREATE INDEX jobs_claim ON awo.jobs (queue, repo_key, priority DESC, run_at, id)
     WHERE state = 'queued';
+-- An idle worker asks when the next scheduled or retried job is due.
+CREATE INDEX jobs_due ON awo.jobs (run_at) WHERE state = 'queued';
 CREATE UNIQUE INDEX jobs_work_order ON awo.jobs (work_order_id) WHERE work_order_id IS NOT NULL;
 CREATE UNIQUE INDEX jobs_idempotency_key ON awo.jobs (idempotency_key)
     WHERE idempotency_key IS NOT NULL AND state IN ('queued', 'running', 'waiting');

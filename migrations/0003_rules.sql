@@ -378,7 +378,8 @@ BEGIN
         started_at = CASE WHEN new.state = 'running' THEN coalesce(o.started_at, now()) ELSE o.started_at END,
         finished_at = new.finished_at,
         error_message = CASE WHEN new.state IN ('running', 'succeeded') THEN NULL ELSE new.last_error END,
-        error_class = CASE WHEN new.state IN ('running', 'succeeded') THEN NULL ELSE new.error_class END
+        -- A completed order keeps one class: no_changes, when there was nothing to deliver.
+        error_class = CASE WHEN new.state = 'running' THEN NULL ELSE new.error_class END
     WHERE o.agent_work_order_id = new.work_order_id;
     RETURN NULL;
 END $$;

@@ -1,9 +1,20 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`store`].
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`config`],
+//! [`store`], [`git`], [`agent`], [`forge`], [`workflow`], [`queue`], [`http`], [`cli`].
 
+pub mod agent;
+pub mod bench;
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod exit;
+pub mod forge;
+pub mod git;
 pub mod process;
+pub mod queue;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
+pub mod workflow;

@@ -4,9 +4,25 @@
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
 mod connect;
+mod health;
+mod orders;
+mod queue;
+mod queue_control;
+mod run;
 
 pub use connect::{
-    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, schema_state,
+    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
+};
+pub use health::QueueDepth;
+pub use orders::{
+    Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
+};
+pub use queue::{
+    Beat, Claimed, Fence, Renewed, Rescued, Settlement, WorkerRecord, heartbeat, is_listening,
+};
+pub use run::{
+    Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
+    StartedStep, StepCost, StepEnd,
 };
 
 use sqlx::PgPool;

@@ -1,0 +1,31 @@
+//! Runs agent programs: starts them under supervision, reads what they say, ends them with
+//! everything they started, and judges the run.
+//!
+//! [`Supervisor::run`] is the way in. Between it and the agent stands the [shim](run_shim), which
+//! holds the sandbox's lock and ends the agent's processes when the worker cannot.
+
+mod claude;
+mod command;
+mod conversation;
+mod frames;
+mod launch;
+mod lifeline;
+mod process_table;
+mod pump;
+mod report;
+mod request;
+mod shim;
+mod spool;
+mod supervisor;
+mod verdict;
+
+pub use claude::{ClaudeCredential, ClaudeSettings};
+pub use command::{CommandSettings, InvalidCommand};
+pub use conversation::{Conversation, MAX_ANSWER, ProviderError, ResultLine};
+pub use frames::{Frame, Framer};
+pub use launch::{AgentKind, DEFAULT_PATH};
+pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
+pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
+pub use shim::run_shim;
+pub use supervisor::{KillPlan, Limits, Supervisor};
+pub use verdict::{Evidence, Intervention, judge};

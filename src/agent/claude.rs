@@ -1,0 +1,168 @@
+//! How the Claude Code CLI is called: its flags, its environment, its credential, its transcript.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+/// Settings of the `claude` agent.
+#[derive(Debug, Clone)]
+pub struct ClaudeSettings {
+    /// The program (`CLAUDE_CLI_PATH`): absolute, or a name in `PATH`.
+    pub cli: PathBuf,
+    /// The model; the CLI's own default when absent.
+    pub model: Option<String>,
+    /// Most turns of one run.
+    pub max_turns: Option<u32>,
+    /// Most US dollars of one run, by the CLI's own estimate.
+    pub max_budget_usd: Option<f64>,
+    /// How it authenticates; a login stored in its home when absent.
+    pub credential: Option<ClaudeCredential>,
+    /// Another endpoint than the vendor's.
+    pub base_url: Option<String>,
+    /// How often the CLI repeats a refused call by itself. Its own default, 10, takes minutes.
+    pub max_retries: u32,
+    /// More arguments, after ours.
+    pub extra_arguments: Vec<String>,
+}
+
+/// Exactly one way to authenticate: with two, the CLI picks one silently and bills that.
+#[derive(Debug, Clone)]
+pub enum ClaudeCredential {
+    /// `ANTHROPIC_API_KEY`.
+    ApiKey(SecretString),
+    /// `CLAUDE_CODE_OAUTH_TOKEN`.
+    OAuthToken(SecretString),
+    /// `ANTHROPIC_AUTH_TOKEN`, sent as a bearer token.
+    AuthToken(SecretString),
+}
+
+impl ClaudeCredential {
+    /// The secret itself.
+    pub fn secret(&self) -> &SecretString {
+        match self {
+            Self::ApiKey(secret) | Self::OAuthToken(secret) | Self::AuthToken(secret) => secret,
+        }
+    }
+
+    /// The variable the CLI reads it from.
+    fn variable(&self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "ANTHROPIC_API_KEY",
+            Self::OAuthToken(_) => "CLAUDE_CODE_OAUTH_TOKEN",
+            Self::AuthToken(_) => "ANTHROPIC_AUTH_TOKEN",
+        }
+    }
+}
+
+impl ClaudeSettings {
+    /// Settings for a program, with everything else as the CLI has it.
+    pub fn new(cli: impl Into<PathBuf>) -> Self {
+        Self {
+            cli: cli.into(),
+            model: None,
+            max_turns: None,
+            max_budget_usd: None,
+            credential: None,
+            base_url: None,
+            max_retries: 3,
+            extra_arguments: Vec::new(),
+        }
+    }
+
+    /// The arguments of a run; values that could begin with `-` stand behind `=`.
+    pub fn arguments(&self, session: Uuid, resume: bool) -> Vec<String> {
+        let mut arguments: Vec<String> = [
+            "-p",
+            "--output-format=stream-json",
+            "--verbose",
+            "--dangerously-skip-permissions",
+            // Hooks and servers of the repository would run on our account without a question.
+            "--setting-sources=user",
+            "--strict-mcp-config",
+        ]
+        .map(str::to_owned)
+        .into();
+        let flag = if resume { "resume" } else { "session-id" };
+        arguments.push(format!("--{flag}={session}"));
+        arguments.extend(self.model.iter().map(|model| format!("--model={model}")));
+        arguments.extend(self.max_turns.iter().map(|turns| format!("--max-turns={turns}")));
+        arguments.extend(self.max_budget_usd.iter().map(|usd| format!("--max-budget-usd={usd}")));
+        arguments.extend(self.extra_arguments.iter().cloned());
+        arguments
+    }
+
+    /// The environment of a run, the credential included; `home` is its `HOME`.
+    pub fn environment(&self, home: &Path) -> Vec<(String, String)> {
+        let mut environment: Vec<(String, String)> = [
+            ("CLAUDE_CONFIG_DIR", config_dir(home).display().to_string()),
+            ("CLAUDE_CODE_MAX_RETRIES", self.max_retries.to_string()),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+            // The tools it starts do not inherit the credential.
+            ("CLAUDE_CODE_SUBPROCESS_ENV_SCRUB", "1".to_owned()),
+            ("DISABLE_AUTOUPDATER", "1".to_owned()),
+            ("DISABLE_TELEMETRY", "1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        if nix::unistd::geteuid().is_root() {
+            // Without it the CLI refuses to skip permissions as root.
+            environment.push(("IS_SANDBOX".to_owned(), "1".to_owned()));
+        }
+        if let Some(url) = &self.base_url {
+            environment.push(("ANTHROPIC_BASE_URL".to_owned(), url.clone()));
+        }
+        if let Some(credential) = &self.credential {
+            let secret = credential.secret().expose_secret().to_owned();
+            environment.push((credential.variable().to_owned(), secret));
+        }
+        environment
+    }
+}
+
+/// The CLI's own folder below `home`.
+pub fn config_dir(home: &Path) -> PathBuf {
+    home.join(".claude")
+}
+
+/// Whether the CLI has a transcript of `session`, in the folder of any working directory.
+pub fn has_transcript(home: &Path, session: Uuid) -> bool {
+    let name = format!("{session}.jsonl");
+    let Ok(folders) = fs::read_dir(config_dir(home).join("projects")) else { return false };
+    folders.filter_map(Result::ok).any(|folder| folder.path().join(&name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use uuid::Uuid;
+
+    use super::{ClaudeCredential, ClaudeSettings, has_transcript};
+
+    #[test]
+    fn the_credential_is_in_the_environment_once_and_never_in_the_arguments() {
+        let mut settings = ClaudeSettings::new("claude");
+        settings.model = Some("-odd".to_owned());
+        settings.credential = Some(ClaudeCredential::OAuthToken("sk-secret".to_owned().into()));
+        let arguments = settings.arguments(Uuid::nil(), true).join(" ");
+        assert!(arguments.contains("--model=-odd") && arguments.contains("--resume=0000"));
+        assert!(!arguments.contains("sk-secret") && !format!("{settings:?}").contains("sk-secret"));
+        let environment = settings.environment(Path::new("/h"));
+        let holders: Vec<_> = environment.iter().filter(|(_, v)| v == "sk-secret").collect();
+        assert_eq!(holders, [&("CLAUDE_CODE_OAUTH_TOKEN".to_owned(), "sk-secret".to_owned())]);
+    }
+
+    #[test]
+    fn a_transcript_is_found_in_any_project() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(!has_transcript(home.path(), Uuid::nil()));
+        let project = home.path().join(".claude/projects/-some-where");
+        std::fs::create_dir_all(&project).unwrap();
+        std::fs::write(project.join(format!("{}.jsonl", Uuid::nil())), "").unwrap();
+        assert!(has_transcript(home.path(), Uuid::nil()));
+    }
+}

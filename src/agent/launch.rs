@@ -1,0 +1,148 @@
+//! Turns a request into a program, its arguments and its environment, which is built from nothing.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use uuid::Uuid;
+
+use super::{
+    claude::{self, ClaudeSettings},
+    command::{CommandSettings, find_program},
+    report::Failure,
+    request::AgentRequest,
+};
+use crate::domain::ErrorClass;
+
+/// Where programs are looked for unless the request's environment says otherwise.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The agent's own git settings: who it is, and no way to a credential or a hook of the host.
+const GIT_CONFIG: &str = "[user]\n\tname = archon-awo\n\temail = archon-awo@localhost\n\
+                          [credential]\n\thelper =\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n";
+
+/// Which agent, with its settings.
+#[derive(Debug, Clone)]
+pub enum AgentKind {
+    /// The Claude Code CLI.
+    Claude(ClaudeSettings),
+    /// Any program.
+    Command(CommandSettings),
+}
+
+/// A program ready to be started by the shim.
+pub struct Launch {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// The conversation of this run; the agent may report another one.
+    pub session: Option<Uuid>,
+    pub resumed: bool,
+    /// Whether this kind of agent always ends with a result line.
+    pub needs_result: bool,
+}
+
+impl AgentKind {
+    /// Finds the program and makes the folders it needs. `may_resume` is false when resuming was
+    /// tried and failed.
+    pub fn prepare(&self, request: &AgentRequest, may_resume: bool) -> Result<Launch, Failure> {
+        let invalid = |message: String| Failure::new(ErrorClass::Invalid, message);
+        if !request.checkout.is_dir() {
+            let path = request.checkout.display();
+            return Err(invalid(format!("the agent's working directory {path} is missing")));
+        }
+        let mut environment = common_environment(request);
+        let path = environment.iter().rfind(|(name, _)| name == "PATH");
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
+        let launch = match self {
+            Self::Claude(settings) => {
+                let program =
+                    find_program(&settings.cli, &path).map_err(|e| invalid(e.to_string()))?;
+                let known = claude::has_transcript(&request.home, request.session);
+                let resumed = known && request.resume && may_resume;
+                // The CLI refuses an id that was used before, so a fresh start needs a new one.
+                let session = if known && !resumed || !may_resume {
+                    Uuid::new_v5(&request.session, request.run_id.as_bytes())
+                } else {
+                    request.session
+                };
+                environment.extend(settings.environment(&request.home));
+                let arguments = settings.arguments(session, resumed);
+                let session = Some(session);
+                Launch { program, arguments, environment, session, resumed, needs_result: true }
+            }
+            Self::Command(settings) => {
+                let (program, arguments) =
+                    settings.split(&path).map_err(|e| invalid(e.to_string()))?;
+                let (session, resumed) = (None, false);
+                Launch { program, arguments, environment, session, resumed, needs_result: false }
+            }
+        };
+        make_folders(request).map_err(|error| {
+            let class = if error.kind() == io::ErrorKind::StorageFull {
+                ErrorClass::Disk
+            } else {
+                ErrorClass::Invalid
+            };
+            let home = request.home.display();
+            Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
+        })?;
+        Ok(launch)
+    }
+}
+
+/// What every agent finds, whichever it is. A later entry replaces an earlier one of its name.
+fn common_environment(request: &AgentRequest) -> Vec<(String, String)> {
+    let home = request.home.display().to_string();
+    let path = |path: &Path| path.display().to_string();
+    let mut environment: Vec<(String, String)> = [
+        ("PATH", DEFAULT_PATH.to_owned()),
+        ("HOME", home),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("TERM", "dumb".to_owned()),
+        ("TMPDIR", path(&request.tmp)),
+        ("CI", "1".to_owned()),
+        ("GIT_TERMINAL_PROMPT", "0".to_owned()),
+        ("GIT_CONFIG_GLOBAL", path(&request.home.join(".gitconfig"))),
+        ("GIT_CONFIG_NOSYSTEM", "1".to_owned()),
+        // Read last, so it also empties what the checkout's own settings name.
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", "credential.helper".to_owned()),
+        ("GIT_CONFIG_VALUE_0", String::new()),
+        ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    environment.extend(request.extra_env.iter().cloned());
+    environment.extend(
+        [
+            ("AWO_WORK_ORDER_ID", request.order.to_string()),
+            ("AWO_STEP", request.step.to_string()),
+            ("AWO_ATTEMPT", request.attempt.to_string()),
+            ("AWO_RUN_ID", request.run_id.to_string()),
+            ("AWO_SANDBOX", path(&request.sandbox_root)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    environment
+}
+
+/// Makes home and temporary folder. An earlier run could write here, so nothing it may have put
+/// in the place of a folder or a file is followed.
+fn make_folders(request: &AgentRequest) -> io::Result<()> {
+    for folder in [&request.home, &request.tmp, &claude::config_dir(&request.home)] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        if !fs::symlink_metadata(folder)?.is_dir() {
+            let message = format!("{} is not a folder of its own", folder.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
+        }
+    }
+    let file = request.home.join(".gitconfig");
+    let new = request.home.join(format!(".gitconfig.{}", request.run_id));
+    let mut writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    writer.write_all(GIT_CONFIG.as_bytes())?;
+    fs::rename(new, file)
+}

@@ -1,0 +1,138 @@
+//! Which processes belong to a run, read from `/proc`: the net that catches what left its parent,
+//! its group or its session. Without it a cancelled agent leaves children behind.
+
+use std::{collections::BTreeMap, fs};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// One process as the kernel shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: Pid,
+    /// Its parent's id.
+    pub parent: Pid,
+    /// Its state as one letter: `R`, `S`, `D`, `T` (stopped), `t` (traced), `Z` (ended).
+    pub state: char,
+}
+
+impl Process {
+    /// Whether it runs no more code: it has ended and only waits to be reaped.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// Whether it is stopped and runs no code until it is continued.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+}
+
+/// What makes a process part of a tree.
+#[derive(Debug, Clone)]
+pub struct TreeRule {
+    /// Everything below this process belongs; the process itself does not.
+    pub root: Option<Pid>,
+    /// Everything with one of these `NAME=value` entries in its environment belongs.
+    pub markers: Vec<String>,
+    /// ... unless it has this one too.
+    pub spared: Option<String>,
+    /// Never part of the tree, whatever its environment says.
+    pub except: Pid,
+}
+
+impl TreeRule {
+    /// The living processes that the rule names, and everything below them.
+    pub fn find(&self) -> Vec<Process> {
+        let all = snapshot();
+        let mut members: BTreeMap<i32, Process> = BTreeMap::new();
+        for process in all.values() {
+            if process.pid != self.except && self.carries_marker(process.pid) {
+                members.insert(process.pid.as_raw(), *process);
+            }
+        }
+        // Parents may have any number, so descend until a round adds nobody.
+        loop {
+            let before = members.len();
+            for process in all.values() {
+                let parent = process.parent;
+                let below = self.root == Some(parent)
+                    || (parent != self.except && members.contains_key(&parent.as_raw()));
+                if below && process.pid != self.except {
+                    members.insert(process.pid.as_raw(), *process);
+                }
+            }
+            if members.len() == before {
+                break;
+            }
+        }
+        members.into_values().filter(|process| !process.has_ended()).collect()
+    }
+
+    fn carries_marker(&self, pid: Pid) -> bool {
+        if self.markers.is_empty() {
+            return false;
+        }
+        // A process of somebody else cannot be read, and is none of ours.
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let has = |wanted: &String| environment.split(|b| *b == 0).any(|e| e == wanted.as_bytes());
+        self.markers.iter().any(has) && !self.spared.as_ref().is_some_and(has)
+    }
+}
+
+/// Sends `signal` to a process; one that is already gone is no error.
+pub fn send(pid: Pid, signal: Signal) {
+    if let Err(error) = kill(pid, signal)
+        && error != Errno::ESRCH
+    {
+        tracing::debug!(%pid, ?signal, %error, "a process could not be signalled");
+    }
+}
+
+/// Every process that can be seen, by id.
+fn snapshot() -> BTreeMap<i32, Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(|pid| Some((pid, parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)?)))
+        .collect()
+}
+
+/// Reads a line of `/proc/<pid>/stat`. The name in it may hold anything, brackets included.
+fn parse_stat(line: &[u8]) -> Option<Process> {
+    let open = line.iter().position(|b| *b == b'(')?;
+    let close = line.iter().rposition(|b| *b == b')')?;
+    let pid = std::str::from_utf8(line.get(..open)?).ok()?.trim().parse().ok()?;
+    let mut rest = std::str::from_utf8(line.get(close + 1..)?).ok()?.split_ascii_whitespace();
+    let state = rest.next()?.chars().next()?;
+    let parent = rest.next()?.parse().ok()?;
+    Some(Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), state })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::{Pid, getpid};
+
+    use super::{parse_stat, snapshot};
+
+    #[test]
+    fn a_hostile_process_name_does_not_confuse_the_parser() {
+        let process = parse_stat(b"42 (a) R 1 (b) S 7 42 42 0").unwrap();
+        assert_eq!(
+            (process.pid, process.parent, process.state),
+            (Pid::from_raw(42), Pid::from_raw(7), 'S')
+        );
+        assert_eq!(parse_stat(b"42 (cut"), None);
+        assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn the_table_holds_this_process() {
+        assert!(snapshot().contains_key(&getpid().as_raw()));
+    }
+}

@@ -1,0 +1,134 @@
+//! Empties one of the agent's pipes, always: redacts, spools, and listens to what is said.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::watch,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{conversation::Conversation, frames::Framer, spool::SpoolWriter};
+use crate::{clock::Clock, domain::RedactStream};
+
+/// How much is read at a time, in bytes; the size of a pipe.
+const READ: usize = 64 * 1024;
+/// How much of the end of standard error is kept for messages, in bytes.
+const TAIL: usize = 8 * 1024;
+
+/// What the supervisor's timers and early ends depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// When something was last printed.
+    pub last_output: Instant,
+    /// A tool runs whose result has not been seen.
+    pub tool_is_running: bool,
+    /// When the result line came.
+    pub result_at: Option<Instant>,
+    /// The provider refused the credential.
+    pub credential_refused: bool,
+}
+
+/// What is left of a stream when it has ended.
+#[derive(Default)]
+pub struct Drained {
+    pub conversation: Conversation,
+    /// Its last bytes, lossy.
+    pub tail: String,
+    pub truncated: bool,
+    pub disk_full: bool,
+}
+
+/// One stream on its way.
+pub struct Pump {
+    pub redact: RedactStream,
+    pub spool: SpoolWriter,
+    pub progress: watch::Sender<Progress>,
+    pub clock: Clock,
+    /// Whether the lines are the agent's messages (standard output).
+    pub listen: bool,
+}
+
+impl Pump {
+    /// Runs until the stream ends or `stop` says that nothing may be waited for any more.
+    pub async fn run(
+        mut self,
+        mut from: impl AsyncRead + Unpin,
+        stop: CancellationToken,
+    ) -> Drained {
+        let mut conversation = Conversation::default();
+        let mut framer = Framer::default();
+        let mut tail = Vec::new();
+        let mut buffer = vec![0; READ];
+        loop {
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read.unwrap_or_default(),
+                () = stop.cancelled() => 0,
+            };
+            let now = self.clock.now();
+            let clean = if read == 0 {
+                std::mem::take(&mut self.redact).finish()
+            } else {
+                self.progress.send_modify(|progress| progress.last_output = now);
+                self.redact.push(&buffer[..read])
+            };
+            self.spool.write(&clean).await;
+            tail.extend_from_slice(&clean);
+            tail.drain(..tail.len().saturating_sub(TAIL));
+            if self.listen {
+                for frame in framer.push(&clean) {
+                    conversation.hear(&frame);
+                }
+                self.publish(&conversation, now);
+            }
+            if read == 0 {
+                break;
+            }
+        }
+        if let Some(frame) = framer.finish() {
+            conversation.hear(&frame);
+        }
+        self.spool.finish();
+        Drained {
+            truncated: conversation.truncated || self.spool.truncated,
+            disk_full: self.spool.disk_full,
+            tail: String::from_utf8_lossy(&tail).into_owned(),
+            conversation,
+        }
+    }
+
+    /// Tells the supervisor what it must act on before the stream has ended.
+    fn publish(&self, conversation: &Conversation, now: Instant) {
+        let refused =
+            conversation.provider_error.as_ref().is_some_and(|error| error.refuses_credential());
+        let tool = conversation.tool_is_running();
+        let ended = conversation.result.is_some();
+        self.progress.send_if_modified(|progress| {
+            let before =
+                (progress.credential_refused, progress.tool_is_running, progress.result_at);
+            progress.credential_refused = refused;
+            progress.tool_is_running = tool;
+            progress.result_at = if ended { progress.result_at.or(Some(now)) } else { None };
+            before != (progress.credential_refused, progress.tool_is_running, progress.result_at)
+        });
+    }
+}
+
+impl Progress {
+    /// Nothing printed yet.
+    pub fn starting(now: Instant) -> Self {
+        Self {
+            last_output: now,
+            tool_is_running: false,
+            result_at: None,
+            credential_refused: false,
+        }
+    }
+
+    /// When silence becomes too long; never while a tool runs or after the result.
+    pub fn idle_deadline(&self, idle: Duration) -> Option<Instant> {
+        let silent_on_purpose = self.tool_is_running || self.result_at.is_some();
+        (!silent_on_purpose).then(|| self.last_output.checked_add(idle)).flatten()
+    }
+}

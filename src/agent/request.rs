@@ -1,0 +1,80 @@
+//! What the workflow asks for, and the channels between it and a run.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::domain::{StepName, WorkOrderId};
+
+/// One run of an agent in one sandbox.
+#[derive(Debug, Clone)]
+pub struct AgentRequest {
+    /// The order it works on.
+    pub order: WorkOrderId,
+    /// The step it is for.
+    pub step: StepName,
+    /// Counts the attempts of that step from 1.
+    pub attempt: u32,
+    /// Marks every process of this run; never used twice.
+    pub run_id: Uuid,
+    /// Its working directory.
+    pub checkout: PathBuf,
+    /// The folder of the order; one agent at a time runs in it.
+    pub sandbox_root: PathBuf,
+    /// Its `HOME`; made when missing.
+    pub home: PathBuf,
+    /// Its `TMPDIR`; made when missing.
+    pub tmp: PathBuf,
+    /// What it is asked to do; given on standard input.
+    pub prompt: String,
+    /// The id of the conversation, chosen by us.
+    pub session: Uuid,
+    /// Continue that conversation if its transcript exists.
+    pub resume: bool,
+    /// The longest it may take, time spent frozen not counted.
+    pub hard_timeout: Duration,
+    /// The longest it may be silent while no tool runs.
+    pub idle_timeout: Duration,
+    /// File for the redacted standard output; standard error goes to `<spool>.stderr`. Both are
+    /// replaced.
+    pub spool: PathBuf,
+    /// More environment, such as `TZ` or another `PATH`; cannot replace the `AWO_` names.
+    pub extra_env: Vec<(String, String)>,
+}
+
+/// What the lease of the order says about its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseSignal {
+    /// It is ours until then.
+    Held {
+        /// When the agent must be frozen unless a later deadline has been told.
+        deadline: Instant,
+    },
+    /// It may not be ours any more: freeze the agent now.
+    Suspended,
+    /// It is not ours: kill the agent now.
+    Lost,
+}
+
+/// Which of the agent's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A piece of redacted output, at most 64 KiB, ending at a line where possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where it was printed.
+    pub stream: OutputStream,
+    /// Where it begins in that stream's spool file, in bytes.
+    pub offset: u64,
+    /// How many line ends it holds.
+    pub lines: u32,
+    /// The bytes: any, NUL and broken UTF-8 included.
+    pub data: Vec<u8>,
+}

@@ -1,0 +1,405 @@
+//! The process between the worker and an agent. It outlives a worker that dies, so that nobody
+//! has to: without it an agent goes on working on an order that belongs to another replica.
+//!
+//! It is synchronous, has one thread, and does four things: it holds the lock of the sandbox,
+//! starts the agent, stops it where it stands when the lease is not renewed in time, and ends the
+//! whole tree of processes when the agent ends, when it is told to, or when the worker is gone.
+
+mod setup;
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::File,
+    io::{ErrorKind, Read, Write},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{ExitCode, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use nix::{
+    fcntl::Flock,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, killpg},
+        signalfd::SignalFd,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, getpid},
+};
+
+use super::{
+    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, boot_time, nanos},
+    process_table::{TreeRule, send},
+};
+pub(super) use setup::ShimArguments;
+
+/// Longest wait without looking around, so that a lost wake-up costs a second and not the run.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a lock that somebody else holds is tried again.
+const LOCK_TICK: Duration = Duration::from_millis(50);
+
+/// Runs the hidden subcommand `shim`; `arguments` are those after its name.
+pub fn run_shim(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut pipes = match setup::Pipes::take() {
+        Ok(pipes) => pipes,
+        Err(error) => {
+            eprintln!("the shim is started by the worker only: its pipes are missing: {error}");
+            return ExitCode::from(EXIT_SETUP);
+        }
+    };
+    let prepared = ShimArguments::parse(arguments)
+        .and_then(|arguments| Ok((arguments, setup::harden().map_err(|e| e.to_string())?)));
+    match prepared {
+        Ok((arguments, signals)) => ExitCode::from(Shim::new(arguments, pipes, signals).run()),
+        Err(message) => {
+            pipes.tell(&Status::Setup { message, agent: false });
+            ExitCode::from(EXIT_SETUP)
+        }
+    }
+}
+
+/// Why and since when the tree is stopped.
+#[derive(Clone, Copy)]
+struct Frozen {
+    since: Duration,
+    missed: bool,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, PartialEq)]
+enum Ending {
+    Not,
+    /// SIGINT was sent; SIGTERM follows at this time.
+    Interrupted(Duration),
+    /// SIGTERM was sent; SIGKILL follows at this time.
+    Terminated(Duration),
+    /// Kill what is left.
+    Kill,
+}
+
+struct Shim {
+    arguments: ShimArguments,
+    pipes: setup::Pipes,
+    signals: SignalFd,
+    tree: TreeRule,
+    began: Duration,
+    lock: Option<Flock<File>>,
+    agent: Option<Pid>,
+    /// The agent's own process has been reaped.
+    exited: bool,
+    deadline: Duration,
+    frozen: Option<Frozen>,
+    ending: Ending,
+    /// When the agent ended or was first told to.
+    end_began: Option<Duration>,
+}
+
+impl Shim {
+    fn new(arguments: ShimArguments, pipes: setup::Pipes, signals: SignalFd) -> Self {
+        let tree = TreeRule {
+            root: Some(getpid()),
+            markers: vec![arguments.run_marker()],
+            spared: None,
+            except: getpid(),
+        };
+        Self {
+            arguments,
+            pipes,
+            signals,
+            tree,
+            began: boot_time(),
+            lock: None,
+            agent: None,
+            exited: false,
+            deadline: Duration::ZERO,
+            frozen: None,
+            ending: Ending::Not,
+            end_began: None,
+        }
+    }
+
+    /// The life of the shim; returns its exit code.
+    fn run(&mut self) -> u8 {
+        while !self.exited && self.ending != Ending::Kill {
+            self.wait();
+            self.obey();
+            if let Err(code) = self.start_when_allowed() {
+                return code;
+            }
+            self.reap();
+            self.keep_time();
+        }
+        self.sweep();
+        0
+    }
+
+    /// Waits for an order, a signal, or the next thing that is due.
+    fn wait(&self) {
+        let now = boot_time();
+        let due = match self.ending {
+            Ending::Interrupted(at) | Ending::Terminated(at) => at,
+            _ if self.frozen.is_none() && self.agent.is_some() => self.deadline,
+            _ => Duration::MAX,
+        };
+        let longest = if self.lock.is_none() { LOCK_TICK } else { TICK };
+        let wait = due.saturating_sub(now).min(longest) + Duration::from_millis(1);
+        let mut watched = [
+            PollFd::new(self.pipes.lifeline.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        // An interrupted wait is a short one.
+        let _ = poll(&mut watched, timeout);
+    }
+
+    fn obey(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let asked = [Signal::SIGTERM as u32, Signal::SIGINT as u32];
+            if asked.contains(&signal.ssi_signo) {
+                self.interrupt();
+            }
+        }
+        let (orders, closed) = self.pipes.receive();
+        for order in orders {
+            match order {
+                Order::Deadline(at) => self.extend(at, false),
+                Order::Thaw(at) => self.extend(at, true),
+                Order::Freeze => self.freeze(false),
+                Order::Interrupt => self.interrupt(),
+                Order::Kill => self.end_now(),
+            }
+        }
+        if closed {
+            // The worker is gone: nobody renews the lease, nobody reads the output.
+            self.end_now();
+        }
+    }
+
+    /// Takes the lock, then starts the agent as soon as a lease covers it.
+    fn start_when_allowed(&mut self) -> Result<(), u8> {
+        if self.agent.is_some() || self.ending != Ending::Not {
+            return Ok(());
+        }
+        if self.lock.is_none() {
+            self.lock = self.arguments.lock().map_err(|message| self.fail(message, false))?;
+            if self.lock.is_none() {
+                if boot_time().saturating_sub(self.began) < self.arguments.lock_wait {
+                    return Ok(());
+                }
+                self.pipes.tell(&Status::Locked);
+                return Err(EXIT_LOCKED);
+            }
+            self.clear_leftovers();
+        }
+        if self.frozen.is_none() && self.deadline > boot_time() {
+            let pid = self.start().map_err(|message| self.fail(message, true))?;
+            self.agent = Some(pid);
+            self.pipes.tell(&Status::Started { pid: pid.as_raw() });
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, message: String, agent: bool) -> u8 {
+        self.pipes.tell(&Status::Setup { message, agent });
+        EXIT_SETUP
+    }
+
+    /// Ends what an earlier run left in this sandbox: its shim is dead, or it would hold the lock.
+    fn clear_leftovers(&mut self) {
+        let leftovers = TreeRule {
+            root: None,
+            markers: vec![self.arguments.sandbox_marker()],
+            spared: Some(self.arguments.run_marker()),
+            except: getpid(),
+        };
+        let killed = kill_until_empty(&leftovers, || true);
+        if !killed.is_empty() {
+            eprintln!("archon-awo: ended {} processes of an earlier run", killed.len());
+        }
+    }
+
+    /// Starts the agent with the shim's own environment and standard streams, which the worker
+    /// made for it, and lets go of the streams so that their end is the end of the tree.
+    fn start(&self) -> Result<Pid, String> {
+        let program = &self.arguments.program;
+        let child = crate::process::blocking_command(program)
+            .args(&self.arguments.arguments)
+            .envs(std::env::vars_os())
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("the agent {} did not start: {error}", program.display()))?;
+        setup::let_go_of_streams();
+        i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| error.to_string())
+    }
+
+    /// Moves the deadline; continues a stopped tree when that is what the order means.
+    fn extend(&mut self, at: u64, thaw: bool) {
+        self.deadline = Duration::from_nanos(at);
+        let ours = self.frozen.is_some_and(|frozen| thaw || frozen.missed);
+        if ours && self.deadline > boot_time() {
+            self.frozen = None;
+            for process in self.tree.find() {
+                send(process.pid, Signal::SIGCONT);
+            }
+            self.pipes.tell(&Status::Thawed);
+        }
+    }
+
+    fn freeze(&mut self, missed: bool) {
+        if self.ending != Ending::Not {
+            return self.end_now();
+        }
+        self.stop_tree();
+        if self.frozen.is_none() {
+            self.frozen = Some(Frozen { since: boot_time(), missed });
+            self.pipes.tell(&Status::Frozen { missed });
+        } else if let Some(frozen) = &mut self.frozen {
+            // Told after having done it alone: only the one who told may undo it.
+            frozen.missed &= missed;
+        }
+    }
+
+    /// Stops processes until none runs; one that forked meanwhile is found in the next round.
+    fn stop_tree(&self) {
+        for _ in 0..100 {
+            let living = self.tree.find();
+            let running: Vec<_> = living.iter().filter(|process| !process.is_stopped()).collect();
+            if running.is_empty() {
+                return;
+            }
+            for process in running {
+                send(process.pid, Signal::SIGSTOP);
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn interrupt(&mut self) {
+        if self.ending != Ending::Not {
+            return;
+        }
+        let Some(agent) = self.agent.filter(|_| self.frozen.is_none()) else {
+            // Nothing runs that could end itself.
+            return self.end_now();
+        };
+        let now = boot_time();
+        self.end_began = self.end_began.or(Some(now));
+        self.ending = Ending::Interrupted(now + self.arguments.interrupt_grace);
+        let _ = killpg(agent, Signal::SIGINT);
+    }
+
+    fn end_now(&mut self) {
+        self.end_began = self.end_began.or_else(|| Some(boot_time()));
+        self.ending = Ending::Kill;
+    }
+
+    /// Does what is due: the next signal of the plan, the freeze of an expired lease, its end.
+    fn keep_time(&mut self) {
+        let now = boot_time();
+        match (self.ending, self.agent) {
+            (Ending::Interrupted(at), Some(agent)) if now >= at => {
+                let _ = killpg(agent, Signal::SIGTERM);
+                self.ending = Ending::Terminated(now + self.arguments.terminate_grace);
+            }
+            (Ending::Terminated(at), _) if now >= at => self.end_now(),
+            _ => {}
+        }
+        if self.exited || self.agent.is_none() {
+            return;
+        }
+        match self.frozen {
+            None if now >= self.deadline => self.freeze(true),
+            Some(frozen) if now.saturating_sub(frozen.since) >= self.arguments.longest_freeze => {
+                self.pipes.tell(&Status::Expired);
+                self.end_now();
+            }
+            // Again, in case something outside continued a part of it.
+            Some(_) => self.stop_tree(),
+            None => {}
+        }
+    }
+
+    /// Collects every child that has ended, its own and those it inherited.
+    fn reap(&mut self) {
+        loop {
+            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Some(code), None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, None, Some(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            if Some(pid) == self.agent {
+                self.exited = true;
+                self.end_began = self.end_began.or_else(|| Some(boot_time()));
+                self.pipes.tell(&Status::Exited { code, signal });
+            }
+        }
+    }
+
+    /// Ends everything that is left and says so.
+    fn sweep(&mut self) {
+        let tree = self.tree.clone();
+        let mut killed = kill_until_empty(&tree, || {
+            self.reap();
+            true
+        });
+        self.reap();
+        killed.retain(|pid| self.agent.is_none_or(|agent| agent.as_raw() != *pid));
+        let since = self.end_began.unwrap_or_else(boot_time);
+        let ms = nanos(boot_time().saturating_sub(since)) / 1_000_000;
+        self.pipes.tell(&Status::TreeEmpty { ms, swept: killed.len() as u64 });
+    }
+}
+
+/// Kills a tree until it is empty, and returns who had to be killed. `go_on` is asked once a round
+/// and may give up.
+pub(super) fn kill_until_empty(tree: &TreeRule, mut go_on: impl FnMut() -> bool) -> BTreeSet<i32> {
+    let mut killed = BTreeSet::new();
+    let mut pause = Duration::from_millis(1);
+    while go_on() {
+        let living = tree.find();
+        if living.is_empty() {
+            break;
+        }
+        for process in living {
+            killed.insert(process.pid.as_raw());
+            send(process.pid, Signal::SIGKILL);
+        }
+        sleep(pause);
+        // A process the kernel does not let go of must not cost a processor.
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+    killed
+}
+
+impl setup::Pipes {
+    /// Reads the orders that have arrived, and whether the other end is closed.
+    fn receive(&mut self) -> (Vec<Order>, bool) {
+        let mut chunk = [0; 4096];
+        let closed = loop {
+            match self.lifeline.read(&mut chunk) {
+                Ok(0) => break true,
+                Ok(read) => self.unread.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break error.kind() != ErrorKind::WouldBlock,
+            }
+        };
+        let end = self.unread.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let complete: Vec<u8> = self.unread.drain(..end).collect();
+        let text = String::from_utf8_lossy(&complete);
+        (text.lines().filter_map(Order::parse).collect(), closed)
+    }
+
+    /// Tells the worker; a worker that is gone or does not listen is no reason to stop.
+    fn tell(&mut self, status: &Status) {
+        if let Ok(mut line) = serde_json::to_vec(status) {
+            line.push(b'\n');
+            let _ = self.status.write_all(&line);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Supervises one run from the worker's side: starts the shim, tells it about the lease, reads
+//! what the agent says, and ends the run when its time, its silence or somebody says so.
+
+mod shim_process;
+mod streams;
+mod watch_over;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::getpid,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    claude::ClaudeCredential,
+    launch::{AgentKind, Launch},
+    process_table::TreeRule,
+    pump::Progress,
+    report::{AgentReport, Delivered, Failure, Usage},
+    request::{AgentRequest, LeaseSignal, OutputChunk},
+    shim::{ShimArguments, kill_until_empty},
+    verdict::{Evidence, Intervention, judge, session_is_unknown},
+};
+use crate::{
+    clock::Clock,
+    domain::{ErrorClass, Redactor},
+};
+use shim_process::ShimProcess;
+use streams::{Drained, Spools};
+use watch_over::{Ended, WatchOver};
+
+/// How long the worker's own sweep may take after a shim was killed.
+const WORKER_SWEEP: Duration = Duration::from_secs(5);
+
+/// How an agent is ended. The sum stays below the 15 s in which a cancelled order is promised to
+/// have no process left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KillPlan {
+    /// From SIGINT to SIGTERM.
+    pub interrupt: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub terminate: Duration,
+}
+
+impl Default for KillPlan {
+    fn default() -> Self {
+        Self { interrupt: Duration::from_secs(4), terminate: Duration::from_secs(5) }
+    }
+}
+
+/// What a run may take at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of output that are kept, for each of the two streams.
+    pub spool: u64,
+    /// How long to wait for an earlier run in the same sandbox to end.
+    pub lock_wait: Duration,
+    /// How long an agent may stay frozen before it is killed.
+    pub longest_freeze: Duration,
+    /// How long an agent may take to exit after its result line.
+    pub exit_grace: Duration,
+    /// How long the consumer of the output may take for the rest after the end of the run.
+    pub delivery: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            spool: 256 * 1024 * 1024,
+            lock_wait: Duration::from_secs(20),
+            longest_freeze: Duration::from_secs(15 * 60),
+            exit_grace: Duration::from_secs(10),
+            delivery: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Runs agents. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    shim: PathBuf,
+    redactor: Redactor,
+    clock: Clock,
+    kill_plan: KillPlan,
+    limits: Limits,
+}
+
+impl Supervisor {
+    /// A supervisor whose shim is the program `shim` (this very binary), called with `shim` as its
+    /// first argument.
+    pub fn new(
+        shim: impl Into<PathBuf>,
+        redactor: Redactor,
+        clock: Clock,
+        kill_plan: KillPlan,
+    ) -> Self {
+        Self { shim: shim.into(), redactor, clock, kill_plan, limits: Limits::default() }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Runs an agent to its end and returns when no process of it is left.
+    ///
+    /// `lease` must say `Held` with a deadline in the future before the agent is started; its
+    /// closing means that the lease is lost. `cancel` asks the agent to end. Dropping the future
+    /// ends the agent's processes too. Nobody needs to read `output`: what is not taken is in the
+    /// spool files.
+    #[tracing::instrument(name = "agent.run", skip_all, fields(
+        work_order.id = %request.order, step = %request.step, attempt = request.attempt,
+        run.id = %request.run_id,
+    ))]
+    pub async fn run(
+        &self,
+        agent: &AgentKind,
+        request: AgentRequest,
+        lease: watch::Receiver<LeaseSignal>,
+        cancel: CancellationToken,
+        output: mpsc::Sender<OutputChunk>,
+    ) -> AgentReport {
+        let began = self.clock.now();
+        let channels = Channels { lease, cancel, output };
+        let mut last = self.attempt(agent, &request, None, &channels).await;
+        if let Ok(first) = &last
+            && first.report.resumed
+            && first.session_is_unknown
+        {
+            tracing::info!("the conversation to resume is unknown, starting afresh");
+            let before = first.report.delivered;
+            last = self.attempt(agent, &request, Some(before), &channels).await;
+        }
+        let mut report = last.map_or_else(refused, |attempt| attempt.report);
+        report.duration = self.clock.now() - began;
+        if let Err(failure) = &report.verdict {
+            tracing::info!(class = %failure.class, message = failure.message, "the agent failed");
+        }
+        report
+    }
+
+    /// Starts the agent once. `before` is set for the second start, which appends to the spool.
+    async fn attempt(
+        &self,
+        agent: &AgentKind,
+        request: &AgentRequest,
+        before: Option<Delivered>,
+        channels: &Channels,
+    ) -> Result<Attempt, Failure> {
+        let launch = agent.prepare(request, before.is_none())?;
+        let redactor = match agent {
+            AgentKind::Claude(settings) => {
+                let secret = settings.credential.as_ref().map(ClaudeCredential::secret);
+                self.redactor.with(secret.cloned())
+            }
+            AgentKind::Command(_) => self.redactor.clone(),
+        };
+        let spools = Spools::open(&request.spool, before, self.limits.spool).await?;
+        let oom_kills_before = oom_kills();
+        let (mut shim, mut pipes) = ShimProcess::start(
+            &self.shim,
+            &self.shim_arguments(request, &launch),
+            &launch,
+            request,
+        )
+        .map_err(|error| {
+            let shim = self.shim.display();
+            let message = format!("the supervising process {shim} did not start: {error}");
+            Failure::new(ErrorClass::LostWorker, message)
+        })?;
+        let prompt = pipes.feed(request.prompt.clone());
+        let progress = watch::Sender::new(Progress::starting(self.clock.now()));
+        let streams =
+            spools.start(pipes, &redactor, &progress, &self.clock, channels.output.clone());
+        let mut ended = WatchOver::new(self, request, progress, channels.lease.clone())
+            .until_the_end(&mut shim, &channels.cancel)
+            .await;
+        prompt.abort();
+        if ended.tree_empty_after.is_none() && ended.problem.is_none() {
+            self.sweep(request, &mut ended).await;
+        }
+        let drained = streams.end(self.limits.delivery).await;
+        let out_of_memory = oom_kills() > oom_kills_before;
+        Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory))
+    }
+
+    fn shim_arguments(&self, request: &AgentRequest, launch: &Launch) -> ShimArguments {
+        ShimArguments {
+            run_id: request.run_id.to_string(),
+            sandbox_root: request.sandbox_root.clone(),
+            lock_wait: self.limits.lock_wait,
+            interrupt_grace: self.kill_plan.interrupt,
+            terminate_grace: self.kill_plan.terminate,
+            longest_freeze: self.limits.longest_freeze,
+            program: launch.program.clone().into_os_string(),
+            arguments: launch.arguments.iter().map(OsString::from).collect(),
+        }
+    }
+
+    /// Does the shim's last work when the shim itself was killed.
+    async fn sweep(&self, request: &AgentRequest, ended: &mut Ended) {
+        ended.intervention.get_or_insert(Intervention::ShimLost);
+        let tree = TreeRule {
+            root: None,
+            markers: vec![format!("AWO_RUN_ID={}", request.run_id)],
+            spared: None,
+            except: getpid(),
+        };
+        let (clock, began) = (self.clock.clone(), self.clock.now());
+        let swept = tokio::task::spawn_blocking(move || {
+            kill_until_empty(&tree, || clock.now() - began < WORKER_SWEEP);
+            tree.find().is_empty()
+        });
+        if swept.await.unwrap_or_default() {
+            ended.tree_empty_after = Some(self.clock.now() - began);
+        } else {
+            tracing::error!(run.id = %request.run_id, "processes of an agent could not be killed");
+        }
+    }
+}
+
+/// The channels of a run, which both of its starts use.
+struct Channels {
+    lease: watch::Receiver<LeaseSignal>,
+    cancel: CancellationToken,
+    output: mpsc::Sender<OutputChunk>,
+}
+
+/// One start of the agent; a run has two when its conversation turned out to be unknown.
+struct Attempt {
+    report: AgentReport,
+    session_is_unknown: bool,
+}
+
+/// Puts together what the shim, the streams and we ourselves know.
+fn conclude(
+    launch: &Launch,
+    redactor: &Redactor,
+    ended: &Ended,
+    drained: &Drained,
+    out_of_memory: bool,
+) -> Attempt {
+    let conversation = &drained.stdout.conversation;
+    let evidence = Evidence {
+        needs_result: launch.needs_result,
+        exit: ended.exit,
+        result: conversation.result.as_ref(),
+        provider_error: conversation.provider_error.as_ref(),
+        limit_resets_in: conversation.limit_resets_at.map(until),
+        intervention: ended.intervention,
+        stderr: &drained.stderr.tail,
+        out_of_memory,
+        disk_full: drained.stdout.disk_full || drained.stderr.disk_full,
+    };
+    let verdict = match &ended.problem {
+        Some(problem) => Err(problem.clone()),
+        None => judge(&evidence),
+    };
+    let verdict =
+        verdict.map_err(|failure| Failure { message: redactor.text(&failure.message), ..failure });
+    let report = AgentReport {
+        verdict,
+        text: conversation.answer(),
+        session: conversation.session.or(launch.session),
+        resumed: launch.resumed,
+        usage: conversation.usage(),
+        exit: ended.exit,
+        tree_empty_after: ended.tree_empty_after,
+        duration: Duration::ZERO,
+        truncated: drained.stdout.truncated || drained.stderr.truncated,
+        delivered: drained.delivered,
+    };
+    let session_is_unknown = session_is_unknown(conversation.result.as_ref());
+    Attempt { report, session_is_unknown }
+}
+
+/// A run whose agent was never started.
+fn refused(failure: Failure) -> AgentReport {
+    AgentReport {
+        verdict: Err(failure),
+        text: String::new(),
+        session: None,
+        resumed: false,
+        usage: Usage::default(),
+        exit: None,
+        tree_empty_after: Some(Duration::ZERO),
+        duration: Duration::ZERO,
+        truncated: false,
+        delivered: Delivered::default(),
+    }
+}
+
+/// From now until a moment given in seconds since 1970.
+fn until(moment: u64) -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::MAX, Duration::from);
+    Duration::from_secs(moment).saturating_sub(now)
+}
+
+/// How many processes the kernel has killed for memory since it started; 0 where it does not say.
+fn oom_kills() -> u64 {
+    let counters = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let counter = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    counter.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+}

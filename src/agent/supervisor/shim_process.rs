@@ -1,0 +1,136 @@
+//! The worker's end of a shim: its process, its lifeline, its statuses.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::unix::pipe,
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use crate::{
+    agent::{
+        launch::Launch,
+        lifeline::{LIFELINE_FD, Order, STATUS_FD, Status},
+        request::AgentRequest,
+        shim::ShimArguments,
+    },
+    process::command,
+};
+
+/// A running shim. Dropping it closes the lifeline, upon which the shim ends the agent.
+pub struct ShimProcess {
+    child: Child,
+    lifeline: pipe::Sender,
+    statuses: mpsc::UnboundedReceiver<Status>,
+}
+
+/// The agent's three standard streams.
+pub struct AgentPipes {
+    stdin: Option<ChildStdin>,
+    pub stdout: Option<ChildStdout>,
+    pub stderr: Option<ChildStderr>,
+}
+
+impl ShimProcess {
+    /// Starts `shim` in the checkout with the agent's environment and streams.
+    pub fn start(
+        shim: &Path,
+        arguments: &ShimArguments,
+        launch: &Launch,
+        request: &AgentRequest,
+    ) -> io::Result<(Self, AgentPipes)> {
+        // Both pipes close on exec, so no other child of the worker keeps a lifeline open.
+        let (lifeline_end, lifeline) = io::pipe()?;
+        let (statuses, status_end) = io::pipe()?;
+        let mut command = command(shim);
+        command
+            .arg("shim")
+            .args(arguments.to_command_line())
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&request.checkout)
+            .stdin(Stdio::piped())
+            // Killing the shim would leave the agent alone; the closed lifeline ends both.
+            .kill_on_drop(false)
+            .fd_mappings(vec![
+                FdMapping { parent_fd: lifeline_end.into(), child_fd: LIFELINE_FD },
+                FdMapping { parent_fd: status_end.into(), child_fd: STATUS_FD },
+            ])
+            .map_err(io::Error::other)?;
+        let mut child = command.spawn()?;
+        // The command holds the shim's ends open until it is dropped.
+        drop(command);
+        let pipes = AgentPipes {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        };
+        let lifeline = pipe::Sender::from_owned_fd(OwnedFd::from(lifeline))?;
+        let statuses = listen(pipe::Receiver::from_owned_fd(OwnedFd::from(statuses))?);
+        Ok((Self { child, lifeline, statuses }, pipes))
+    }
+
+    /// Gives an order. A shim that does not read is dealt with by the time it then takes to end.
+    pub fn order(&self, order: Order) {
+        if let Err(error) = self.lifeline.try_write(order.to_line().as_bytes()) {
+            tracing::debug!(?order, %error, "the shim did not take an order");
+        }
+    }
+
+    /// The next status; `None` after the last one.
+    pub async fn status(&mut self) -> Option<Status> {
+        self.statuses.recv().await
+    }
+
+    /// Waits for the end of the shim.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Ends a shim that does not end the agent in time.
+    pub fn kill(&mut self) {
+        if let Err(error) = self.child.start_kill() {
+            tracing::warn!(%error, "the shim could not be killed");
+        }
+    }
+}
+
+impl AgentPipes {
+    /// Writes the prompt and closes the agent's standard input. An agent that does not read it is
+    /// free not to.
+    pub fn feed(&mut self, prompt: String) -> JoinHandle<()> {
+        let stdin = self.stdin.take();
+        tokio::spawn(async move {
+            if let Some(mut stdin) = stdin
+                && let Err(error) = stdin.write_all(prompt.as_bytes()).await
+            {
+                tracing::debug!(%error, "the agent did not read its whole prompt");
+            }
+        })
+    }
+}
+
+/// Reads statuses until the shim is gone.
+fn listen(pipe: pipe::Receiver) -> mpsc::UnboundedReceiver<Status> {
+    // Unbounded, but the shim says a handful of things in its life.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(pipe).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Ok(status) = serde_json::from_str(&line)
+                && sender.send(status).is_err()
+            {
+                break;
+            }
+        }
+    });
+    receiver
+}

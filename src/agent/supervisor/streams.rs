@@ -1,0 +1,172 @@
+//! The agent's two output streams on their way to disk, to the verdict and to the consumer.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncRead,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::shim_process::AgentPipes;
+use crate::{
+    agent::{
+        pump::{self, Progress, Pump},
+        report::{Delivered, Failure},
+        request::{OutputChunk, OutputStream},
+        spool::{SpoolWriter, Written, ship},
+    },
+    clock::Clock,
+    domain::{ErrorClass, Redactor},
+};
+
+/// How long the streams may stay open after the last process of the tree is gone.
+const STREAMS_CLOSE: Duration = Duration::from_secs(3);
+
+/// The two spool files, open.
+pub struct Spools {
+    stdout: Spool,
+    stderr: Spool,
+}
+
+struct Spool {
+    path: PathBuf,
+    writer: SpoolWriter,
+    /// Where this start of the agent begins to send.
+    from: u64,
+}
+
+/// Both streams, flowing.
+pub struct Streams {
+    stdout: Flow,
+    stderr: Flow,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+}
+
+struct Flow {
+    pump: JoinHandle<pump::Drained>,
+    shipper: JoinHandle<u64>,
+    written: watch::Receiver<Written>,
+}
+
+/// Both streams, ended.
+pub struct Drained {
+    pub stdout: pump::Drained,
+    pub stderr: pump::Drained,
+    pub delivered: Delivered,
+}
+
+impl Spools {
+    /// Opens `path` and `<path>.stderr`; replaces them unless an earlier start wrote to them.
+    pub async fn open(path: &Path, before: Option<Delivered>, limit: u64) -> Result<Self, Failure> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".stderr");
+        let append = before.is_some();
+        let sent = before.unwrap_or_default();
+        Ok(Self {
+            stdout: Spool::open(path.to_owned(), append, sent.stdout_sent, limit).await?,
+            stderr: Spool::open(name.into(), append, sent.stderr_sent, limit).await?,
+        })
+    }
+
+    /// Starts reading both streams.
+    pub fn start(
+        self,
+        pipes: AgentPipes,
+        redactor: &Redactor,
+        progress: &watch::Sender<Progress>,
+        clock: &Clock,
+        output: mpsc::Sender<OutputChunk>,
+    ) -> Streams {
+        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let start = |spool: Spool, stream, output| {
+            let written = spool.writer.watch();
+            let sent =
+                ship(spool.path, stream, spool.from, written.clone(), output, give_up.clone());
+            let pump = Pump {
+                redact: redactor.stream(),
+                spool: spool.writer,
+                progress: progress.clone(),
+                clock: clock.clone(),
+                listen: stream == OutputStream::Stdout,
+            };
+            (pump, tokio::spawn(sent), written)
+        };
+        let (pump, shipper, written) = start(self.stdout, OutputStream::Stdout, output.clone());
+        let stdout = Flow { pump: drain(pump, pipes.stdout, &stop), shipper, written };
+        let (pump, shipper, written) = start(self.stderr, OutputStream::Stderr, output);
+        let stderr = Flow { pump: drain(pump, pipes.stderr, &stop), shipper, written };
+        Streams { stdout, stderr, stop, give_up }
+    }
+}
+
+fn drain(
+    pump: Pump,
+    pipe: Option<impl AsyncRead + Send + Unpin + 'static>,
+    stop: &CancellationToken,
+) -> JoinHandle<pump::Drained> {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        match pipe {
+            Some(pipe) => pump.run(pipe, stop).await,
+            None => pump.run(tokio::io::empty(), stop).await,
+        }
+    })
+}
+
+impl Spool {
+    async fn open(path: PathBuf, append: bool, from: u64, limit: u64) -> Result<Self, Failure> {
+        let writer = SpoolWriter::open(&path, append, limit).await.map_err(|error| {
+            let class = if error.kind() == io::ErrorKind::StorageFull {
+                ErrorClass::Disk
+            } else {
+                ErrorClass::Invalid
+            };
+            let path = path.display();
+            Failure::new(class, format!("the output file {path} cannot be written: {error}"))
+        })?;
+        Ok(Self { path, writer, from })
+    }
+}
+
+impl Streams {
+    /// Ends both streams once no process can write to them, and gives the consumer at most
+    /// `delivery` to take the rest.
+    pub async fn end(mut self, delivery: Duration) -> Drained {
+        let closed = async {
+            // One after the other: both must be complete, in whichever order that happens.
+            let _ = self.stdout.written.wait_for(|now| now.complete).await.map(|_| ());
+            let _ = self.stderr.written.wait_for(|now| now.complete).await.map(|_| ());
+        };
+        if timeout(STREAMS_CLOSE, closed).await.is_err() {
+            // Somebody outside the tree was given a copy; what is in the pipe is lost.
+            self.stop.cancel();
+        }
+        let late = self.give_up.clone();
+        let deadline = tokio::spawn(async move {
+            tokio::time::sleep(delivery).await;
+            late.cancel();
+        });
+        let (stdout, stdout_spooled, stdout_sent) = self.stdout.end().await;
+        let (stderr, stderr_spooled, stderr_sent) = self.stderr.end().await;
+        deadline.abort();
+        let delivered = Delivered { stdout_spooled, stdout_sent, stderr_spooled, stderr_sent };
+        Drained { stdout, stderr, delivered }
+    }
+}
+
+impl Flow {
+    async fn end(self) -> (pump::Drained, u64, u64) {
+        let drained = self.pump.await.unwrap_or_default();
+        let sent = self.shipper.await.unwrap_or_default();
+        let spooled = self.written.borrow().bytes;
+        (drained, spooled, sent)
+    }
+}

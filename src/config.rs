@@ -1,0 +1,210 @@
+//! The settings of the process, read once from environment, files and defaults, in that order.
+//!
+//! Nothing else reads the environment, so a test gives a [`Host`] of its own and two workers in one
+//! process can differ. A setting that cannot be understood stops the start: a worker that runs with
+//! another lease or another folder than was asked for does more harm than one that does not run.
+
+mod agent;
+mod check;
+mod database;
+mod file;
+mod folders;
+mod http;
+pub mod keys;
+mod queue;
+mod remotes;
+mod source;
+mod telemetry;
+mod values;
+
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+
+pub use agent::{AgentConfig, AgentKind, ClaudeConfig};
+pub use check::{Problem, check_runnable, find_program};
+pub use database::DatabaseConfig;
+pub use folders::FoldersConfig;
+pub use http::HttpConfig;
+pub use queue::QueueConfig;
+pub use remotes::{GitConfig, GithubConfig};
+pub use source::{Host, Setting, Source, mask};
+pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
+
+use crate::domain::RemoteRules;
+use file::{Ownership, SettingsFile};
+use source::Reader;
+
+/// Everything that can be set, one part per concern.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How Postgres is reached.
+    pub database: DatabaseConfig,
+    /// Where data lies.
+    pub folders: FoldersConfig,
+    /// What is taken from the queue, and when.
+    pub queue: QueueConfig,
+    /// Who does the work of a step.
+    pub agent: AgentConfig,
+    /// Which repositories may be named.
+    pub remotes: RemoteRules,
+    /// GitHub's API and token.
+    pub github: GithubConfig,
+    /// Identity and trust of git.
+    pub git: GitConfig,
+    /// The HTTP server.
+    pub http: HttpConfig,
+    /// Logs, traces and metrics.
+    pub telemetry: TelemetryConfig,
+    /// `PATH` of this process, in which programs are looked up and which children get.
+    pub search_path: String,
+    /// `HOME` of this process.
+    pub home: Option<PathBuf>,
+    /// The caller's W3C trace context (`TRACEPARENT`), which an enqueued order continues.
+    pub traceparent: Option<String>,
+    /// Sentences for the log at start: settings that were understood but not obeyed.
+    pub warnings: Vec<String>,
+    settings: Vec<Setting>,
+    unused_secrets: Vec<SecretString>,
+}
+
+/// A setting that stops the start. One line each, naming what was set, to what, and what is expected.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value of another form. Credentials are masked.
+    #[error("{name} is {value}{place}: expected {expected}")]
+    Invalid {
+        /// The variable, or the key in a file.
+        name: String,
+        /// The value, quoted.
+        value: String,
+        /// ` in <file>` for a file, else empty.
+        place: String,
+        /// What a valid value looks like.
+        expected: String,
+    },
+    /// A value that does not fit another one.
+    #[error("{name} is {value}: expected {expected}")]
+    Conflict {
+        /// The variable.
+        name: &'static str,
+        /// The value.
+        value: String,
+        /// What would fit, naming the other setting and its value.
+        expected: String,
+    },
+    /// A value without which nothing works.
+    #[error("{name} is not set: expected {expected}")]
+    Unset {
+        /// The variable.
+        name: &'static str,
+        /// What a valid value looks like.
+        expected: &'static str,
+    },
+    /// A file that exists and cannot be read.
+    #[error("cannot read the settings file {}: {source}", file.display())]
+    FileUnreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is not flat YAML.
+    #[error("the settings file {} {problem}", file.display())]
+    FileForm {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, to follow its name.
+        problem: String,
+    },
+    /// A key nobody reads.
+    #[error("{key} in {} is not a setting: did you mean {nearest}?", file.display())]
+    UnknownKey {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// The known key spelled most like it.
+        nearest: String,
+    },
+    /// A credential others can read.
+    #[error("{key} is in {}, which other users can read: run `chmod 600` on the file", file.display())]
+    FileOpenToOthers {
+        /// The file.
+        file: PathBuf,
+        /// The credential's key.
+        key: String,
+    },
+}
+
+impl Config {
+    /// Reads everything. The first invalid setting is the error.
+    pub fn load(host: &Host) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let mut unused_secrets = Vec::new();
+        let home = host.home();
+
+        let mut files = Vec::new();
+        if let Some(home) = &home {
+            let path = home.join(".archon/config.yaml");
+            files.extend(SettingsFile::read(&path, Ownership::Shared)?);
+        }
+        let mut reader = Reader::new(host, files);
+        let config = folders::config_folder(&mut reader)?;
+        let path = config.join("agent-settings.yaml");
+        if let Some(file) = SettingsFile::read(&path, Ownership::Ours)? {
+            // The folder was chosen before this file was known, so the file cannot choose it.
+            file.refuse(&keys::CONFIG_DIR)?;
+            reader.add_file(file);
+        }
+
+        let folders = FoldersConfig::read(&mut reader, config)?;
+        let database = DatabaseConfig::read(&mut reader)?;
+        let queue = QueueConfig::read(&mut reader)?;
+        let agent = AgentConfig::read(&mut reader, &mut warnings, &mut unused_secrets)?;
+        let remotes = remotes::rules(&mut reader)?;
+        let github = GithubConfig::read(&mut reader)?;
+        let git = GitConfig::read(&mut reader)?;
+        let http = HttpConfig::read(&mut reader)?;
+        let telemetry = TelemetryConfig::read(&mut reader)?;
+        let text = |name| host.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
+        Ok(Self {
+            database,
+            folders,
+            queue,
+            agent,
+            remotes,
+            github,
+            git,
+            http,
+            telemetry,
+            search_path: text("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            home,
+            traceparent: text("TRACEPARENT"),
+            warnings,
+            settings: reader.into_settings(),
+            unused_secrets,
+        })
+    }
+
+    /// Every setting with its value (credentials masked) and where it came from.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Every credential of the process, for the redactor: also those that were set but are not
+    /// used, and the password inside the address of the database.
+    pub fn secrets(&self) -> Vec<SecretString> {
+        let mut secrets = self.unused_secrets.clone();
+        let claude = &self.agent.claude;
+        for secret in [&claude.api_key, &claude.oauth_token, &self.github.token] {
+            secrets.extend(secret.clone());
+        }
+        if let Some(url) = &self.database.url {
+            secrets.extend(database::passwords(url));
+        }
+        secrets.extend(self.telemetry.headers.iter().map(|(_, value)| value.clone()));
+        secrets.retain(|secret| !secret.expose_secret().is_empty());
+        secrets
+    }
+}

@@ -1,0 +1,174 @@
+//! Every setting, one entry each: its names, its default and what a valid value looks like.
+//!
+//! A setting that is missing here cannot be read, so this list is also what the file is checked
+//! against and what `archon-awo config` prints.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// The environment variables it is read from, the first that is set wins. The first one in
+    /// lower case is its name in files.
+    pub variables: &'static [&'static str],
+    /// The value used when nobody sets it, as it would be written; `None` when it stays unset or
+    /// depends on the host.
+    pub default: Option<&'static str>,
+    /// What a valid value looks like, to follow the word "expected".
+    pub expected: &'static str,
+    /// Whether the value is a credential: masked when shown.
+    pub secret: bool,
+    /// What it does, in one line.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The name people know it by.
+    pub const fn name(&self) -> &'static str {
+        self.variables[0]
+    }
+
+    /// Its name in a settings file.
+    pub fn file_name(&self) -> String {
+        self.name().to_ascii_lowercase()
+    }
+}
+
+const DURATION: &str = "a duration such as 30s, 15m, 1h 30m, or plain seconds";
+const BOOLEAN: &str = "true or false";
+const FOLDER: &str = "the path of a folder";
+const TEXT: &str = "text that is not empty";
+const WEB_ADDRESS: &str = "an address that starts with http:// or https://";
+
+macro_rules! keys {
+    ($($ident:ident: $variables:expr, $default:expr, $expected:expr, $secret:literal, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $ident: Key = Key {
+                variables: &$variables,
+                default: $default,
+                expected: $expected,
+                secret: $secret,
+                help: $help,
+            };
+        )*
+        /// Every setting, in the order in which they are shown.
+        pub static ALL: &[&Key] = &[$(&$ident),*];
+    };
+}
+
+keys! {
+    DATABASE_URL: ["DATABASE_URL", "SUPABASE_DB_URL"], None,
+        "postgres://user:password@host:port/database", true,
+        "Postgres that holds the queue and the work orders.";
+    DATABASE_MODE: ["AWO_DATABASE_MODE"], Some("direct"), "direct or pooler", false,
+        "direct, or pooler behind a pooler in transaction mode.";
+    AUTO_MIGRATE: ["AWO_AUTO_MIGRATE"], Some("true"), BOOLEAN, false,
+        "Whether a worker brings the schema up to date when it starts.";
+    DATABASE_CONNECTIONS: ["AWO_DATABASE_CONNECTIONS"], Some("10"),
+        "a whole number from 2 to 200", false,
+        "Most connections one process opens.";
+
+    REPOSITORY_DIR: ["AWO_REPOSITORY_DIR"], None, FOLDER, false,
+        "Folder of the repository caches and the sandboxes.";
+    WORK_ORDER_DIR: ["AWO_WORK_ORDER_DIR"], None, FOLDER, false,
+        "Folder of the prompts and outputs of every work order.";
+    CONFIG_DIR: ["AWO_CONFIG_DIR", "ARCHON_CONFIG_DIR"], None, FOLDER, false,
+        "Folder of agent-settings.yaml and of the agents' own configuration.";
+
+    MAX_CONCURRENT: ["AWO_MAX_CONCURRENT"], Some("5"), "a whole number from 1 to 256", false,
+        "Most work orders this worker runs at once.";
+    QUEUES: ["AWO_QUEUES"], Some("default"),
+        "queue names of lower-case letters, digits, '-' and '_', separated by commas", false,
+        "The queues this worker takes orders from.";
+    LEASE: ["AWO_LEASE"], Some("30s"), DURATION, false,
+        "How long an order stays its worker's without a heartbeat.";
+    HEARTBEAT: ["AWO_HEARTBEAT"], Some("5s"), DURATION, false,
+        "How often a worker renews its leases.";
+    SELF_FENCE: ["AWO_SELF_FENCE"], Some("20s"), DURATION, false,
+        "After how long without an acknowledged heartbeat a worker freezes its agents.";
+    RESCUE_GRACE: ["AWO_RESCUE_GRACE"], Some("5s"), DURATION, false,
+        "How long after the end of a lease another worker takes the order.";
+    POLL_MIN: ["AWO_POLL_MIN"], Some("1s"), DURATION, false,
+        "Shortest time between two looks for work.";
+    POLL_MAX: ["AWO_POLL_MAX"], Some("2s"), DURATION, false,
+        "Longest time between two looks for work.";
+    POLL_IDLE: ["AWO_POLL_IDLE"], Some("15s"), DURATION, false,
+        "Longest time between two looks for work while notifications are proven to arrive.";
+    DRAIN_GRACE: ["AWO_DRAIN_GRACE"], Some("60s"), DURATION, false,
+        "How long running steps may take to finish after SIGTERM.";
+    RETRY_BASE: ["AWO_RETRY_BASE"], Some("10s"), DURATION, false,
+        "Longest wait before the first retry; doubles with each.";
+    RETRY_MAX: ["AWO_RETRY_MAX"], Some("10m"), DURATION, false,
+        "Longest wait before any retry.";
+
+    AGENT: ["AWO_AGENT"], Some("claude"), "claude or command", false,
+        "Which agent runs the steps.";
+    AGENT_COMMAND: ["AWO_AGENT_COMMAND"], None,
+        "a program and its arguments, quoted as for a shell", false,
+        "The program that is the agent, when that is \"command\".";
+    CLAUDE_CLI: ["CLAUDE_CLI_PATH"], Some("claude"), "a program's name or path", false,
+        "The Claude Code CLI.";
+    CLAUDE_MODEL: ["CLAUDE_CLI_MODEL"], None, TEXT, false,
+        "The model the Claude Code CLI is asked to use; its own default when unset.";
+    CLAUDE_MAX_TURNS: ["CLAUDE_CLI_MAX_TURNS"], None, "a whole number from 1 to 10000", false,
+        "Most turns of one agent run; unlimited when unset.";
+    CLAUDE_MAX_BUDGET: ["CLAUDE_CLI_MAX_BUDGET_USD"], None,
+        "an amount in US dollars above 0, such as 2.50", false,
+        "Most money one agent run may cost; unlimited when unset.";
+    ANTHROPIC_API_KEY: ["ANTHROPIC_API_KEY"], None, TEXT, true,
+        "API key of the model provider.";
+    CLAUDE_OAUTH_TOKEN: ["CLAUDE_CODE_OAUTH_TOKEN"], None, TEXT, true,
+        "Subscription token of the Claude Code CLI; used instead of the API key when both are set.";
+    ANTHROPIC_BASE_URL: ["ANTHROPIC_BASE_URL"], None, WEB_ADDRESS, false,
+        "Another address of the model provider's API.";
+    AGENT_TIMEOUT: ["AGENT_WORK_ORDER_TIMEOUT"], Some("3600"), DURATION, false,
+        "Longest time one step may take.";
+    AGENT_IDLE_TIMEOUT: ["AWO_AGENT_IDLE_TIMEOUT"], Some("15m"), DURATION, false,
+        "Longest time an agent may stay silent.";
+    COMMANDS_DIR: ["AGENT_WORK_ORDER_COMMANDS_DIR"], None, FOLDER, false,
+        "Folder whose command files replace the built-in ones.";
+    REVIEW_ROUNDS: ["AWO_REVIEW_ROUNDS"], Some("2"), "a whole number from 0 to 20", false,
+        "How often the blockers of a review are handed back to the agent.";
+
+    ALLOWED_HOSTS: ["AWO_ALLOWED_HOSTS"], Some("github.com"),
+        "host names, with :port where it is not 443, separated by commas", false,
+        "The hosts work orders may name.";
+    ALLOW_LOCAL_REMOTES: ["AWO_ALLOW_LOCAL_REMOTES"], Some("false"), BOOLEAN, false,
+        "Whether work orders may name file:// remotes.";
+    GITHUB_TOKEN: ["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT_TOKEN"], None, TEXT, true,
+        "Token for cloning, pushing and pull requests.";
+    GITHUB_API_URL: ["GITHUB_API_URL"], Some("https://api.github.com"), WEB_ADDRESS, false,
+        "Address of GitHub's REST API.";
+    GIT_CA_FILE: ["AWO_GIT_CA_FILE"], None, "the path of a PEM file", false,
+        "Certificate authorities git trusts besides the host's.";
+    GIT_AUTHOR_NAME: ["AWO_GIT_AUTHOR_NAME"], Some("Archon"), TEXT, false,
+        "Author of the commits.";
+    GIT_AUTHOR_EMAIL: ["AWO_GIT_AUTHOR_EMAIL"], Some("archon@localhost"),
+        "an e-mail address", false,
+        "E-mail address of the commits' author.";
+
+    HTTP_ENABLED: ["ARCHON_AWO_ENABLED"], Some("true"), BOOLEAN, false,
+        "Whether the worker answers health checks and metrics over HTTP.";
+    HTTP_PORT: ["ARCHON_AWO_PORT"], Some("8888"), "a port from 0 to 65535, 0 for any free one", false,
+        "Port of the HTTP server.";
+    HTTP_BIND: ["AWO_BIND"], Some("127.0.0.1"), "an IP address such as 127.0.0.1 or 0.0.0.0", false,
+        "Address the HTTP server listens on.";
+
+    LOG_LEVEL: ["LOG_LEVEL"], Some("info"),
+        "error, warn, info, debug, trace, or filter directives such as archon_awo=debug,sqlx=info",
+        false, "How much is logged.";
+    LOG_FORMAT: ["AWO_LOG_FORMAT"], Some("auto"), "auto, json or human", false,
+        "Form of the log; auto is human on a terminal and json elsewhere.";
+    OTLP_ENDPOINT: ["OTEL_EXPORTER_OTLP_ENDPOINT"], None, WEB_ADDRESS, false,
+        "Collector that receives traces and metrics; nothing is sent when unset.";
+    OTLP_TRACES_ENDPOINT: ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], None, WEB_ADDRESS, false,
+        "Collector for traces alone.";
+    OTLP_METRICS_ENDPOINT: ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], None, WEB_ADDRESS, false,
+        "Collector for metrics alone.";
+    OTLP_PROTOCOL: ["OTEL_EXPORTER_OTLP_PROTOCOL"], Some("grpc"), "grpc or http/protobuf", false,
+        "How traces and metrics are sent.";
+    OTLP_HEADERS: ["OTEL_EXPORTER_OTLP_HEADERS"], None,
+        "name=value pairs separated by commas", true,
+        "Headers sent with traces and metrics.";
+    SERVICE_NAME: ["OTEL_SERVICE_NAME"], Some("archon-awo"), TEXT, false,
+        "Name of this service in traces and metrics.";
+}

@@ -1,0 +1,71 @@
+//! Which repositories may be named, and how git and GitHub are spoken to.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use super::{ConfigError, keys, source::Reader, values};
+use crate::domain::RemoteRules;
+
+/// GitHub's API.
+#[derive(Debug, Clone)]
+pub struct GithubConfig {
+    /// `GITHUB_TOKEN`, `GH_TOKEN` or `GITHUB_PAT_TOKEN`.
+    pub token: Option<SecretString>,
+    /// `GITHUB_API_URL`, without a trailing slash.
+    pub api_url: String,
+}
+
+/// Identity and trust of git.
+#[derive(Debug, Clone)]
+pub struct GitConfig {
+    /// `AWO_GIT_CA_FILE`: PEM file of authorities trusted besides the host's.
+    pub ca_file: Option<PathBuf>,
+    /// `AWO_GIT_AUTHOR_NAME`.
+    pub author_name: String,
+    /// `AWO_GIT_AUTHOR_EMAIL`.
+    pub author_email: String,
+}
+
+pub(super) fn rules(reader: &mut Reader) -> Result<RemoteRules, ConfigError> {
+    Ok(RemoteRules {
+        allowed_hosts: reader.value(&keys::ALLOWED_HOSTS, |text| {
+            values::list(&text.to_ascii_lowercase(), is_host)
+        })?,
+        allow_local: reader.value(&keys::ALLOW_LOCAL_REMOTES, values::boolean)?,
+    })
+}
+
+/// A host with an optional port, and nothing else of an address.
+fn is_host(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(&format!("ssh://{text}/")) else { return false };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    url.host_str().is_some_and(|host| format!("{host}{port}") == text)
+}
+
+impl GithubConfig {
+    pub(super) fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+        Ok(Self {
+            token: reader.optional(&keys::GITHUB_TOKEN, values::secret)?,
+            api_url: reader.value(&keys::GITHUB_API_URL, |text| {
+                values::web_address(text).map(|_| text.trim_end_matches('/').to_owned())
+            })?,
+        })
+    }
+}
+
+impl GitConfig {
+    pub(super) fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+        let home = reader.host().home();
+        // Git ends a name at '<' and a mail address at '>': they would change the commit's header.
+        let plain = |text: &str| values::text(text).filter(|text| !text.contains(['<', '>']));
+        Ok(Self {
+            ca_file: reader
+                .optional(&keys::GIT_CA_FILE, |text| values::path(text, home.as_deref()))?,
+            author_name: reader.value(&keys::GIT_AUTHOR_NAME, plain)?,
+            author_email: reader.value(&keys::GIT_AUTHOR_EMAIL, |text| {
+                plain(text).filter(|text| text.contains('@') && !text.contains(' '))
+            })?,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Reads the forms in which values are written: durations, numbers, lists, paths.
+
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use secrecy::SecretString;
+
+/// The longest duration any setting takes: a year. More is a mistake, and sums cannot overflow.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+/// The shortest: less would be a busy loop.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// `30s`, `1h 30m`, or plain seconds (`90`, `0.5`).
+pub fn duration(text: &str) -> Option<Duration> {
+    let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    let duration = seconds().or_else(|| humantime::parse_duration(text).ok())?;
+    (SHORTEST..=LONGEST).contains(&duration).then_some(duration)
+}
+
+/// `true`/`false` and the usual other spellings.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number within a range.
+pub fn number<T: FromStr + PartialOrd>(range: RangeInclusive<T>) -> impl FnOnce(&str) -> Option<T> {
+    move |text| text.parse().ok().filter(|number| range.contains(number))
+}
+
+/// Entries separated by commas, at least one, each passing `valid`.
+pub fn list(text: &str, valid: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let entries: Vec<String> = entries.map(ToOwned::to_owned).collect();
+    (!entries.is_empty() && entries.iter().all(|entry| valid(entry))).then_some(entries)
+}
+
+/// Text that fits one line.
+pub fn text(text: &str) -> Option<String> {
+    let plain = !text.is_empty() && !text.chars().any(char::is_control);
+    plain.then(|| text.to_owned())
+}
+
+/// A credential: one line, no spaces inside.
+pub fn secret(text: &str) -> Option<SecretString> {
+    let plain = !text.is_empty() && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    plain.then(|| SecretString::from(text))
+}
+
+/// An absolute path; `~/` stands for the home folder and other relative paths begin at the working
+/// folder.
+pub fn path(text: &str, home: Option<&Path>) -> Option<PathBuf> {
+    if text.chars().any(char::is_control) {
+        return None;
+    }
+    if text == "~" {
+        return home.map(Path::to_owned);
+    }
+    if let Some(rest) = text.strip_prefix("~/") {
+        return home.map(|home| home.join(rest));
+    }
+    std::path::absolute(text).ok()
+}
+
+/// An http or https address with a host.
+pub fn web_address(text: &str) -> Option<url::Url> {
+    let url = url::Url::parse(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{boolean, duration, list, path};
+
+    #[test]
+    fn durations_are_humantime_or_plain_seconds() {
+        assert_eq!(duration("90"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("1h 30m"), Some(Duration::from_secs(5400)));
+        for bad in ["", "0", "-1", "soon", "1e300", "NaN", "inf", "900 years"] {
+            assert_eq!(duration(bad), None, "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn lists_drop_blanks_and_need_an_entry() {
+        let any = |_: &str| true;
+        assert_eq!(list(" a, b,", any), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(list(" , ", any), None);
+    }
+
+    #[test]
+    fn booleans_and_paths_are_read_as_people_write_them() {
+        assert_eq!((boolean("Yes"), boolean("maybe")), (Some(true), None));
+        let home = std::path::Path::new("/home/ada");
+        assert_eq!(path("~/x", Some(home)), Some(home.join("x")));
+        assert!(path("x", None).is_some_and(|path| path.is_absolute()));
+    }
+}

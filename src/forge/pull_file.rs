@@ -1,0 +1,74 @@
+//! The Markdown file that is a pull request of a `file://` remote: a head of `name: value` lines,
+//! then title and body.
+
+use super::PullRequest;
+
+/// What the runner needs from a file to recognise it. The rest is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PullFile {
+    pub(super) head: String,
+    /// `open`, or `merged` or `closed` where a person wrote that.
+    pub(super) state: String,
+}
+
+/// The whole file. Values are JSON strings where they could hold anything, which is also YAML.
+pub(super) fn render(number: u64, request: &PullRequest) -> String {
+    let title = serde_json::Value::from(request.title.as_str());
+    let base = serde_json::Value::from(request.base.as_str());
+    format!(
+        "---\nnumber: {number}\nstate: open\ntitle: {title}\nhead: {}\nbase: {base}\norder: {}\n---\n\n\
+         # {}\n\n{}",
+        request.head, request.order, request.title, request.body
+    )
+}
+
+/// Reads the head of a file; nothing when it is not one of ours.
+pub(super) fn parse(text: &str) -> Option<PullFile> {
+    let mut lines = text.lines();
+    if lines.next()?.trim_end() != "---" {
+        return None;
+    }
+    let (mut head, mut state) = (None, None);
+    for line in lines {
+        if line.trim_end() == "---" {
+            return Some(PullFile { head: head?, state: state.unwrap_or("open".to_owned()) });
+        }
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim().trim_matches('"').to_owned();
+        match name.trim() {
+            "head" => head = Some(value),
+            "state" => state = Some(value),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{PullFile, parse, render};
+    use crate::forge::PullRequest;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_found_again(title in "\\PC*", base in "\\PC*", body in ".*") {
+            let request = PullRequest {
+                order: "wo-1".parse().unwrap(),
+                head: "feat/x".parse().unwrap(),
+                base,
+                title,
+                body,
+            };
+            let expected = PullFile { head: "feat/x".to_owned(), state: "open".to_owned() };
+            prop_assert_eq!(parse(&render(1, &request)), Some(expected));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in ".*") {
+            let _ = parse(&text);
+            let _ = parse(&format!("---\n{text}\n---"));
+        }
+    }
+}

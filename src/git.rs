@@ -1,0 +1,142 @@
+//! Everything that touches git: repository caches, sandboxes, the runner's own commits and pushes.
+//!
+//! Two rules hold in here. The `git` program runs only inside repositories the agent cannot write
+//! (the mirror and the trusted repository of an order); what the agent wrote is read through
+//! libgit2, which runs no hooks, no filters and no file system monitors. And a token reaches git
+//! only through a pipe, never through an argument, a URL, the environment or a file.
+
+mod advertised;
+pub mod askpass;
+mod commit;
+mod error;
+mod invocation;
+mod lock;
+mod mirror;
+mod push;
+mod removal;
+mod sandbox;
+mod volume;
+mod worktree;
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+use tokio::sync::OnceCell;
+
+pub use advertised::Advertised;
+pub use commit::{Changes, CommitInfo};
+pub use error::GitError;
+pub use mirror::{Mirror, Transfer};
+pub use push::Pushed;
+pub use sandbox::Sandbox;
+pub use volume::{Volume, VolumeReport};
+
+use crate::domain::{Redactor, RepositoryUrl};
+
+/// How git is run.
+#[derive(Debug, Clone)]
+pub struct GitSettings {
+    /// The git program; a bare name is looked up in the usual folders.
+    pub binary: PathBuf,
+    /// The program git asks for a password: this very binary (see [`askpass`]).
+    pub askpass: PathBuf,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time one git command may take.
+    pub fetch_timeout: Duration,
+    /// Longest wait for another process that works on the same repository cache.
+    pub lock_timeout: Duration,
+    /// Author and committer of the runner's commits.
+    pub author_name: String,
+    /// Address of the author.
+    pub author_email: String,
+    /// An empty folder that git takes for its home.
+    pub home: PathBuf,
+    /// More environment for git, such as `HTTPS_PROXY`. Never a secret.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl GitSettings {
+    /// Settings that suit a worker; `home` is an empty folder (made when it is missing).
+    pub fn new(home: PathBuf, askpass: PathBuf) -> Self {
+        Self {
+            binary: PathBuf::from("git"),
+            askpass,
+            ca_file: None,
+            fetch_timeout: Duration::from_mins(30),
+            lock_timeout: Duration::from_mins(10),
+            author_name: "archon-awo".to_owned(),
+            author_email: "archon-awo@users.noreply.github.com".to_owned(),
+            home,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// A repository on a server or in a folder, with what it takes to be let in.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// Where it is.
+    pub url: RepositoryUrl,
+    /// Used as password, with the user name `x-access-token`.
+    pub token: Option<SecretString>,
+}
+
+/// Git on one volume. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Git {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: GitSettings,
+    volume: Volume,
+    redactor: Redactor,
+    prepared: OnceCell<VolumeReport>,
+}
+
+impl Git {
+    /// Git with its caches and sandboxes under `root` (`AWO_REPOSITORY_DIR`).
+    pub fn new(settings: GitSettings, root: PathBuf, redactor: Redactor) -> Self {
+        let volume = Volume::new(root);
+        let shared = Shared { settings, volume, redactor, prepared: OnceCell::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Where things are.
+    pub fn volume(&self) -> &Volume {
+        &self.shared.volume
+    }
+
+    /// Makes the folders of the volume; the first call does the work, and every other verb makes it.
+    pub async fn prepare(&self) -> Result<VolumeReport, GitError> {
+        let report = self.shared.prepared.get_or_try_init(|| async {
+            let report = self.shared.volume.prepare(&self.shared.settings.home).await?;
+            tracing::info!(
+                spread_sandboxes = report.spread_sandboxes,
+                root = %self.shared.volume.root().display(),
+                "repository volume is ready"
+            );
+            Ok(report)
+        });
+        report.await.cloned()
+    }
+
+    fn settings(&self) -> &GitSettings {
+        &self.shared.settings
+    }
+
+    fn redactor(&self) -> &Redactor {
+        &self.shared.redactor
+    }
+}
+
+/// Runs blocking work (libgit2, file locks, file trees) away from the runtime's threads.
+///
+/// The work runs to its end when the caller is dropped, so it must be fine to repeat.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GitError> + Send + 'static,
+) -> Result<T, GitError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| GitError::Interrupted)?
+}

@@ -1,0 +1,287 @@
+//! One run of the `git` program: an environment from nothing, no configuration but ours, bounded
+//! output, and no process left behind when its caller goes away.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{
+    Git, GitError, Remote, askpass,
+    error::{Meaning, meaning, summary},
+    lock::FileLock,
+};
+use crate::{
+    domain::{Redactor, Scheme},
+    process,
+};
+
+/// Where git finds its own programs and we find git.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The most that is kept of git's standard error, in bytes; the end counts.
+const STDERR: usize = 64 << 10;
+/// The most git may print, in bytes: half a million refs.
+const STDOUT: usize = 64 << 20;
+/// Descriptors git inherits.
+const TOKEN_DESCRIPTOR: i32 = 8;
+const LOCK_DESCRIPTOR: i32 = 9;
+
+/// Configuration that overrides every file: nothing runs by itself, nothing is asked of others.
+const CONFIGURATION: &[&str] = &[
+    "protocol.ext.allow=never",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.askPass=",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "credential.helper=",
+    "credential.interactive=true",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "advice.detachedHead=false",
+    // A connection slower than 1 kB/s for a minute is dead.
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
+];
+
+/// A git command that is being put together.
+pub(super) struct Invocation<'a> {
+    git: &'a Git,
+    verb: &'static str,
+    arguments: Vec<OsString>,
+    repository: Option<PathBuf>,
+    remote: Option<&'a Remote>,
+    lock: Option<&'a FileLock>,
+}
+
+/// What a git command left behind.
+pub(super) struct Outcome {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    /// Without secrets.
+    pub(super) stderr: String,
+}
+
+impl Git {
+    /// Starts putting a git command together.
+    pub(super) fn invoke(&self, verb: &'static str) -> Invocation<'_> {
+        Invocation {
+            git: self,
+            verb,
+            arguments: Vec::new(),
+            repository: None,
+            remote: None,
+            lock: None,
+        }
+    }
+}
+
+impl<'a> Invocation<'a> {
+    pub(super) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub(super) fn args<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
+        arguments.into_iter().fold(self, Self::arg)
+    }
+
+    /// The repository to work in. It must be one the agent cannot write.
+    pub(super) fn within(mut self, repository: &Path) -> Self {
+        self.repository = Some(repository.to_owned());
+        self
+    }
+
+    /// Lets the command talk to `remote`; without this it may only touch local folders.
+    pub(super) fn with_remote(mut self, remote: &'a Remote) -> Self {
+        self.remote = Some(remote);
+        self
+    }
+
+    /// Keeps `lock` for as long as the command or a child of it runs, even if we are killed.
+    pub(super) fn holding(mut self, lock: &'a FileLock) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// Runs the command; it failed when its status says so.
+    pub(super) async fn run(self) -> Result<Outcome, GitError> {
+        let limit = self.git.settings().fetch_timeout;
+        let verb = self.verb;
+        match tokio::time::timeout(limit, self.run_unlimited()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(GitError::Timeout { verb, after: limit }),
+        }
+    }
+
+    /// Runs the command and turns a failure into an error.
+    pub(super) async fn check(self) -> Result<Outcome, GitError> {
+        let verb = self.verb;
+        let url = self.remote.map(|remote| remote.url.to_string());
+        let repository = self.repository.clone();
+        let outcome = self.run().await?;
+        if outcome.status.success() {
+            return Ok(outcome);
+        }
+        Err(outcome.failure(verb, url.as_deref(), repository.as_deref()))
+    }
+
+    async fn run_unlimited(self) -> Result<Outcome, GitError> {
+        let program = self.git.settings().binary.clone();
+        let mut command = self.command()?;
+        let mut child = command.spawn().map_err(|source| GitError::NoGit { program, source })?;
+        // Dropped before the child: the group is killed while its leader's number is still taken.
+        let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        // With it go our copies of the descriptors the child inherited.
+        drop(command);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = tokio::join!(head(stdout), tail(stderr));
+        let waited = child.wait().await;
+        group.0 = None;
+        let status = waited.map_err(|source| GitError::NoGit { program: "git".into(), source })?;
+        let stderr = self.without_secrets(&String::from_utf8_lossy(&stderr));
+        Ok(Outcome { status, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr })
+    }
+
+    fn command(&self) -> Result<tokio::process::Command, GitError> {
+        let settings = self.git.settings();
+        let mut command = process::command(&settings.binary);
+        command
+            .envs(settings.environment.iter().map(|(name, value)| (name, value)))
+            .env("PATH", PATH)
+            .env("HOME", &settings.home)
+            .env("LC_ALL", "C")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("GIT_ALLOW_PROTOCOL", "file")
+            .current_dir(self.repository.as_ref().unwrap_or(&settings.home))
+            .process_group(0);
+        if let Some(repository) = &self.repository {
+            command.env("GIT_DIR", repository);
+        }
+        if let Some(file) = &settings.ca_file {
+            command.env("GIT_SSL_CAINFO", file);
+        }
+        for setting in CONFIGURATION {
+            command.arg("-c").arg(setting);
+        }
+        let mut descriptors = Vec::new();
+        if let Some(remote) = self.remote.filter(|remote| remote.url.scheme() == Scheme::Https) {
+            command.env("GIT_ALLOW_PROTOCOL", "https");
+            command.arg("-c").arg(format!("credential.username={}", askpass::USER));
+            if let Some(token) = &remote.token {
+                let pipe =
+                    askpass::pipe(token).map_err(|error| GitError::Unusable(error.to_string()))?;
+                descriptors.push((pipe, TOKEN_DESCRIPTOR));
+                command
+                    .env("GIT_ASKPASS", &settings.askpass)
+                    .env(askpass::DESCRIPTOR, TOKEN_DESCRIPTOR.to_string())
+                    .env(askpass::HOST, remote.url.host());
+            }
+        }
+        if let Some(lock) = self.lock {
+            let shared =
+                lock.share().map_err(GitError::file("share the lock of", &settings.home))?;
+            descriptors.push((shared, LOCK_DESCRIPTOR));
+        }
+        let mapping = |(parent_fd, child_fd): (OwnedFd, i32)| FdMapping { parent_fd, child_fd };
+        command
+            .fd_mappings(descriptors.into_iter().map(mapping).collect())
+            .map_err(|error| GitError::Unusable(error.to_string()))?;
+        command.arg(self.verb).args(&self.arguments);
+        Ok(command)
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        let text = self.git.redactor().text(text);
+        match self.remote.and_then(|remote| remote.token.as_ref()) {
+            Some(token) => {
+                let known = Redactor::new([token.clone()]).text(&text);
+                known.replace(token.expose_secret(), "[redacted]")
+            }
+            None => text,
+        }
+    }
+}
+
+impl Outcome {
+    /// The failure this outcome stands for.
+    pub(super) fn failure(
+        &self,
+        verb: &'static str,
+        url: Option<&str>,
+        repository: Option<&Path>,
+    ) -> GitError {
+        let detail = summary(&self.stderr);
+        let path = || repository.map(Path::to_owned).unwrap_or_default();
+        match (meaning(&self.stderr), url) {
+            (Some(Meaning::Full), _) => GitError::DiskFull { doing: format!("git {verb}"), detail },
+            (Some(Meaning::Damaged), _) => GitError::DamagedCache { path: path(), detail },
+            (Some(Meaning::Auth), Some(url)) => GitError::Auth { url: url.to_owned(), detail },
+            (Some(Meaning::NotFound), Some(url)) => GitError::NotFound { url: url.to_owned() },
+            (Some(Meaning::Network), Some(url)) => {
+                GitError::Unreachable { url: url.to_owned(), detail }
+            }
+            _ => GitError::Failed { verb, detail },
+        }
+    }
+}
+
+/// The process group of a command. Killed when dropped, so that git's helpers die with it.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It may have ended by itself, which is as good.
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+    }
+}
+
+async fn head(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    read(pipe, |chunk| {
+        let room = STDOUT.saturating_sub(kept.len()).min(chunk.len());
+        kept.extend_from_slice(&chunk[..room]);
+    })
+    .await;
+    kept
+}
+
+async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept: Vec<u8> = Vec::new();
+    read(pipe, |chunk| {
+        kept.extend_from_slice(chunk);
+        if kept.len() > 2 * STDERR {
+            kept.drain(..kept.len() - STDERR);
+        }
+    })
+    .await;
+    kept
+}
+
+/// Reads until every process that holds the other end is gone.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, mut keep: impl FnMut(&[u8])) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => keep(&buffer[..count]),
+        }
+    }
+}

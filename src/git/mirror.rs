@@ -1,0 +1,232 @@
+//! The cache of a repository: one bare mirror that every sandbox of it borrows objects from.
+//!
+//! Objects are never pruned from it, because sandboxes depend on them. A mirror that turns out to
+//! be damaged is moved aside and made again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{Advertised, Git, GitError, Remote, blocking, lock::FileLock, removal};
+use crate::domain::RepositoryUrl;
+
+/// Left in a cache folder by whoever finds the mirror damaged; the next refresh acts on it.
+const SUSPECT: &str = "suspect";
+
+/// A cache that holds what the remote had at the time of the refresh.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// The bare repository.
+    pub path: PathBuf,
+    /// The repository it is a copy of.
+    pub url: RepositoryUrl,
+    /// The remote's default branch.
+    pub default_branch: String,
+    /// What it took.
+    pub transfer: Transfer,
+}
+
+/// How much a refresh had to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// Everything: the cache was made.
+    Cloned,
+    /// What was new.
+    Fetched,
+    /// Nothing at all.
+    UpToDate,
+}
+
+/// How a mirror compares with what its remote advertises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Absent,
+    Damaged,
+    Behind,
+    Current,
+}
+
+impl Git {
+    /// Makes the cache of a repository, or brings it up to date when the remote has something new.
+    #[tracing::instrument(name = "git.refresh", skip_all, fields(url = %remote.url))]
+    pub async fn refresh_mirror(&self, remote: &Remote) -> Result<Mirror, GitError> {
+        let advertised = self.verify(remote).await?;
+        let folder = self.volume().mirror_folder(&remote.url);
+        let path = folder.join("mirror.git");
+        let mirror = |transfer| Mirror {
+            path: path.clone(),
+            url: remote.url.clone(),
+            default_branch: advertised.default_branch.clone(),
+            transfer,
+        };
+        if state(&path, &advertised).await? == State::Current {
+            return Ok(mirror(Transfer::UpToDate));
+        }
+        let lock = FileLock::acquire(folder.join("lock"), self.settings().lock_timeout).await?;
+        let transfer = match state(&path, &advertised).await? {
+            // Somebody else did it while we waited.
+            State::Current => return Ok(mirror(Transfer::UpToDate)),
+            State::Absent => self.clone_mirror(remote, &path, &lock).await?,
+            State::Damaged => self.replace_mirror(remote, &path, &lock).await?,
+            State::Behind => match self.fetch_mirror(remote, &path, &lock).await {
+                Ok(transfer) => transfer,
+                Err(GitError::DamagedCache { .. }) => {
+                    self.replace_mirror(remote, &path, &lock).await?
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        // A fetch over a damaged store can succeed and still leave holes.
+        let transfer = match state(&path, &advertised).await? {
+            State::Damaged if transfer == Transfer::Fetched => {
+                self.replace_mirror(remote, &path, &lock).await?
+            }
+            _ => transfer,
+        };
+        tracing::info!(?transfer, "repository cache refreshed");
+        Ok(mirror(transfer))
+    }
+
+    async fn clone_mirror(
+        &self,
+        remote: &Remote,
+        path: &Path,
+        lock: &FileLock,
+    ) -> Result<Transfer, GitError> {
+        let staging = path.with_file_name("staging.git");
+        let leftover = staging.clone();
+        blocking(move || removal::delete(&leftover)).await?;
+        let cloned = self
+            .invoke("clone")
+            .args(["--bare", "--quiet", "--template="])
+            .args(["-c", "gc.auto=0", "-c", "gc.pruneExpire=never", "-c", "maintenance.auto=false"])
+            .args(["--", remote.url.clone_url()])
+            .arg(&staging)
+            .with_remote(remote)
+            .holding(lock)
+            .check()
+            .await;
+        let path = path.to_owned();
+        blocking(move || {
+            if let Err(error) = cloned {
+                removal::delete(&staging)?;
+                return Err(error);
+            }
+            std::fs::rename(&staging, &path).map_err(GitError::file("publish the cache", &path))?;
+            Ok(Transfer::Cloned)
+        })
+        .await
+    }
+
+    async fn fetch_mirror(
+        &self,
+        remote: &Remote,
+        path: &Path,
+        lock: &FileLock,
+    ) -> Result<Transfer, GitError> {
+        let mirror = path.to_owned();
+        blocking(move || sweep(&mirror)).await?;
+        self.invoke("fetch")
+            .args(["--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--"])
+            .arg(remote.url.clone_url())
+            .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
+            .within(path)
+            .with_remote(remote)
+            .holding(lock)
+            .check()
+            .await?;
+        Ok(Transfer::Fetched)
+    }
+
+    /// Moves a damaged mirror aside (one is kept, for a look at what happened) and clones again.
+    async fn replace_mirror(
+        &self,
+        remote: &Remote,
+        path: &Path,
+        lock: &FileLock,
+    ) -> Result<Transfer, GitError> {
+        tracing::warn!(path = %path.display(), "repository cache is damaged, making it again");
+        let mirror = path.to_owned();
+        blocking(move || {
+            let aside = mirror.with_file_name("damaged.git");
+            removal::delete(&aside)?;
+            match std::fs::rename(&mirror, &aside) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(GitError::file("move aside", &mirror)(error));
+                }
+                _ => {}
+            }
+            removal::delete(&mirror.with_file_name(SUSPECT))
+        })
+        .await?;
+        self.clone_mirror(remote, path, lock).await
+    }
+}
+
+/// Has the next refresh make the mirror again.
+pub(super) fn suspect(mirror: &Path) {
+    let note = mirror.with_file_name(SUSPECT);
+    if let Err(error) = std::fs::write(&note, b"") {
+        tracing::warn!(%error, path = %note.display(), "cannot mark the repository cache as damaged");
+    }
+}
+
+async fn state(path: &Path, advertised: &Advertised) -> Result<State, GitError> {
+    let (path, advertised) = (path.to_owned(), advertised.clone());
+    blocking(move || Ok(compare(&path, &advertised))).await
+}
+
+fn compare(path: &Path, advertised: &Advertised) -> State {
+    if !path.exists() {
+        return State::Absent;
+    }
+    if path.with_file_name(SUSPECT).exists() {
+        return State::Damaged;
+    }
+    let Ok(repository) = git2::Repository::open_bare(path) else { return State::Damaged };
+    let Ok(branches) = branches(&repository) else { return State::Damaged };
+    if branches != advertised.branches {
+        return State::Behind;
+    }
+    let readable = |sha: &String| {
+        let commit = git2::Oid::from_str(sha).and_then(|id| repository.find_commit(id));
+        commit.and_then(|commit| commit.tree()).is_ok()
+    };
+    match branches.get(&advertised.default_branch) {
+        Some(sha) if readable(sha) => State::Current,
+        _ => State::Damaged,
+    }
+}
+
+fn branches(repository: &git2::Repository) -> Result<BTreeMap<String, String>, git2::Error> {
+    let mut branches = BTreeMap::new();
+    for reference in repository.references_glob("refs/heads/*")? {
+        let reference = reference?;
+        if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
+            let name = name.strip_prefix("refs/heads/").unwrap_or(name);
+            branches.insert(name.to_owned(), target.to_string());
+        }
+    }
+    Ok(branches)
+}
+
+/// Removes what a killed git left in a mirror. The caller holds the lock, and so did that git until
+/// its last process was gone: nobody else is writing.
+fn sweep(mirror: &Path) -> Result<(), GitError> {
+    let mut folders = vec![mirror.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if name.starts_with("tmp_") || name.ends_with(".lock") {
+                removal::delete(&path)?;
+            } else if is_folder && (name.len() != 2 || !folder.ends_with("objects")) {
+                folders.push(path);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! The place one order is worked on: a checkout for the agent, and beside it a trusted repository
+//! the agent cannot write, from which everything is committed and pushed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Git, GitError, Mirror, blocking,
+    lock::FileLock,
+    mirror::suspect,
+    removal::{delete, discard, require_ours},
+    volume::MARKER,
+};
+use crate::domain::{BranchName, RepositoryUrl, WorkOrderId};
+
+/// The record of a sandbox in its trusted repository; written last, so it means "complete".
+const RECORD: &str = "sandbox.json";
+/// Where the checkout is made before it gets its name.
+const STAGING: &str = ".staging";
+
+/// The sandbox of an order.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// The order.
+    pub order: WorkOrderId,
+    /// Everything of the order; the agent may write in the three folders below it.
+    pub root: PathBuf,
+    /// The agent's working directory.
+    pub checkout: PathBuf,
+    /// The agent's home.
+    pub home: PathBuf,
+    /// The agent's temporary files.
+    pub tmp: PathBuf,
+    /// The branch of the order.
+    pub branch: BranchName,
+    /// The branch the order started from.
+    pub base_branch: String,
+    /// The commit the order started from.
+    pub base_commit: String,
+    pub(super) trusted: PathBuf,
+    pub(super) git: Git,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    order: WorkOrderId,
+    url: String,
+    branch: String,
+    base_branch: String,
+    base_commit: String,
+}
+
+impl Git {
+    /// Makes the sandbox of an order, on its own branch from `base` (by default the repository's
+    /// default branch). One that is complete is reopened, one that is not is made again.
+    #[tracing::instrument(name = "git.open_sandbox", skip_all, fields(order = %order))]
+    pub async fn open_sandbox(
+        &self,
+        mirror: &Mirror,
+        order: &WorkOrderId,
+        branch: &BranchName,
+        base: Option<&BranchName>,
+    ) -> Result<Sandbox, GitError> {
+        self.prepare().await?;
+        let lock = self.lock_order(order).await?;
+        if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
+            if sandbox.branch == *branch {
+                return Ok(sandbox);
+            }
+            let (expected, found) = (branch.to_string(), sandbox.branch.to_string());
+            return Err(GitError::OtherBranch { expected, found });
+        }
+        let base = base.map_or_else(|| mirror.default_branch.clone(), ToString::to_string);
+        let new = NewSandbox {
+            sandbox: self.sandbox(order, &mirror.url, branch.clone(), base, String::new()),
+            mirror: mirror.path.clone(),
+            url: mirror.url.clone(),
+        };
+        let new = blocking(move || new.make_room()).await?;
+        self.check_out(&new, &lock).await?;
+        blocking(move || {
+            let sandbox = new.complete();
+            drop(lock);
+            sandbox
+        })
+        .await
+    }
+
+    /// Finds the sandbox of an order without the network; `None` when it is not complete.
+    #[tracing::instrument(name = "git.find_sandbox", skip_all, fields(order = %order))]
+    pub async fn find_sandbox(
+        &self,
+        order: &WorkOrderId,
+        url: &RepositoryUrl,
+    ) -> Result<Option<Sandbox>, GitError> {
+        let (git, order, url) = (self.clone(), order.clone(), url.clone());
+        blocking(move || {
+            let file = git.volume().trusted(&order).join(RECORD);
+            let Ok(text) = fs::read(&file) else { return Ok(None) };
+            let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+            let Ok(branch) = record.branch.parse() else { return Ok(None) };
+            if record.url != url.clone_url() || record.order != order {
+                return Ok(None);
+            }
+            let found = git.sandbox(&order, &url, branch, record.base_branch, record.base_commit);
+            Ok(is_folder(&found.checkout).then_some(found))
+        })
+        .await
+    }
+
+    pub(super) async fn lock_order(&self, order: &WorkOrderId) -> Result<FileLock, GitError> {
+        FileLock::acquire(self.volume().order_lock(order), self.settings().lock_timeout).await
+    }
+
+    /// The plain checkout, in the time of a local clone: objects are borrowed from the mirror.
+    async fn check_out(&self, new: &NewSandbox, lock: &FileLock) -> Result<(), GitError> {
+        let settings = self.settings();
+        let cloned = self
+            .invoke("clone")
+            .args(["--shared", "--single-branch", "--no-tags", "--quiet", "--template="])
+            .arg(format!("--branch={}", new.sandbox.base_branch))
+            .args(["-c", &format!("user.name={}", settings.author_name)])
+            .args(["-c", &format!("user.email={}", settings.author_email)])
+            .arg("--")
+            .arg(&new.mirror)
+            .arg(new.staging())
+            .holding(lock)
+            .check()
+            .await;
+        match cloned {
+            Err(GitError::DamagedCache { detail, .. }) => {
+                let path = new.mirror.clone();
+                suspect(&path);
+                Err(GitError::DamagedCache { path, detail })
+            }
+            other => other.map(drop),
+        }
+    }
+
+    fn sandbox(
+        &self,
+        order: &WorkOrderId,
+        url: &RepositoryUrl,
+        branch: BranchName,
+        base_branch: String,
+        base_commit: String,
+    ) -> Sandbox {
+        let root = self.volume().sandbox(order);
+        Sandbox {
+            checkout: root.join(url.name()),
+            // A repository may be called "home"; none starts with a dot.
+            home: root.join(".home"),
+            tmp: root.join(".tmp"),
+            trusted: self.volume().trusted(order),
+            order: order.clone(),
+            root,
+            branch,
+            base_branch,
+            base_commit,
+            git: self.clone(),
+        }
+    }
+}
+
+/// Whether `path` is a real folder, not a link to one.
+pub(super) fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// A sandbox in the making. Nothing of the agent has run in it, so its files are still our own.
+struct NewSandbox {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    url: RepositoryUrl,
+}
+
+impl NewSandbox {
+    fn staging(&self) -> PathBuf {
+        self.sandbox.root.join(STAGING)
+    }
+
+    fn trusted_staging(&self) -> PathBuf {
+        self.sandbox.trusted.with_extension("staging")
+    }
+
+    /// Removes what an interrupted attempt left and makes the folders.
+    fn make_room(self) -> Result<Self, GitError> {
+        self.check_names()?;
+        let Sandbox { root, trusted, home, tmp, git, order, .. } = &self.sandbox;
+        require_ours(root, trusted)?;
+        let trash = git.volume().trash();
+        for (path, kind) in [(root, "sandbox"), (trusted, "trusted")] {
+            if let Some(place) = discard(path, &trash, &format!("{order}.{kind}"))? {
+                delete(&place)?;
+            }
+        }
+        delete(&self.trusted_staging())?;
+        fs::create_dir(root).map_err(GitError::file("make the folder", root))?;
+        let marker = root.join(MARKER);
+        fs::write(&marker, format!("{order}\n")).map_err(GitError::file("write", &marker))?;
+        for folder in [home, tmp] {
+            fs::create_dir(folder).map_err(GitError::file("make the folder", folder))?;
+        }
+        Ok(self)
+    }
+
+    /// The base must exist, and the new branch must not stand above or below another one.
+    fn check_names(&self) -> Result<(), GitError> {
+        let mirror = git2::Repository::open_bare(&self.mirror)
+            .map_err(GitError::library("open the repository cache"))?;
+        let exists = |name: &str| mirror.find_reference(&format!("refs/heads/{name}")).is_ok();
+        let Sandbox { branch, base_branch, .. } = &self.sandbox;
+        if !exists(base_branch) {
+            let (url, branch) = (self.url.to_string(), base_branch.clone());
+            return Err(GitError::NoBranch { url, branch });
+        }
+        let name = branch.as_str();
+        let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|name| exists(name));
+        let below = mirror
+            .references_glob(&format!("refs/heads/{name}/*"))
+            .ok()
+            .and_then(|mut found| found.next().and_then(Result::ok))
+            .and_then(|found| found.shorthand().map(str::to_owned).ok());
+        match above.map(str::to_owned).or(below) {
+            Some(existing) => Err(GitError::BranchConflict { branch: name.to_owned(), existing }),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the checkout on its branch, makes the trusted repository, and publishes both.
+    fn complete(mut self) -> Result<Sandbox, GitError> {
+        let staging = self.staging();
+        self.sandbox.base_commit = head(&staging)?;
+        self.adopt(&staging.join(".git"))?;
+        let trusted = self.make_trusted(&staging.join(".git/index"))?;
+        let sandbox = self.sandbox;
+        let publish = |from: &Path, to: &Path| {
+            fs::rename(from, to).map_err(GitError::file("publish the sandbox", to))
+        };
+        publish(&staging, &sandbox.checkout)?;
+        publish(&trusted, &sandbox.trusted)?;
+        Ok(sandbox)
+    }
+
+    /// Plain writes into the fresh clone: quicker than three more git processes.
+    fn adopt(&self, git_dir: &Path) -> Result<(), GitError> {
+        let write = |name: &str, text: String| {
+            let path = git_dir.join(name);
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
+            }
+            fs::write(&path, text).map_err(GitError::file("write", &path))
+        };
+        let branch = self.sandbox.branch.full_ref();
+        write(&branch, format!("{}\n", self.sandbox.base_commit))?;
+        write("HEAD", format!("ref: {branch}\n"))?;
+        let mut config = git2::Config::open(&git_dir.join("config"))
+            .map_err(GitError::library("open the configuration of the checkout"))?;
+        config
+            .set_str("remote.origin.url", self.url.clone_url())
+            .map_err(GitError::library("name the origin of the checkout"))
+    }
+
+    fn make_trusted(&self, index: &Path) -> Result<PathBuf, GitError> {
+        let path = self.trusted_staging();
+        let mut options = git2::RepositoryInitOptions::new();
+        options.bare(true).external_template(false).no_reinit(true);
+        let library = GitError::library("make the trusted repository");
+        match git2::Repository::init_opts(&path, &options) {
+            Ok(_) => {}
+            Err(error) => return Err(library(error)),
+        }
+        let Sandbox { order, branch, base_branch, base_commit, .. } = &self.sandbox;
+        let record = Record {
+            order: order.clone(),
+            url: self.url.clone_url().to_owned(),
+            branch: branch.to_string(),
+            base_branch: base_branch.clone(),
+            base_commit: base_commit.clone(),
+        };
+        let record = serde_json::to_vec(&record)
+            .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))?;
+        let alternates = format!("{}\n", self.mirror.join("objects").display());
+        // The runner compares files as git on Linux does, whatever this file system can do.
+        let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
+                      \tsymlinks = true\n\tignorecase = false\n\tautocrlf = false\n[gc]\n\tauto = 0\n";
+        let put = |name: &str, content: &[u8]| {
+            let file = path.join(name);
+            fs::write(&file, content).map_err(GitError::file("write", &file))
+        };
+        put("objects/info/alternates", alternates.as_bytes())?;
+        put("config", config.as_bytes())?;
+        put(RECORD, &record)?;
+        // The fresh index knows the size and times of every file, so that the first commit reads
+        // only what the agent changed. From here on the agent cannot reach it.
+        let copy = path.join("index");
+        fs::copy(index, &copy).map_err(GitError::file("copy the index to", &copy))?;
+        Ok(path)
+    }
+}
+
+fn head(checkout: &Path) -> Result<String, GitError> {
+    let commit = git2::Repository::open(checkout)
+        .and_then(|repository| repository.refname_to_id("HEAD"))
+        .map_err(GitError::library("read the commit of the new checkout"))?;
+    Ok(commit.to_string())
+}

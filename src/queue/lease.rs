@@ -1,0 +1,368 @@
+//! Keeps leases alive, and stops work whose lease may be gone before anybody else can get it.
+//!
+//! One task with a connection of its own beats for all leases of the process. It is the only place
+//! that decides whether a lease is held; agents and steps only watch its signal.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::Timings;
+use crate::{
+    agent::LeaseSignal,
+    clock::Clock,
+    domain::StepName,
+    store::{self, Beat, Fence, Renewed, StoreError},
+    telemetry::Metrics,
+};
+
+/// Longest time one beat may take, connecting included: a lost packet must not hide the loss of the
+/// database for longer than that.
+const BEAT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a run must stop before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The lease is lost: another owner may be at work.
+    LeaseLost,
+    /// Somebody asked for it.
+    Cancelled,
+    /// The worker is shutting down.
+    Draining,
+}
+
+#[derive(Debug)]
+struct Progress {
+    step: &'static str,
+    output_at: Instant,
+}
+
+struct Held {
+    acknowledged: Instant,
+    signal: watch::Sender<LeaseSignal>,
+    lost: CancellationToken,
+    cancel: CancellationToken,
+    cancel_reason: Arc<Mutex<Option<String>>>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// A lease as its run sees it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    fence: Fence,
+    signal: watch::Receiver<LeaseSignal>,
+    lost: CancellationToken,
+    cancel: CancellationToken,
+    cancel_reason: Arc<Mutex<Option<String>>>,
+    progress: Arc<Mutex<Progress>>,
+    drain: CancellationToken,
+    interrupt: CancellationToken,
+    clock: Clock,
+}
+
+impl Lease {
+    /// The token every write of the run carries.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// What the supervisor of an agent watches.
+    pub fn signal(&self) -> watch::Receiver<LeaseSignal> {
+        self.signal.clone()
+    }
+
+    /// Whether the lease is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Whether the last acknowledged heartbeat is fresh enough to act on the outside world.
+    pub fn is_fresh(&self) -> bool {
+        matches!(*self.signal.borrow(), LeaseSignal::Held { deadline } if self.clock.now() < deadline)
+    }
+
+    /// Why the run should stop at the next step boundary, if it should.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        if self.is_lost() {
+            Some(StopReason::LeaseLost)
+        } else if self.cancel.is_cancelled() {
+            Some(StopReason::Cancelled)
+        } else if self.drain.is_cancelled() {
+            Some(StopReason::Draining)
+        } else {
+            None
+        }
+    }
+
+    /// A token that is cancelled when a running agent should be interrupted: by a request to cancel,
+    /// or when a drain has waited long enough. A lost lease reaches the agent by [`Self::signal`].
+    pub fn interrupt_token(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        let (cancel, interrupt, set) = (self.cancel.clone(), self.interrupt.clone(), token.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => set.cancel(),
+                () = interrupt.cancelled() => set.cancel(),
+                () = set.cancelled() => {}
+            }
+        });
+        token
+    }
+
+    /// Cancelled when the lease is lost.
+    pub fn lost_token(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Waits until the run should be abandoned at once: lost, cancelled, or out of drain time.
+    pub async fn aborted(&self) -> StopReason {
+        tokio::select! {
+            () = self.lost.cancelled() => StopReason::LeaseLost,
+            () = self.cancel.cancelled() => StopReason::Cancelled,
+            () = self.interrupt.cancelled() => StopReason::Draining,
+        }
+    }
+
+    /// Why the job is to be cancelled, in words.
+    pub fn cancel_reason(&self) -> String {
+        let reason = self.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        reason.unwrap_or_else(|| "Cancelled by request".to_owned())
+    }
+
+    /// Notes which step runs.
+    pub fn enter_step(&self, step: StepName) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.step = step.as_str();
+        progress.output_at = self.clock.now();
+    }
+
+    /// Notes that the agent wrote something.
+    pub fn note_output(&self) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.output_at = self.clock.now();
+    }
+}
+
+/// When heartbeats last worked.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    /// The last acknowledged beat was sent then.
+    pub acknowledged: Instant,
+    /// The last beat that failed was sent then.
+    pub failed: Option<Instant>,
+}
+
+impl Pulse {
+    /// Whether the last beat failed.
+    pub fn is_failing(&self) -> bool {
+        self.failed.is_some_and(|failed| failed > self.acknowledged)
+    }
+}
+
+/// Beats for all leases of this process.
+pub struct LeaseKeeper {
+    worker_id: Uuid,
+    timings: Timings,
+    clock: Clock,
+    database: PgConnectOptions,
+    drain: CancellationToken,
+    interrupt: CancellationToken,
+    held: Mutex<HashMap<Fence, Held>>,
+    beat_now: Notify,
+    pulse: watch::Sender<Pulse>,
+    metrics: Metrics,
+}
+
+impl LeaseKeeper {
+    /// A keeper for the worker `worker_id`. `drain` tells runs to stop at the next step, and
+    /// `interrupt` to stop at once.
+    pub fn new(
+        worker_id: Uuid,
+        timings: Timings,
+        clock: Clock,
+        database: PgConnectOptions,
+        drain: CancellationToken,
+        interrupt: CancellationToken,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        let (pulse, _) = watch::channel(Pulse { acknowledged: clock.now(), failed: None });
+        Arc::new(Self {
+            worker_id,
+            timings,
+            clock,
+            database,
+            drain,
+            interrupt,
+            held: Mutex::default(),
+            beat_now: Notify::new(),
+            pulse,
+            metrics,
+        })
+    }
+
+    /// Takes over a lease whose claim was sent at `sent`.
+    pub fn hold(&self, fence: Fence, sent: Instant) -> Lease {
+        let deadline = sent + self.timings.self_fence;
+        let (signal, watching) = watch::channel(LeaseSignal::Held { deadline });
+        let progress = Progress { step: "", output_at: self.clock.now() };
+        let held = Held {
+            acknowledged: sent,
+            signal,
+            lost: CancellationToken::new(),
+            cancel: CancellationToken::new(),
+            cancel_reason: Arc::default(),
+            progress: Arc::new(Mutex::new(progress)),
+        };
+        let lease = Lease {
+            fence,
+            signal: watching,
+            lost: held.lost.clone(),
+            cancel: held.cancel.clone(),
+            cancel_reason: Arc::clone(&held.cancel_reason),
+            progress: Arc::clone(&held.progress),
+            drain: self.drain.clone(),
+            interrupt: self.interrupt.clone(),
+            clock: self.clock.clone(),
+        };
+        self.lock().insert(fence, held);
+        lease
+    }
+
+    /// Stops beating for a lease that was settled.
+    pub fn release(&self, fence: Fence) {
+        self.lock().remove(&fence);
+    }
+
+    /// How many leases are held.
+    pub fn held(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Beats at once, to hear of a cancel request early.
+    pub fn beat_now(&self) {
+        self.beat_now.notify_one();
+    }
+
+    /// When heartbeats last worked.
+    pub fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.subscribe()
+    }
+
+    /// Beats until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut connection = None;
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.beat_now.notified() => {}
+                () = self.clock.sleep(wait) => {}
+            }
+            let sent = self.clock.now();
+            let beats = self.beats(sent);
+            match self.beat(&mut connection, &beats).await {
+                Ok(renewed) => {
+                    self.apply(&beats, &renewed, sent);
+                    self.pulse.send_modify(|pulse| pulse.acknowledged = sent);
+                    wait = self.timings.heartbeat;
+                }
+                Err(error) => {
+                    warn!("heartbeat failed, trying again: {error}");
+                    connection = None;
+                    self.metrics.heartbeat_failed();
+                    self.pulse.send_modify(|pulse| pulse.failed = Some(sent));
+                    wait = self.timings.heartbeat.min(Duration::from_secs(1));
+                }
+            }
+            self.suspend_silent();
+        }
+    }
+
+    async fn beat(
+        &self,
+        connection: &mut Option<PgConnection>,
+        beats: &[Beat],
+    ) -> Result<Vec<Renewed>, StoreError> {
+        let work = async {
+            let connection = match connection {
+                Some(connection) => connection,
+                None => connection.insert(
+                    self.database.connect().await.map_err(StoreError::on("queue/heartbeat"))?,
+                ),
+            };
+            store::heartbeat(connection, self.worker_id, beats, self.timings.lease).await
+        };
+        let limit = BEAT_TIMEOUT.min(self.timings.heartbeat);
+        let late = StoreError { statement: "queue/heartbeat", source: sqlx::Error::PoolTimedOut };
+        timeout(limit, work).await.unwrap_or(Err(late))
+    }
+
+    fn beats(&self, now: Instant) -> Vec<Beat> {
+        let beat = |(fence, held): (&Fence, &Held)| {
+            let progress = held.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            Beat {
+                fence: *fence,
+                step: progress.step.to_owned(),
+                silent: now.saturating_duration_since(progress.output_at),
+            }
+        };
+        self.lock().iter().map(beat).collect()
+    }
+
+    /// Leases that were in the beat and not in the answer are lost; the others hold for longer.
+    fn apply(&self, beats: &[Beat], renewed: &[Renewed], sent: Instant) {
+        let mut held = self.lock();
+        for Beat { fence, .. } in beats {
+            let Some(lease) = held.get_mut(fence) else { continue };
+            let answer =
+                renewed.iter().find(|row| row.job_id == fence.job_id && row.epoch == fence.epoch);
+            let Some(answer) = answer else {
+                warn!(job.id = fence.job_id, epoch = fence.epoch, "lease lost");
+                lease.signal.send_replace(LeaseSignal::Lost);
+                lease.lost.cancel();
+                continue;
+            };
+            lease.acknowledged = sent;
+            let deadline = sent + self.timings.self_fence;
+            if matches!(*lease.signal.borrow(), LeaseSignal::Suspended) {
+                info!(job.id = fence.job_id, "lease still ours, going on");
+            }
+            lease.signal.send_replace(LeaseSignal::Held { deadline });
+            if answer.cancel_requested && !lease.cancel.is_cancelled() {
+                let mut reason = lease.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner);
+                reason.clone_from(&answer.cancel_reason);
+                lease.cancel.cancel();
+            }
+        }
+    }
+
+    /// Freezes what could not be renewed for too long. The shim of each agent does the same by
+    /// itself at the deadline, also when this process is stopped.
+    fn suspend_silent(&self) {
+        let now = self.clock.now();
+        for (fence, lease) in self.lock().iter() {
+            let due = now >= lease.acknowledged + self.timings.self_fence;
+            if due && matches!(*lease.signal.borrow(), LeaseSignal::Held { .. }) {
+                warn!(job.id = fence.job_id, "no heartbeat acknowledged, suspending");
+                self.metrics.self_fenced();
+                lease.signal.send_replace(LeaseSignal::Suspended);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Fence, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,263 @@
+//! A worker process from its start to its last settled job.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    Backoff, JobContext, LeaseKeeper, Timings,
+    backend::{self, Claimer},
+    rescue,
+    wake::{self, Wake},
+};
+use crate::{
+    agent::{AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor},
+    clock::Clock,
+    config::{self, Config},
+    domain::Redactor,
+    exit::CommandError,
+    forge::ForgeSettings,
+    git::{Git, GitSettings},
+    shutdown::Shutdown,
+    store::{self, DatabaseMode, Store, WorkerRecord},
+    telemetry::Metrics,
+    workflow::{Workflow, WorkflowSettings, prompts::CommandFiles},
+};
+
+/// A worker that has checked its settings and opened the database, and has not claimed anything.
+pub struct Worker {
+    config: Config,
+    pool: PgPool,
+    claimer: Arc<Claimer>,
+    keeper: Arc<LeaseKeeper>,
+    wake: Arc<Wake>,
+    context: Arc<JobContext>,
+    shutdown: Shutdown,
+    interrupt: CancellationToken,
+}
+
+impl Worker {
+    /// Checks everything that can be wrong before the first job, so that it is a sentence at the
+    /// start and not a failed order in the night.
+    pub async fn prepare(
+        config: Config,
+        metrics: Metrics,
+        clock: Clock,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        config::check_runnable(&config).map_err(CommandError::NotRunnable)?;
+        let commands = CommandFiles::new(config.agent.commands_dir.clone());
+        commands.check()?;
+        let database = &config.database;
+        let url = database.required_url()?;
+        let pool = store::connect(url, database.mode, database.max_connections).await?;
+        if database.auto_migrate {
+            store::migrate(&pool).await?;
+        } else {
+            store::schema_state(&pool).await?.check()?;
+        }
+
+        let store = Store::new(pool.clone());
+        let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
+        workflow.git.prepare().await?;
+        let context = Arc::new(JobContext { store, clock: clock.clone(), metrics, workflow });
+
+        let worker_id = Uuid::new_v4();
+        let timings = timings(&config);
+        let interrupt = CancellationToken::new();
+        let keeper = LeaseKeeper::new(
+            worker_id,
+            timings.clone(),
+            clock,
+            store::options(url, database.mode)?,
+            shutdown.soft.clone(),
+            interrupt.clone(),
+            context.metrics.clone(),
+        );
+        let wake = Arc::new(Wake::default());
+        let claimer = Arc::new(Claimer {
+            context: Arc::clone(&context),
+            keeper: Arc::clone(&keeper),
+            wake: Arc::clone(&wake),
+            worker_id,
+            queues: config.queue.queues.clone(),
+            slots: Arc::new(Semaphore::new(usize::from(config.queue.max_concurrent))),
+            timings,
+            drain: shutdown.soft.clone(),
+        });
+        Ok(Self { config, pool, claimer, keeper, wake, context, shutdown, interrupt })
+    }
+
+    /// The store, for the health endpoints.
+    pub fn store(&self) -> &Store {
+        &self.context.store
+    }
+
+    /// The keeper of its leases, for the health endpoints.
+    pub fn keeper(&self) -> &Arc<LeaseKeeper> {
+        &self.keeper
+    }
+
+    /// Claims and runs jobs until the soft stop; then gives back what cannot end in time.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { config, pool, claimer, keeper, wake, context, shutdown, interrupt } = self;
+        let worker_id = claimer.worker_id;
+        let store = context.store.clone();
+        let record = WorkerRecord {
+            worker_id,
+            hostname: hostname::get()
+                .map_or_else(|_| String::new(), |name| name.to_string_lossy().into()),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            queues: config.queue.queues.clone(),
+            max_concurrent: i32::from(config.queue.max_concurrent),
+        };
+        store.register_worker(&record).await.context("cannot register this worker")?;
+        info!(worker.id = %worker_id, slots = config.queue.max_concurrent, "worker started");
+
+        let stop = CancellationToken::new();
+        let timings = claimer.timings.clone();
+        let clock = context.clock.clone();
+        let mut background = JoinSet::new();
+        let (beating, ended) = (Arc::clone(&keeper), stop.clone());
+        background.spawn(async move { beating.run(ended).await });
+        background.spawn(rescue::run(
+            Arc::clone(&context),
+            Arc::clone(&keeper),
+            timings.clone(),
+            stop.clone(),
+        ));
+        if config.database.mode == DatabaseMode::Direct {
+            let wake = Arc::clone(&wake);
+            background.spawn(wake::listen(
+                pool,
+                wake,
+                Arc::clone(&keeper),
+                clock.clone(),
+                stop.clone(),
+            ));
+        }
+        let draining = drain(store.clone(), worker_id, clock, timings, shutdown, interrupt);
+        background.spawn(draining);
+
+        let result = backend::run(claimer).await;
+        if let Err(error) = &result {
+            error!("the worker loop ended: {error}");
+        }
+        stop.cancel();
+        if let Err(error) = store.retire_worker(worker_id).await {
+            warn!("cannot record that this worker stopped: {error}");
+        }
+        background.abort_all();
+        while background.join_next().await.is_some() {}
+        info!(worker.id = %worker_id, "worker stopped");
+        result.map_err(|error| anyhow::anyhow!("the worker loop ended: {error}"))
+    }
+}
+
+/// After the soft stop: lets running steps end by themselves for the grace period, then interrupts
+/// their agents. The hard stop interrupts at once.
+async fn drain(
+    store: Store,
+    worker_id: Uuid,
+    clock: Clock,
+    timings: Timings,
+    shutdown: Shutdown,
+    interrupt: CancellationToken,
+) {
+    shutdown.soft.cancelled().await;
+    if let Err(error) = store.drain_worker(worker_id).await {
+        warn!("cannot record that this worker drains: {error}");
+    }
+    tokio::select! {
+        () = shutdown.hard.cancelled() => {}
+        () = clock.sleep(timings.drain_grace) => {}
+    }
+    interrupt.cancel();
+}
+
+fn timings(config: &Config) -> Timings {
+    let queue = &config.queue;
+    Timings {
+        lease: queue.lease,
+        heartbeat: queue.heartbeat,
+        self_fence: queue.self_fence,
+        rescue_grace: queue.rescue_grace,
+        poll_min: queue.poll_min,
+        poll_max: queue.poll_max,
+        poll_idle: queue.poll_idle,
+        drain_grace: queue.drain_grace,
+    }
+}
+
+fn workflow(
+    config: &Config,
+    store: Store,
+    commands: CommandFiles,
+    metrics: Metrics,
+    clock: Clock,
+) -> anyhow::Result<Workflow> {
+    let this_binary = std::env::current_exe().context("cannot find the path of this program")?;
+    let redactor = Redactor::new(config.secrets());
+    let mut git = GitSettings::new(
+        config.folders.repositories.join(".cache").join("git-home"),
+        this_binary.clone(),
+    );
+    git.ca_file.clone_from(&config.git.ca_file);
+    git.author_name.clone_from(&config.git.author_name);
+    git.author_email.clone_from(&config.git.author_email);
+    let api_url = config.github.api_url.parse().context("GITHUB_API_URL is not a URL")?;
+    let mut forge = ForgeSettings::new(api_url, PathBuf::from("git"), clock.clone());
+    forge.search_path.clone_from(&config.search_path);
+    Ok(Workflow {
+        settings: WorkflowSettings {
+            remotes: config.remotes.clone(),
+            token: config.github.token.clone(),
+            agent: agent(config),
+            timeout: config.agent.timeout,
+            idle_timeout: config.agent.idle_timeout,
+            review_rounds: config.agent.review_rounds,
+            backoff: Backoff { base: config.queue.retry_base, max: config.queue.retry_max },
+            work_orders: config.folders.work_orders.clone(),
+            search_path: config.search_path.clone(),
+        },
+        store,
+        git: Git::new(git, config.folders.repositories.clone(), redactor.clone()),
+        forge,
+        commands,
+        supervisor: Supervisor::new(
+            this_binary,
+            redactor.clone(),
+            clock.clone(),
+            KillPlan::default(),
+        ),
+        redactor,
+        clock,
+        metrics,
+    })
+}
+
+fn agent(config: &Config) -> AgentKind {
+    let agent = &config.agent;
+    match (&agent.kind, &agent.command_line) {
+        (config::AgentKind::Command, Some(words)) => {
+            AgentKind::Command(CommandSettings { command_line: shell_words::join(words) })
+        }
+        _ => {
+            let claude = &agent.claude;
+            let mut settings = ClaudeSettings::new(claude.cli.clone());
+            settings.model.clone_from(&claude.model);
+            settings.max_turns = claude.max_turns;
+            settings.max_budget_usd = claude.max_budget_usd;
+            settings.base_url.clone_from(&claude.base_url);
+            let key = claude.api_key.clone().map(ClaudeCredential::ApiKey);
+            settings.credential =
+                claude.oauth_token.clone().map(ClaudeCredential::OAuthToken).or(key);
+            AgentKind::Claude(settings)
+        }
+    }
+}

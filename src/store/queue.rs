@@ -1,0 +1,292 @@
+//! The statements of the queue: claim, heartbeat, settle, rescue. The rules are in `sql/queue/`.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::{
+    domain::{ErrorClass, JobState},
+    sql,
+};
+
+/// The fencing token: a write that carries an old epoch changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The job.
+    pub job_id: i64,
+    /// Which claim of it; grows with every claim.
+    pub epoch: i64,
+}
+
+/// A worker process as it introduces itself at its start.
+#[derive(Debug, Clone)]
+pub struct WorkerRecord {
+    /// Drawn anew at every start.
+    pub worker_id: Uuid,
+    /// Where it runs, for people.
+    pub hostname: String,
+    /// Its process id, for people.
+    pub pid: i32,
+    /// Queues it serves.
+    pub queues: Vec<String>,
+    /// How many jobs it runs at once.
+    pub max_concurrent: i32,
+}
+
+/// A job that was leased to this worker.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Claimed {
+    /// The job.
+    pub job_id: i64,
+    /// The epoch of the lease.
+    pub epoch: i64,
+    /// What to do with it.
+    pub kind: String,
+    /// The order, for kind `work_order`.
+    pub work_order_id: Option<String>,
+    /// Number of this attempt, from 1.
+    pub attempt: i32,
+    /// Attempts allowed.
+    pub max_attempts: i32,
+    /// How often its worker died before.
+    pub crash_count: i32,
+    /// Input of the job.
+    pub payload: serde_json::Value,
+    /// W3C trace context of whoever ordered it.
+    pub traceparent: Option<String>,
+    /// The queue it came from.
+    pub queue: String,
+    /// Seconds it waited since it was due.
+    pub waited_seconds: f64,
+}
+
+impl Claimed {
+    /// The fencing token of this claim.
+    pub fn fence(&self) -> Fence {
+        Fence { job_id: self.job_id, epoch: self.epoch }
+    }
+}
+
+/// What a heartbeat says of one lease.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    /// The lease.
+    pub fence: Fence,
+    /// The step that runs.
+    pub step: String,
+    /// Time since the last output of the agent.
+    pub silent: Duration,
+}
+
+/// The answer of the database to one lease in a heartbeat.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Renewed {
+    /// The job.
+    pub job_id: i64,
+    /// The epoch that was renewed.
+    pub epoch: i64,
+    /// Somebody wants the job cancelled.
+    pub cancel_requested: bool,
+    /// Why, in words.
+    pub cancel_reason: Option<String>,
+}
+
+/// How a run is recorded to have ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settlement {
+    /// Done. The class says so when there was nothing to deliver.
+    Succeeded(Option<ErrorClass>),
+    /// Never again by itself.
+    Failed(ErrorClass, String),
+    /// Again after the delay, while attempts are left.
+    Retried(ErrorClass, String, Duration),
+    /// Stopped by request.
+    Cancelled(String),
+    /// Given back unfinished, without spending an attempt.
+    Interrupted(String),
+}
+
+impl Settlement {
+    /// The word stored with it.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "succeeded",
+            Self::Failed(..) => "failed",
+            Self::Retried(..) => "retried",
+            Self::Cancelled(_) => "cancelled",
+            Self::Interrupted(_) => "interrupted",
+        }
+    }
+
+    /// The class stored with it.
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::Succeeded(class) => *class,
+            Self::Failed(class, _) | Self::Retried(class, ..) => Some(*class),
+            Self::Cancelled(_) => Some(ErrorClass::Cancelled),
+            Self::Interrupted(_) => None,
+        }
+    }
+
+    fn message(&self) -> Option<&str> {
+        match self {
+            Self::Succeeded(_) => None,
+            Self::Failed(_, message)
+            | Self::Retried(_, message, _)
+            | Self::Cancelled(message)
+            | Self::Interrupted(message) => Some(message),
+        }
+    }
+}
+
+/// A job taken back from a dead worker.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Rescued {
+    /// The job.
+    pub job_id: i64,
+    /// Its order.
+    pub work_order_id: Option<String>,
+    /// Where it is now.
+    pub state: JobState,
+    /// Who had it.
+    pub worker_id: Uuid,
+    /// Seconds since that worker's last heartbeat.
+    pub silent_seconds: f64,
+}
+
+impl Store {
+    /// Introduces a worker.
+    pub async fn register_worker(&self, worker: &WorkerRecord) -> Result<(), StoreError> {
+        sqlx::query(sql!("queue/register_worker"))
+            .bind(worker.worker_id)
+            .bind(&worker.hostname)
+            .bind(worker.pid)
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(&worker.queues)
+            .bind(worker.max_concurrent)
+            .execute(self.pool())
+            .await
+            .map_err(StoreError::on("queue/register_worker"))?;
+        Ok(())
+    }
+
+    /// Notes that a worker takes no new jobs.
+    pub async fn drain_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
+        sqlx::query(sql!("queue/drain_worker"))
+            .bind(worker_id)
+            .execute(self.pool())
+            .await
+            .map_err(StoreError::on("queue/drain_worker"))?;
+        Ok(())
+    }
+
+    /// Notes that a worker has stopped.
+    pub async fn retire_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
+        sqlx::query(sql!("queue/retire_worker"))
+            .bind(worker_id)
+            .execute(self.pool())
+            .await
+            .map_err(StoreError::on("queue/retire_worker"))?;
+        Ok(())
+    }
+
+    /// Leases up to `limit` jobs for `lease`; none is a normal answer.
+    #[tracing::instrument(name = "db.jobs.claim", level = "debug", skip_all, fields(limit), err)]
+    pub async fn claim(
+        &self,
+        worker_id: Uuid,
+        queues: &[String],
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        sqlx::query_as(sql!("queue/claim"))
+            .bind(worker_id)
+            .bind(queues)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(lease.as_secs_f64())
+            .fetch_all(self.pool())
+            .await
+            .map_err(StoreError::on("queue/claim"))
+    }
+
+    /// Ends a run. `None` when the fence is stale and nothing was changed.
+    #[tracing::instrument(name = "db.jobs.settle", skip_all, fields(job.id = fence.job_id), err)]
+    pub async fn settle(
+        &self,
+        fence: Fence,
+        settlement: &Settlement,
+    ) -> Result<Option<JobState>, StoreError> {
+        let delay = match settlement {
+            Settlement::Retried(_, _, delay) => delay.as_secs_f64(),
+            _ => 0.0,
+        };
+        sqlx::query_scalar(sql!("queue/settle"))
+            .bind(fence.job_id)
+            .bind(fence.epoch)
+            .bind(settlement.outcome())
+            .bind(settlement.class().map(ErrorClass::as_str))
+            .bind(settlement.message())
+            .bind(delay)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(StoreError::on("queue/settle"))
+    }
+
+    /// Time until the next scheduled job is due.
+    pub async fn next_due(&self, queues: &[String]) -> Result<Option<Duration>, StoreError> {
+        let seconds: Option<f64> = sqlx::query_scalar(sql!("queue/next_due"))
+            .bind(queues)
+            .fetch_one(self.pool())
+            .await
+            .map_err(StoreError::on("queue/next_due"))?;
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+    }
+
+    /// Takes back jobs whose lease ended more than `grace` ago; `lease` is the length of a lease.
+    #[tracing::instrument(name = "db.jobs.rescue", level = "debug", skip_all, err)]
+    pub async fn rescue(
+        &self,
+        grace: Duration,
+        lease: Duration,
+    ) -> Result<Vec<Rescued>, StoreError> {
+        sqlx::query_as(sql!("queue/rescue"))
+            .bind(grace.as_secs_f64())
+            .bind(lease.as_secs_f64())
+            .fetch_all(self.pool())
+            .await
+            .map_err(StoreError::on("queue/rescue"))
+    }
+}
+
+/// Sends one heartbeat for all leases of a worker, over the connection kept for that.
+pub async fn heartbeat(
+    connection: &mut PgConnection,
+    worker_id: Uuid,
+    beats: &[Beat],
+    lease: Duration,
+) -> Result<Vec<Renewed>, StoreError> {
+    let jobs: Vec<i64> = beats.iter().map(|beat| beat.fence.job_id).collect();
+    let epochs: Vec<i64> = beats.iter().map(|beat| beat.fence.epoch).collect();
+    let steps: Vec<&str> = beats.iter().map(|beat| beat.step.as_str()).collect();
+    let silent: Vec<f64> = beats.iter().map(|beat| beat.silent.as_secs_f64()).collect();
+    sqlx::query_as(sql!("queue/heartbeat"))
+        .bind(worker_id)
+        .bind(jobs)
+        .bind(epochs)
+        .bind(steps)
+        .bind(silent)
+        .bind(lease.as_secs_f64())
+        .fetch_all(connection)
+        .await
+        .map_err(StoreError::on("queue/heartbeat"))
+}
+
+/// Whether this connection still receives notifications.
+pub async fn is_listening<'c>(connection: impl PgExecutor<'c>) -> Result<bool, StoreError> {
+    sqlx::query_scalar(sql!("queue/listening"))
+        .fetch_one(connection)
+        .await
+        .map_err(StoreError::on("queue/listening"))
+}

@@ -1,0 +1,459 @@
+//! The writes of a run. Each carries the fencing token of its lease, and a stale one is refused
+//! here: the statement changes nothing and the caller gets [`RunError::Stale`].
+
+use std::{collections::HashMap, str::FromStr, time::Duration};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Fence, Store, StoreError};
+use crate::{
+    clock::Clock,
+    domain::{ErrorClass, StepName, WorkOrderId},
+    sql,
+};
+
+/// Why a write of a run did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another owner has the job: stop, change nothing more.
+    #[error("the lease of job {} epoch {} is no longer ours", .0.job_id, .0.epoch)]
+    Stale(Fence),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An order as the workflow needs it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct OrderRecord {
+    /// Its id, unchecked.
+    pub agent_work_order_id: String,
+    /// Where the code is, unchecked.
+    pub repository_url: String,
+    /// What to do, in words.
+    pub user_request: String,
+    /// The chosen steps, unchecked.
+    pub selected_commands: Vec<String>,
+    /// An issue whose text belongs to the request.
+    pub github_issue_number: Option<String>,
+    /// The branch, once it was made.
+    pub git_branch_name: Option<String>,
+    /// When it was ordered.
+    pub created_at: chrono::DateTime<chrono::Utc>,
+    /// The branch to start from, when the repository's settings name one.
+    pub default_branch: Option<String>,
+}
+
+/// A step that was started.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct StartedStep {
+    /// Number of this run of the step, from 1.
+    pub runs: i32,
+    /// The agent's session: the same for all runs of a step.
+    pub session_id: Uuid,
+}
+
+/// What the agent used up in a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct StepCost {
+    /// Input tokens.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// Tokens read from the provider's cache.
+    pub cache_read_tokens: i64,
+    /// Tokens written to the provider's cache.
+    pub cache_creation_tokens: i64,
+    /// US dollars, as the agent estimates them.
+    pub usd: f64,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone)]
+pub struct StepEnd {
+    /// Who did it: `claude`, `command` or `runner`.
+    pub agent_name: &'static str,
+    /// Whether the step is done for good.
+    pub success: bool,
+    /// The checkpoint for later steps and resumed runs.
+    pub output: Value,
+    /// What people see as its output.
+    pub text: Option<String>,
+    /// Class of the failure, or `no_changes`.
+    pub error_class: Option<ErrorClass>,
+    /// Sentence of the failure.
+    pub error_message: Option<String>,
+    /// What it used.
+    pub cost: StepCost,
+}
+
+/// Something worth keeping.
+#[derive(Debug, Clone)]
+pub struct NewArtifact {
+    /// `prompt`, `output`, `log`, `diff`, `plan` or `review`.
+    pub kind: &'static str,
+    /// The step it came from.
+    pub step: StepName,
+    /// The text, unless it is large.
+    pub content: Option<String>,
+    /// Where it is below `AWO_WORK_ORDER_DIR`.
+    pub path: Option<String>,
+    /// Checksum of the text, in hex.
+    pub sha256: String,
+    /// Its size.
+    pub size_bytes: i64,
+}
+
+/// One piece of the log.
+#[derive(Debug, Clone)]
+pub struct NewLogChunk {
+    /// The step it belongs to.
+    pub step: Option<StepName>,
+    /// The run of the agent it came from.
+    pub run_id: Option<Uuid>,
+    /// `stdout`, `stderr` or `event`.
+    pub stream: &'static str,
+    /// Where it begins in the spool of the run.
+    pub file_offset: Option<i64>,
+    /// How many line ends it holds.
+    pub line_count: i32,
+    /// Bytes, secrets removed.
+    pub data: Vec<u8>,
+}
+
+/// Facts of an order that became known; `None` leaves one as it is.
+#[derive(Debug, Clone, Default)]
+pub struct OrderFacts {
+    /// The branch.
+    pub branch: Option<String>,
+    /// The folder of the sandbox below the repository volume.
+    pub sandbox: Option<String>,
+    /// The pull request.
+    pub pull_request_url: Option<String>,
+    /// Commits on the branch.
+    pub commits: Option<i32>,
+    /// Files changed by the branch.
+    pub files_changed: Option<i32>,
+}
+
+/// An effect outside the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// A branch on the remote.
+    Push,
+    /// A pull request.
+    PullRequest,
+}
+
+impl Effect {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::PullRequest => "pull_request",
+        }
+    }
+}
+
+/// What was meant, and what came of it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct EffectRecord {
+    /// Stored before the effect.
+    pub intent: Value,
+    /// Stored after it.
+    pub result: Option<Value>,
+}
+
+/// The writes of one lease. Cheap to clone.
+///
+/// A write waits out an outage of the database: it is tried again until it is done or the lease is
+/// known to be lost, so that a restart of Postgres costs no work.
+#[derive(Debug, Clone)]
+pub struct RunStore {
+    store: Store,
+    fence: Fence,
+    lost: CancellationToken,
+    clock: Clock,
+}
+
+impl RunStore {
+    /// Writes under `fence`, as long as `lost` is not cancelled.
+    pub fn new(store: Store, fence: Fence, lost: CancellationToken, clock: Clock) -> Self {
+        Self { store, fence, lost, clock }
+    }
+
+    /// Runs `statement` until it is answered.
+    async fn patiently<T, F>(
+        &self,
+        statement: &'static str,
+        mut attempt: impl FnMut() -> F + Send,
+    ) -> Result<T, RunError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + Send,
+    {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            let error = match attempt().await.map_err(StoreError::on(statement)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_transient() => error,
+                Err(error) => return Err(error.into()),
+            };
+            warn!(job.id = self.fence.job_id, "waiting for the database: {error}");
+            tokio::select! {
+                () = self.lost.cancelled() => return Err(RunError::Stale(self.fence)),
+                () = self.clock.sleep(wait) => {}
+            }
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// The token every write carries.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Reads the order of the job.
+    #[tracing::instrument(name = "db.orders.load", skip_all, err)]
+    pub async fn load_order(&self) -> Result<Option<OrderRecord>, RunError> {
+        Ok(self
+            .patiently("run/load_order", || {
+                sqlx::query_as(sql!("run/load_order"))
+                    .bind(self.fence.job_id)
+                    .fetch_optional(self.store.pool())
+            })
+            .await?)
+    }
+
+    /// Reads the checkpoints of the job.
+    #[tracing::instrument(name = "db.steps.finished", skip_all, err)]
+    pub async fn finished_steps(&self) -> Result<HashMap<StepName, Value>, RunError> {
+        let rows: Vec<(String, Option<Value>)> = self
+            .patiently("run/finished_steps", || {
+                sqlx::query_as(sql!("run/finished_steps"))
+                    .bind(self.fence.job_id)
+                    .fetch_all(self.store.pool())
+            })
+            .await?;
+        let known = |(name, output): (String, Option<Value>)| {
+            Some((StepName::from_str(&name).ok()?, output.unwrap_or_default()))
+        };
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// Marks a step as running.
+    #[tracing::instrument(name = "db.steps.start", skip_all, fields(step = %step), err)]
+    pub async fn start_step(
+        &self,
+        order: &WorkOrderId,
+        step: StepName,
+        number: i32,
+        agent_name: &str,
+        session: Uuid,
+    ) -> Result<StartedStep, RunError> {
+        self.patiently("run/start_step", || {
+            sqlx::query_as(sql!("run/start_step"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(order.as_str())
+                .bind(step.as_str())
+                .bind(number)
+                .bind(agent_name)
+                .bind(session)
+                .fetch_optional(self.store.pool())
+        })
+        .await?
+        .ok_or(RunError::Stale(self.fence))
+    }
+
+    /// Ends a step; answers how many seconds it took.
+    #[tracing::instrument(name = "db.steps.end", skip_all, fields(step = %step), err)]
+    pub async fn end_step(
+        &self,
+        order: &WorkOrderId,
+        step: StepName,
+        number: i32,
+        end: &StepEnd,
+    ) -> Result<f64, RunError> {
+        self.patiently("run/end_step", || {
+            sqlx::query_scalar(sql!("run/end_step"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(order.as_str())
+                .bind(step.as_str())
+                .bind(number)
+                .bind(end.agent_name)
+                .bind(end.success)
+                .bind(&end.output)
+                .bind(&end.text)
+                .bind(end.error_class.map(ErrorClass::as_str))
+                .bind(&end.error_message)
+                .bind(end.cost.input_tokens)
+                .bind(end.cost.output_tokens)
+                .bind(end.cost.cache_read_tokens)
+                .bind(end.cost.cache_creation_tokens)
+                .bind(end.cost.usd)
+                .fetch_optional(self.store.pool())
+        })
+        .await?
+        .ok_or(RunError::Stale(self.fence))
+    }
+
+    /// Drops checkpoints whose results are gone.
+    #[tracing::instrument(name = "db.steps.forget", skip_all, err)]
+    pub async fn forget_steps(&self, steps: &[StepName]) -> Result<(), RunError> {
+        let names: Vec<&str> = steps.iter().map(|step| step.as_str()).collect();
+        self.patiently("run/forget_steps", || {
+            sqlx::query(sql!("run/forget_steps"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(&names)
+                .execute(self.store.pool())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Stores what became known of the order.
+    #[tracing::instrument(name = "db.orders.update", skip_all, err)]
+    pub async fn update_order(
+        &self,
+        order: &WorkOrderId,
+        facts: &OrderFacts,
+    ) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/update_order", || {
+                sqlx::query(sql!("run/update_order"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(&facts.branch)
+                    .bind(&facts.sandbox)
+                    .bind(&facts.pull_request_url)
+                    .bind(facts.commits)
+                    .bind(facts.files_changed)
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Stores what is about to be done outside the database.
+    #[tracing::instrument(name = "db.side_effects.intend", skip_all, err)]
+    pub async fn intend(&self, effect: Effect, key: &str, intent: &Value) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/intend", || {
+                sqlx::query(sql!("run/intend"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .bind(intent)
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Reads what was meant before, by this owner or an earlier one.
+    #[tracing::instrument(name = "db.side_effects.find", skip_all, err)]
+    pub async fn find_intent(
+        &self,
+        effect: Effect,
+        key: &str,
+    ) -> Result<Option<EffectRecord>, RunError> {
+        Ok(self
+            .patiently("run/find_intent", || {
+                sqlx::query_as(sql!("run/find_intent"))
+                    .bind(self.fence.job_id)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .fetch_optional(self.store.pool())
+            })
+            .await?)
+    }
+
+    /// Stores what came of an effect.
+    #[tracing::instrument(name = "db.side_effects.complete", skip_all, err)]
+    pub async fn complete_effect(
+        &self,
+        effect: Effect,
+        key: &str,
+        result: &Value,
+    ) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/complete_effect", || {
+                sqlx::query(sql!("run/complete_effect"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(effect.as_str())
+                    .bind(key)
+                    .bind(result)
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Keeps an artifact.
+    #[tracing::instrument(name = "db.artifacts.add", skip_all, err)]
+    pub async fn add_artifact(
+        &self,
+        order: &WorkOrderId,
+        artifact: &NewArtifact,
+    ) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/add_artifact", || {
+                sqlx::query(sql!("run/add_artifact"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(artifact.kind)
+                    .bind(artifact.step.as_str())
+                    .bind(&artifact.content)
+                    .bind(&artifact.path)
+                    .bind(&artifact.sha256)
+                    .bind(artifact.size_bytes)
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Appends to the log of the order.
+    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
+    pub async fn append_log(
+        &self,
+        order: &WorkOrderId,
+        chunks: &[NewLogChunk],
+    ) -> Result<(), RunError> {
+        let steps: Vec<Option<&str>> =
+            chunks.iter().map(|chunk| chunk.step.map(StepName::as_str)).collect();
+        let runs: Vec<Option<Uuid>> = chunks.iter().map(|chunk| chunk.run_id).collect();
+        let streams: Vec<&str> = chunks.iter().map(|chunk| chunk.stream).collect();
+        let offsets: Vec<Option<i64>> = chunks.iter().map(|chunk| chunk.file_offset).collect();
+        let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.line_count).collect();
+        let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
+        let owned: bool = self
+            .patiently("run/append_log", || {
+                sqlx::query_scalar(sql!("run/append_log"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(order.as_str())
+                    .bind(&steps)
+                    .bind(&runs)
+                    .bind(&streams)
+                    .bind(&offsets)
+                    .bind(&lines)
+                    .bind(&data)
+                    .fetch_one(self.store.pool())
+            })
+            .await?;
+        self.owned(u64::from(owned))
+    }
+
+    fn owned(&self, rows: u64) -> Result<(), RunError> {
+        if rows == 0 { Err(RunError::Stale(self.fence)) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,92 @@
+//! Runs a work order: the chosen steps in order, each committed as it ends and never run again.
+//!
+//! The runner owns git and the forge; the model only writes text and files.
+
+mod dossier;
+mod failure;
+mod journal;
+pub mod message;
+mod order_run;
+mod plain_text;
+pub mod prompts;
+pub mod pull_request_text;
+pub mod review;
+mod steps;
+mod turn;
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::{
+    agent::{AgentKind, Supervisor},
+    clock::Clock,
+    domain::{Redactor, RemoteRules},
+    forge::ForgeSettings,
+    git::Git,
+    queue::{Backoff, Lease},
+    store::{Claimed, Settlement, Store},
+    telemetry::Metrics,
+};
+use prompts::CommandFiles;
+
+/// How orders are run.
+#[derive(Debug, Clone)]
+pub struct WorkflowSettings {
+    /// Which repositories may be named.
+    pub remotes: RemoteRules,
+    /// What opens git remotes and GitHub.
+    pub token: Option<SecretString>,
+    /// Which agent works.
+    pub agent: AgentKind,
+    /// Longest time one run of an agent may take.
+    pub timeout: Duration,
+    /// Longest silence of an agent.
+    pub idle_timeout: Duration,
+    /// How often the blockers of a review are handed back.
+    pub review_rounds: u32,
+    /// Wait before another attempt.
+    pub backoff: Backoff,
+    /// Where prompts and outputs are kept (`AWO_WORK_ORDER_DIR`).
+    pub work_orders: PathBuf,
+    /// `PATH` of the agent.
+    pub search_path: String,
+}
+
+/// Everything it takes to run orders; one per worker.
+#[derive(Debug)]
+pub struct Workflow {
+    /// How orders are run.
+    pub settings: WorkflowSettings,
+    /// The database.
+    pub store: Store,
+    /// Caches and sandboxes.
+    pub git: Git,
+    /// Pull requests.
+    pub forge: ForgeSettings,
+    /// Prompts.
+    pub commands: CommandFiles,
+    /// Runs agents.
+    pub supervisor: Supervisor,
+    /// Keeps secrets out of what is stored.
+    pub redactor: Redactor,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Workflow {
+    /// Runs one claimed order to an outcome. It never fails: every failure is an outcome.
+    pub async fn run(&self, job: &Claimed, lease: &Lease) -> Settlement {
+        order_run::run(self, job, lease).await
+    }
+
+    /// The name stored with steps that the agent does.
+    pub(crate) fn agent_name(&self) -> &'static str {
+        match self.settings.agent {
+            AgentKind::Claude(_) => "claude",
+            AgentKind::Command(_) => "command",
+        }
+    }
+}

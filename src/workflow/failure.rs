@@ -1,0 +1,141 @@
+//! Why a step did not succeed, and what that means for its order.
+
+use std::time::Duration;
+
+use super::{prompts::PromptError, review::ReviewError};
+use crate::{
+    agent,
+    domain::{ErrorClass, InvalidRepositoryUrl, InvalidSteps},
+    forge::ForgeError,
+    git::GitError,
+    queue::StopReason,
+    store::RunError,
+};
+
+/// Why a step ended without a result.
+#[derive(Debug)]
+pub enum StepError {
+    /// It failed.
+    Failed(Failure),
+    /// It was stopped from outside.
+    Stopped(StopReason),
+}
+
+/// A failure with its class; the sentence names what a person can do.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The class stored with the step and the order.
+    pub class: ErrorClass,
+    /// The sentence.
+    pub message: String,
+    /// Whether another attempt may help.
+    pub retryable: bool,
+    /// The earliest time for one.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that is retried when its class is transient.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        let retryable = class.is_transient();
+        Self { class, message: message.into(), retryable, retry_after: None }
+    }
+
+    /// A failure that no retry can mend.
+    pub fn lasting(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), retryable: false, retry_after: None }
+    }
+}
+
+/// The text of an error with its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<Failure> for StepError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<agent::Failure> for StepError {
+    fn from(failure: agent::Failure) -> Self {
+        let agent::Failure { class, message, retry_after } = failure;
+        Self::Failed(Failure { retryable: class.is_transient(), class, message, retry_after })
+    }
+}
+
+impl From<GitError> for StepError {
+    fn from(error: GitError) -> Self {
+        Self::Failed(Failure {
+            class: error.class(),
+            message: with_causes(&error),
+            retryable: error.retryable(),
+            retry_after: None,
+        })
+    }
+}
+
+impl From<ForgeError> for StepError {
+    fn from(error: ForgeError) -> Self {
+        Self::Failed(Failure {
+            class: error.class(),
+            message: with_causes(&error),
+            retryable: error.is_retryable(),
+            retry_after: error.retry_after(),
+        })
+    }
+}
+
+impl From<RunError> for StepError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Stale(_) => Self::Stopped(StopReason::LeaseLost),
+            RunError::Store(error) => {
+                Self::Failed(Failure::lasting(ErrorClass::Invalid, with_causes(&error)))
+            }
+        }
+    }
+}
+
+impl From<PromptError> for StepError {
+    fn from(error: PromptError) -> Self {
+        Self::Failed(Failure::new(error.class(), with_causes(&error)))
+    }
+}
+
+impl From<ReviewError> for StepError {
+    fn from(error: ReviewError) -> Self {
+        Self::Failed(Failure::new(error.class(), with_causes(&error)))
+    }
+}
+
+impl From<InvalidRepositoryUrl> for StepError {
+    fn from(error: InvalidRepositoryUrl) -> Self {
+        Self::Failed(Failure::lasting(ErrorClass::Invalid, error.to_string()))
+    }
+}
+
+impl From<InvalidSteps> for StepError {
+    fn from(error: InvalidSteps) -> Self {
+        Self::Failed(Failure::lasting(ErrorClass::Invalid, error.to_string()))
+    }
+}
+
+/// A file of ours on the work order volume that cannot be written.
+pub fn volume(path: &std::path::Path, error: &std::io::Error) -> StepError {
+    let full =
+        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    let class = if full { ErrorClass::Disk } else { ErrorClass::Invalid };
+    let message = format!("cannot write {}: {error}", path.display());
+    StepError::Failed(Failure::new(class, message))
+}

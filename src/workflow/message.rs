@@ -1,0 +1,211 @@
+//! The commit message: the agent's words where they have the required form, never its signatures.
+
+use super::plain_text;
+use crate::domain::{WorkOrderId, branch_name};
+
+/// Longest first line, in characters, as git's own tools expect.
+const MAX_SUBJECT: usize = 72;
+/// Longest body, in bytes, without the trailer.
+const MAX_BODY: usize = 4 * 1024;
+/// Lines of the body are wrapped at this width, in characters.
+const WIDTH: usize = 72;
+/// The types of conventional commits.
+const TYPES: [&str; 11] =
+    ["feat", "fix", "docs", "style", "refactor", "perf", "test", "build", "ci", "chore", "revert"];
+/// Trailers by which somebody vouches for a commit; an agent cannot do that for anybody.
+const FORGEABLE: [&str; 9] = [
+    "archon-work-order",
+    "co-authored-by",
+    "signed-off-by",
+    "reviewed-by",
+    "acked-by",
+    "tested-by",
+    "approved-by",
+    "committed-by",
+    "on-behalf-of",
+];
+
+/// The message of an order's commit: `proposed` when it is in conventional form, else one made from
+/// the request. Never empty; ends with the trailer `Archon-Work-Order: <id>`.
+pub fn commit_message(proposed: Option<&str>, request: &str, order: &WorkOrderId) -> String {
+    let (subject, body) = proposed
+        .and_then(accept)
+        .unwrap_or_else(|| (fallback_subject(request, order), String::new()));
+    let mut message = subject;
+    if !body.is_empty() {
+        message.push_str("\n\n");
+        message.push_str(&body);
+    }
+    message.push_str("\n\nArchon-Work-Order: ");
+    message.push_str(order.as_str());
+    message.push('\n');
+    message
+}
+
+/// Subject and body of a proposal; of several readings, the first whose subject has the form.
+fn accept(proposed: &str) -> Option<(String, String)> {
+    let text = plain_text::visible(proposed);
+    let mut readings = plain_text::fenced_blocks(&text);
+    readings.push(text);
+    readings.iter().find_map(|text| {
+        let text = text.trim();
+        let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+        let subject = plain_text::one_line(first.trim().trim_matches(['`', '"', '\'', '*']));
+        is_conventional(&subject).then(|| (subject, body(rest)))
+    })
+}
+
+/// `type(scope)!: subject` within the limit.
+fn is_conventional(line: &str) -> bool {
+    let Some((head, subject)) = line.split_once(": ") else { return false };
+    let head = head.strip_suffix('!').unwrap_or(head);
+    let (kind, scope) = match head.split_once('(') {
+        Some((kind, scope)) => (kind, scope.strip_suffix(')')),
+        None => (head, Some("none")),
+    };
+    let scope_ok = scope.is_some_and(|scope| {
+        !scope.is_empty()
+            && scope
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ','))
+    });
+    TYPES.contains(&kind)
+        && scope_ok
+        && !subject.trim().is_empty()
+        && line.chars().count() <= MAX_SUBJECT
+}
+
+fn body(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim_end) {
+        wrap(line, &mut lines);
+    }
+    // After wrapping: it may have moved a forged trailer to the start of a line.
+    lines.retain(|line| !is_forgeable(line) && !line.trim_start().starts_with("```"));
+    let mut body = String::new();
+    for line in &lines {
+        let blank = line.trim().is_empty();
+        if blank && (body.is_empty() || body.ends_with("\n\n")) {
+            continue;
+        }
+        if body.len() + line.len() + 1 > MAX_BODY {
+            break;
+        }
+        body.push_str(if blank { "" } else { line });
+        body.push('\n');
+    }
+    body.trim().to_owned()
+}
+
+fn is_forgeable(line: &str) -> bool {
+    let Some((name, _)) = line.split_once(':') else { return false };
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ' '))
+        .map(|c| if c == '-' { '-' } else { c.to_ascii_lowercase() })
+        .collect();
+    FORGEABLE.contains(&name.trim().replace(['_', ' '], "-").as_str())
+}
+
+/// Breaks a line at spaces; what has none (an address, a path) stays whole.
+fn wrap(line: &str, lines: &mut Vec<String>) {
+    if line.chars().count() <= WIDTH {
+        lines.push(line.to_owned());
+        return;
+    }
+    let mut current = String::new();
+    for word in line.split(' ') {
+        let width = current.chars().count() + 1 + word.chars().count();
+        if !current.trim().is_empty() && width > WIDTH {
+            lines.push(std::mem::take(&mut current));
+        } else if !current.is_empty() {
+            current.push(' ');
+        }
+        current.push_str(word);
+    }
+    lines.push(current);
+}
+
+/// The first line of the request, with the type its branch has.
+fn fallback_subject(request: &str, order: &WorkOrderId) -> String {
+    let branch = branch_name(request, order);
+    let kind = branch.as_str().split('/').next().unwrap_or("feat");
+    let text = plain_text::visible(request);
+    let first = text.lines().map(plain_text::one_line).find(|line| !line.is_empty());
+    let first = first.unwrap_or_else(|| format!("work order {order}"));
+    if is_conventional(&first) {
+        return first;
+    }
+    let room = MAX_SUBJECT - kind.len() - ": ".len();
+    format!("{kind}: {}", plain_text::shorten(&first, room))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{MAX_BODY, commit_message, is_conventional};
+    use crate::domain::WorkOrderId;
+
+    fn order() -> WorkOrderId {
+        "wo-1".parse().unwrap()
+    }
+
+    fn message(proposed: &str) -> String {
+        commit_message(Some(proposed), "Add a button", &order())
+    }
+
+    #[test]
+    fn a_proposal_in_conventional_form_is_kept() {
+        let proposed = "feat(ui)!: add a button\n\nPeople asked for it.";
+        assert_eq!(message(proposed), format!("{proposed}\n\nArchon-Work-Order: wo-1\n"));
+    }
+
+    #[test]
+    fn a_proposal_inside_a_fence_or_quotes_is_unwrapped() {
+        let expected = "fix: stop it\n\nBody.\n\nArchon-Work-Order: wo-1\n";
+        assert_eq!(message("Sure!\n\n```text\nfix: stop it\n\nBody.\n```\n"), expected);
+        assert_eq!(message("`fix: stop it`\n\nBody."), expected);
+    }
+
+    #[test]
+    fn anything_else_becomes_a_message_from_the_request() {
+        let long = format!("feat: {}", "x".repeat(80));
+        for proposed in ["", "Added a button", "wip: x", "feat(): x", "feat:", "feat: ", &long] {
+            assert_eq!(message(proposed), "feat: Add a button\n\nArchon-Work-Order: wo-1\n");
+        }
+        let none = commit_message(None, " \n", &order());
+        assert_eq!(none, "feat: work order wo-1\n\nArchon-Work-Order: wo-1\n");
+        assert!(
+            commit_message(None, "Fix the login", &order()).starts_with("fix: Fix the login\n")
+        );
+    }
+
+    #[test]
+    fn nobody_is_made_to_vouch_for_the_commit() {
+        let padding = "word ".repeat(14);
+        let text = message(&format!(
+            "fix: x\n\nSIGNED-OFF-BY: A <a@b>\nArchon-Work-Order: other\n {padding}Signed-off-by: B <b@c>\n\
+             co-authored-by : C <c@d>\nCloses: 7"
+        ));
+        assert_eq!(text.matches("Archon-Work-Order:").count(), 1);
+        let lower = text.to_lowercase();
+        assert!(!lower.contains("\nsigned-off-by") && !lower.contains("co-authored-by"), "{text}");
+        assert!(text.contains("Closes: 7"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_has_the_form(proposed in ".*", body in "[ -~\n]{0,400}", request in ".*") {
+            for proposed in [None, Some(proposed.clone()), Some(format!("fix: {proposed}\n{body}"))] {
+                let text = commit_message(proposed.as_deref(), &request, &order());
+                let subject = text.lines().next().unwrap();
+                prop_assert!(is_conventional(subject), "{subject:?}");
+                prop_assert!(text.ends_with("\n\nArchon-Work-Order: wo-1\n"));
+                prop_assert_eq!(text.to_lowercase().matches("\narchon-work-order:").count(), 1);
+                prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+                prop_assert!(text.len() < MAX_BODY + 400);
+            }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! One run of one order under one lease: which steps are left, in order, until an outcome.
+
+use std::{collections::HashMap, str::FromStr, time::Duration};
+
+use serde_json::{Value, json};
+use tracing::{Instrument, info, info_span, warn};
+use uuid::Uuid;
+
+use super::{
+    Workflow,
+    dossier::Dossier,
+    failure::{Failure, StepError},
+    journal::Journal,
+    steps,
+};
+use crate::{
+    agent::Usage,
+    domain::{BranchName, ErrorClass, RepositoryUrl, StepName, Steps, WorkOrderId},
+    forge::Forge,
+    git::{Remote, Sandbox},
+    queue::{Lease, StopReason},
+    store::{
+        Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd,
+    },
+    telemetry::TokenCounts,
+};
+
+/// Longest text of a step that is stored in its row, in bytes; the file has all of it.
+const STEP_TEXT_LIMIT: usize = 64 * 1024;
+
+/// An order that was found to be in order.
+pub struct Order {
+    /// Its id.
+    pub id: WorkOrderId,
+    /// Where the code is.
+    pub url: RepositoryUrl,
+    /// What to do.
+    pub request: String,
+    /// The chosen steps.
+    pub steps: Steps,
+    /// An issue to quote.
+    pub issue: Option<u64>,
+    /// The branch, if a run made one.
+    pub branch: Option<BranchName>,
+    /// The branch to start from, if not the default one.
+    pub base: Option<BranchName>,
+}
+
+impl Order {
+    fn check(workflow: &Workflow, record: OrderRecord) -> Result<Self, StepError> {
+        let invalid = |text: String| Failure::lasting(ErrorClass::Invalid, text);
+        let branch = |name: Option<String>| -> Result<Option<BranchName>, StepError> {
+            let name = name.map(|name| BranchName::from_str(&name)).transpose();
+            Ok(name.map_err(|error| invalid(error.to_string()))?)
+        };
+        Ok(Self {
+            id: record.agent_work_order_id.parse().map_err(
+                |error: crate::domain::InvalidOrderId| StepError::from(invalid(error.to_string())),
+            )?,
+            url: RepositoryUrl::parse(&record.repository_url, &workflow.settings.remotes)?,
+            request: record.user_request,
+            steps: Steps::parse(&record.selected_commands)?,
+            issue: record.github_issue_number.and_then(|number| number.parse().ok()),
+            branch: branch(record.git_branch_name)?,
+            base: branch(record.default_branch)?,
+        })
+    }
+}
+
+/// What a step leaves behind.
+pub struct StepResult {
+    /// Who did it.
+    pub agent_name: &'static str,
+    /// For later steps and resumed runs.
+    pub output: Value,
+    /// For people.
+    pub text: String,
+    /// `no_changes` when there was nothing to do.
+    pub class: Option<ErrorClass>,
+}
+
+/// The state of a run.
+pub struct OrderRun<'a> {
+    /// The tools.
+    pub workflow: &'a Workflow,
+    /// The right to work.
+    pub lease: &'a Lease,
+    /// Writes under that right.
+    pub store: RunStore,
+    /// What was ordered.
+    pub order: Order,
+    /// The log.
+    pub journal: Journal,
+    /// The files.
+    pub dossier: Dossier,
+    /// Results of the finished steps.
+    pub results: HashMap<StepName, Value>,
+    sandbox: Option<Sandbox>,
+    cost: StepCost,
+}
+
+/// Runs a claimed order to an outcome.
+pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
+    let span = info_span!(
+        "job.run",
+        otel.kind = "consumer",
+        job.id = job.job_id,
+        job.kind = job.kind,
+        job.attempt = job.attempt,
+        job.epoch = job.epoch,
+        job.queue = job.queue,
+        work_order.id = job.work_order_id,
+        outcome = tracing::field::Empty,
+        error.class = tracing::field::Empty,
+    );
+    if let Some(traceparent) = &job.traceparent {
+        crate::telemetry::link_or_parent(&span, traceparent);
+    }
+    async {
+        let ended = attempt(workflow, job, lease).await;
+        let settlement = settlement(workflow, job, lease, ended);
+        let span = tracing::Span::current();
+        span.record("outcome", tracing::field::debug(&settlement));
+        if let Some(class) = settlement.class() {
+            span.record("error.class", class.as_str());
+        }
+        settlement
+    }
+    .instrument(span.clone())
+    .await
+}
+
+fn settlement(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+    ended: Result<Option<ErrorClass>, StepError>,
+) -> Settlement {
+    match ended {
+        Ok(class) => Settlement::Succeeded(class),
+        Err(StepError::Stopped(StopReason::Cancelled)) => {
+            Settlement::Cancelled(lease.cancel_reason())
+        }
+        Err(StepError::Stopped(StopReason::Draining)) => {
+            Settlement::Interrupted("the worker was stopped".to_owned())
+        }
+        Err(StepError::Stopped(StopReason::LeaseLost)) => {
+            // The settlement is refused by its fence; it is made so that the refusal is counted.
+            Settlement::Interrupted("the lease was lost".to_owned())
+        }
+        Err(StepError::Failed(failure)) if failure.retryable => {
+            let attempt = u32::try_from(job.attempt).unwrap_or(1);
+            let backoff = &workflow.settings.backoff;
+            let delay = backoff.delay(&workflow.clock, attempt, failure.retry_after);
+            Settlement::Retried(failure.class, workflow.redactor.text(&failure.message), delay)
+        }
+        Err(StepError::Failed(failure)) => {
+            Settlement::Failed(failure.class, workflow.redactor.text(&failure.message))
+        }
+    }
+}
+
+async fn attempt(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+) -> Result<Option<ErrorClass>, StepError> {
+    let store = RunStore::new(
+        workflow.store.clone(),
+        lease.fence(),
+        lease.lost_token(),
+        workflow.clock.clone(),
+    );
+    let Some(record) = store.load_order().await? else {
+        let text = format!("job {} has no work order: it was deleted", job.job_id);
+        return Err(Failure::lasting(ErrorClass::Invalid, text).into());
+    };
+    let order = Order::check(workflow, record)?;
+    let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
+    let results = store.finished_steps().await?;
+    let (journal, writer) = Journal::open(store.clone(), order.id.clone());
+    let mut run = OrderRun {
+        workflow,
+        lease,
+        store,
+        order,
+        journal,
+        dossier,
+        results,
+        sandbox: None,
+        cost: StepCost::default(),
+    };
+    let ended = run.run_steps(job).await;
+    drop(run);
+    writer.finish().await;
+    ended
+}
+
+impl OrderRun<'_> {
+    async fn run_steps(&mut self, job: &Claimed) -> Result<Option<ErrorClass>, StepError> {
+        let begun = if self.results.is_empty() { "workflow_started" } else { "workflow_resumed" };
+        let facts = json!({ "attempt": job.attempt, "crash_count": job.crash_count });
+        self.journal.event("info", begun, None, facts).await;
+        let ended = self.remaining_steps().await;
+        match &ended {
+            Ok(_) => self.journal.event("info", "workflow_completed", None, json!({})).await,
+            Err(StepError::Failed(failure)) => {
+                let facts = json!({ "error": self.workflow.redactor.text(&failure.message),
+                    "error_class": failure.class.as_str() });
+                self.journal.event("error", "workflow_failed", None, facts).await;
+            }
+            Err(StepError::Stopped(reason)) => {
+                let event = match reason {
+                    StopReason::Cancelled => "workflow_cancelled",
+                    StopReason::Draining | StopReason::LeaseLost => "workflow_interrupted",
+                };
+                self.journal.event("warning", event, None, json!({})).await;
+            }
+        }
+        ended
+    }
+
+    async fn remaining_steps(&mut self) -> Result<Option<ErrorClass>, StepError> {
+        self.recover_sandbox().await?;
+        let chosen = self.order.steps.clone();
+        let mut class = None;
+        for step in chosen.as_slice() {
+            if self.results.contains_key(step) {
+                continue;
+            }
+            self.check_stop()?;
+            let span = info_span!("step.run", step = %step, work_order.id = %self.order.id);
+            class = self.run_step(*step).instrument(span).await?.or(class);
+        }
+        Ok(class)
+    }
+
+    /// Runs one step and commits its result.
+    async fn run_step(&mut self, step: StepName) -> Result<Option<ErrorClass>, StepError> {
+        let number = self.number_of(step);
+        let session =
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes());
+        let agent_name = steps::agent_name(self.workflow, step);
+        self.lease.enter_step(step);
+        self.cost = StepCost::default();
+        let started =
+            self.store.start_step(&self.order.id, step, row(number), agent_name, session).await?;
+        let total = self.order.steps.as_slice().len();
+        let facts = json!({ "step_number": number, "total_steps": total, "attempt": started.runs,
+            "progress": format!("{number}/{total}"), "progress_pct": (number - 1) * 100 / total });
+        self.journal.event("info", "step_started", Some(step), facts).await;
+        info!(attempt = started.runs, "step started");
+
+        let ended = steps::run(self, step, &started).await;
+        let end = match &ended {
+            Ok(result) => self.success(result),
+            Err(StepError::Failed(failure)) => self.failed(agent_name, failure),
+            Err(StepError::Stopped(StopReason::Cancelled)) => {
+                let reason = self.lease.cancel_reason();
+                self.failed(agent_name, &Failure::lasting(ErrorClass::Cancelled, reason))
+            }
+            // Left open: whoever goes on records how this run of the step ended.
+            Err(StepError::Stopped(reason)) => return Err(StepError::Stopped(*reason)),
+        };
+        let seconds = self.store.end_step(&self.order.id, step, row(number), &end).await?;
+        let outcome = if end.success { "succeeded" } else { "failed" };
+        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        self.workflow.metrics.step_finished(step, outcome, took);
+        let result = match ended {
+            Ok(result) => result,
+            Err(error) => {
+                let facts = json!({ "step_number": number, "total_steps": total,
+                    "elapsed_seconds": seconds, "error": end.error_message,
+                    "error_class": end.error_class.map(ErrorClass::as_str) });
+                self.journal.event("error", "step_failed", Some(step), facts).await;
+                warn!(class = ?end.error_class, message = end.error_message, "step failed");
+                return Err(error);
+            }
+        };
+        let facts = json!({ "step_number": number, "total_steps": total, "elapsed_seconds": seconds,
+            "progress": format!("{number}/{total}"), "progress_pct": number * 100 / total });
+        self.journal.event("info", "step_completed", Some(step), facts).await;
+        info!(duration_ms = seconds * 1000.0, "step completed");
+        self.results.insert(step, result.output);
+        self.describe().await?;
+        Ok(result.class)
+    }
+
+    fn success(&self, result: &StepResult) -> StepEnd {
+        StepEnd {
+            agent_name: result.agent_name,
+            success: true,
+            output: result.output.clone(),
+            text: Some(self.clean(&result.text)),
+            error_class: result.class,
+            error_message: None,
+            cost: self.cost,
+        }
+    }
+
+    fn failed(&self, agent_name: &'static str, failure: &Failure) -> StepEnd {
+        StepEnd {
+            agent_name,
+            success: false,
+            output: Value::Null,
+            text: None,
+            error_class: Some(failure.class),
+            error_message: Some(self.clean(&failure.message)),
+            cost: self.cost,
+        }
+    }
+
+    /// A text as it may be stored: no secrets, no NUL, not endless.
+    pub fn clean(&self, text: &str) -> String {
+        let text = self.workflow.redactor.text(text).replace('\0', "\u{fffd}");
+        let end = text.floor_char_boundary(STEP_TEXT_LIMIT);
+        if end == text.len() { text } else { format!("{}\n[cut]", &text[..end]) }
+    }
+
+    /// An error when the run must not go on.
+    pub fn check_stop(&self) -> Result<(), StepError> {
+        self.lease.stop_reason().map_or(Ok(()), |reason| Err(StepError::Stopped(reason)))
+    }
+
+    /// An error unless the lease is fresh: asked right before anything leaves the database.
+    pub async fn check_fresh(&self) -> Result<(), StepError> {
+        while !self.lease.is_fresh() {
+            self.check_stop()?;
+            // Suspended: wait for the keeper to learn whether the lease is still ours.
+            self.workflow.clock.sleep(Duration::from_millis(200)).await;
+        }
+        self.check_stop_unless_draining()
+    }
+
+    fn check_stop_unless_draining(&self) -> Result<(), StepError> {
+        match self.lease.stop_reason() {
+            None | Some(StopReason::Draining) => Ok(()),
+            Some(reason) => Err(StepError::Stopped(reason)),
+        }
+    }
+
+    /// Place of a step among the chosen ones, from 1.
+    pub fn number_of(&self, step: StepName) -> usize {
+        let place = self.order.steps.as_slice().iter().position(|chosen| *chosen == step);
+        place.map_or(0, |place| place + 1)
+    }
+
+    /// The remote with its credential.
+    pub fn remote(&self) -> Remote {
+        let token = self.workflow.settings.token.clone();
+        let token = token.filter(|_| self.order.url.scheme() == crate::domain::Scheme::Https);
+        Remote { url: self.order.url.clone(), token }
+    }
+
+    /// The forge of the remote.
+    pub fn forge(&self) -> Result<Forge, StepError> {
+        let token = self.workflow.settings.token.clone();
+        let redactor = self.workflow.redactor.clone();
+        Ok(Forge::for_remote(&self.order.url, token, &self.workflow.forge, redactor)?)
+    }
+
+    /// The sandbox, which `create-branch` has made.
+    pub fn sandbox(&self) -> Result<Sandbox, StepError> {
+        self.sandbox.clone().ok_or_else(|| {
+            let text = "the sandbox is gone: requeue the order from create-branch";
+            Failure::lasting(ErrorClass::Invalid, text).into()
+        })
+    }
+
+    /// Takes over the sandbox that was made.
+    pub fn enter_sandbox(&mut self, sandbox: Sandbox) {
+        self.sandbox = Some(sandbox);
+    }
+
+    pub(super) fn add_cost(&mut self, usage: &Usage) {
+        let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        self.cost.input_tokens += count(usage.input_tokens);
+        self.cost.output_tokens += count(usage.output_tokens);
+        self.cost.cache_read_tokens += count(usage.cache_read_tokens);
+        self.cost.cache_creation_tokens += count(usage.cache_creation_tokens);
+        self.cost.usd += usage.cost_usd.unwrap_or_default();
+        let tokens = TokenCounts {
+            input: usage.input_tokens,
+            output: usage.output_tokens,
+            cache_read: usage.cache_read_tokens,
+            cache_creation: usage.cache_creation_tokens,
+        };
+        self.workflow.metrics.agent_used(tokens, usage.cost_usd.unwrap_or_default());
+    }
+
+    /// Finds the sandbox of a resumed order. When it is gone (another volume, a cleaned disk) it is
+    /// made anew, and the steps whose work was only in it run again.
+    async fn recover_sandbox(&mut self) -> Result<(), StepError> {
+        if !self.results.contains_key(&StepName::CreateBranch) {
+            return Ok(());
+        }
+        let git = &self.workflow.git;
+        if let Some(sandbox) = git.find_sandbox(&self.order.id, &self.order.url).await? {
+            self.sandbox = Some(sandbox);
+            return Ok(());
+        }
+        if self.results.contains_key(&StepName::Commit) {
+            // The work is on the remote: nothing that is left needs the files.
+            return Ok(());
+        }
+        let lost = [StepName::CreateBranch, StepName::Execute, StepName::PrpReview];
+        warn!(work_order.id = %self.order.id, "the sandbox is gone, its steps run again");
+        self.journal.event("warning", "sandbox_lost", None, json!({})).await;
+        self.store.forget_steps(&lost).await?;
+        self.results.retain(|step, _| !lost.contains(step));
+        Ok(())
+    }
+
+    /// Writes `metadata.json`.
+    async fn describe(&self) -> Result<(), StepError> {
+        let finished: Vec<&str> = self
+            .order
+            .steps
+            .as_slice()
+            .iter()
+            .filter(|step| self.results.contains_key(step))
+            .map(|step| step.as_str())
+            .collect();
+        let chosen: Vec<&str> =
+            self.order.steps.as_slice().iter().map(|step| step.as_str()).collect();
+        let facts = json!({
+            "agent_work_order_id": self.order.id,
+            "repository_url": self.order.url.clone_url(),
+            "user_request": self.clean(&self.order.request),
+            "git_branch_name": self.sandbox.as_ref().map(|sandbox| sandbox.branch.as_str()),
+            "selected_commands": chosen,
+            "finished_steps": finished,
+            "job_id": self.store.fence().job_id,
+            "epoch": self.store.fence().epoch,
+        });
+        self.dossier.describe(&facts).await
+    }
+
+    /// Stores facts of the order.
+    pub async fn learn(&self, facts: OrderFacts) -> Result<(), StepError> {
+        Ok(self.store.update_order(&self.order.id, &facts).await?)
+    }
+
+    /// Keeps a text as an artifact.
+    pub async fn keep(
+        &self,
+        kind: &'static str,
+        step: StepName,
+        started: &StartedStep,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let name = format!("{}-{step}-{}.{kind}", self.number_of(step), started.runs);
+        let text = self.workflow.redactor.text(text);
+        let artifact = self.dossier.keep("outputs", &name, kind, step, &text).await?;
+        Ok(self.store.add_artifact(&self.order.id, &artifact).await?)
+    }
+}
+
+fn row(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

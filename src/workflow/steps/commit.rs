@@ -1,0 +1,145 @@
+//! `commit`: the runner commits what the agent left and pushes the branch.
+
+use serde_json::{Value, json};
+use tracing::info;
+
+use crate::{
+    domain::{ErrorClass, StepName},
+    git::{Changes, CommitInfo, GitError, Pushed, Sandbox},
+    store::{Effect, OrderFacts, StartedStep},
+    workflow::{
+        failure::StepError,
+        message::commit_message,
+        order_run::{OrderRun, StepResult},
+        turn::Turn,
+    },
+};
+
+/// Commits and pushes, or finds that there is nothing to deliver.
+pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
+    let sandbox = run.sandbox()?;
+    let changes = sandbox.changes().await?;
+    let message = match sandbox.head().await? {
+        // An earlier run of this step committed already: same message, so the same commit.
+        Some(head) => head.message,
+        None if changes.files_changed == 0 => return Ok(nothing()),
+        None => propose(run, &sandbox, &changes, started).await?,
+    };
+    let Some(commit) = sandbox.commit(&message).await? else { return Ok(nothing()) };
+    run.keep("diff", StepName::Commit, started, &changes.diff).await?;
+    let pushed = push(run, &sandbox, &commit).await?;
+    run.learn(OrderFacts {
+        commits: i32::try_from(commit.commit_count).ok(),
+        files_changed: i32::try_from(commit.files_changed).ok(),
+        ..OrderFacts::default()
+    })
+    .await?;
+    Ok(StepResult {
+        agent_name: "runner",
+        output: json!({ "sha": commit.sha, "message": commit.message,
+            "base_branch": sandbox.base_branch, "branch": sandbox.branch.as_str(),
+            "files_changed": commit.files_changed, "insertions": changes.insertions,
+            "deletions": changes.deletions, "commit_count": commit.commit_count }),
+        text: format!(
+            "{}\n\n{} files changed, pushed as {}{}",
+            commit.message,
+            commit.files_changed,
+            pushed.sha,
+            if pushed.already_there { " (it was there already)" } else { "" }
+        ),
+        class: None,
+    })
+}
+
+fn nothing() -> StepResult {
+    StepResult {
+        agent_name: "runner",
+        output: json!({ "no_changes": true }),
+        text: "The agent changed nothing: there is nothing to commit.".to_owned(),
+        class: Some(ErrorClass::NoChanges),
+    }
+}
+
+/// The agent's words for the commit, or safe ones of ours.
+async fn propose(
+    run: &mut OrderRun<'_>,
+    sandbox: &Sandbox,
+    changes: &Changes,
+    started: &StartedStep,
+) -> Result<String, StepError> {
+    let stat = stat(changes);
+    let prompt = run.workflow.commands.load(StepName::Commit)?.render(&[&run.order.request, &stat]);
+    let turn = Turn {
+        step: StepName::Commit,
+        attempt: started.runs,
+        label: "",
+        session: started.session_id,
+        prompt,
+    };
+    let proposed = match run.take_turn(sandbox, turn).await {
+        Ok(report) => Some(report.text),
+        // The change is good without the agent's words for it.
+        Err(StepError::Failed(failure)) => {
+            info!(class = %failure.class, "no message from the agent, using our own");
+            None
+        }
+        Err(stopped) => return Err(stopped),
+    };
+    Ok(commit_message(proposed.as_deref(), &run.order.request, &run.order.id))
+}
+
+/// What a model is told of a change: the numbers and the names of the files.
+pub fn stat(changes: &Changes) -> String {
+    let mut text = format!(
+        "{} files changed, {} lines added, {} removed",
+        changes.files_changed, changes.insertions, changes.deletions
+    );
+    for line in changes.diff.lines().filter(|line| line.starts_with("diff --git ")).take(200) {
+        text.push('\n');
+        text.push_str(line);
+    }
+    text
+}
+
+/// Pushes under a lease on the remote ref: it must be absent or hold what this order pushed before.
+async fn push(
+    run: &OrderRun<'_>,
+    sandbox: &Sandbox,
+    commit: &CommitInfo,
+) -> Result<Pushed, StepError> {
+    let key = sandbox.branch.full_ref();
+    let before = run.store.find_intent(Effect::Push, &key).await?;
+    let mut ours: Vec<String> = before.iter().flat_map(|record| shas(&record.intent)).collect();
+    ours.retain(|sha| *sha != commit.sha);
+    let intent = json!({ "sha": commit.sha, "before": ours });
+    run.store.intend(Effect::Push, &key, &intent).await?;
+    run.check_fresh().await?;
+
+    // Newest first, then the case that nothing of ours arrived.
+    let expected = ours.iter().rev().map(|sha| Some(sha.as_str())).chain([None]);
+    let remote = run.remote();
+    let mut refusal = None;
+    for expected in expected {
+        let pushed = tokio::select! {
+            pushed = sandbox.push(&remote, expected) => pushed,
+            reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
+        };
+        match pushed {
+            Ok(pushed) => {
+                let result = json!({ "sha": pushed.sha, "already_there": pushed.already_there });
+                run.store.complete_effect(Effect::Push, &key, &result).await?;
+                return Ok(pushed);
+            }
+            Err(error @ GitError::BranchMoved { .. }) => refusal = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(refusal.unwrap_or(GitError::Interrupted).into())
+}
+
+/// Every commit an intent says this order may have pushed, oldest first.
+fn shas(intent: &Value) -> Vec<String> {
+    let earlier = intent.get("before").and_then(Value::as_array).into_iter().flatten();
+    let all = earlier.chain(intent.get("sha"));
+    all.filter_map(Value::as_str).map(str::to_owned).collect()
+}

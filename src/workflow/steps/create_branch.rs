@@ -1,0 +1,46 @@
+//! `create-branch`: a sandbox with its own branch, from the repository's cache.
+
+use serde_json::json;
+
+use crate::{
+    domain::branch_name,
+    store::OrderFacts,
+    workflow::{
+        failure::StepError,
+        order_run::{OrderRun, StepResult},
+    },
+};
+
+/// Makes the sandbox, or reopens the one a dead worker made.
+pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
+    let git = &run.workflow.git;
+    let order = &run.order;
+    let branch = order.branch.clone().unwrap_or_else(|| branch_name(&order.request, &order.id));
+    let work = async {
+        let mirror = git.refresh_mirror(&run.remote()).await?;
+        let sandbox = git.open_sandbox(&mirror, &order.id, &branch, order.base.as_ref()).await?;
+        Ok::<_, StepError>((mirror, sandbox))
+    };
+    let (mirror, sandbox) = tokio::select! {
+        done = work => done?,
+        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
+    };
+    run.learn(OrderFacts {
+        branch: Some(sandbox.branch.to_string()),
+        sandbox: Some(order.id.to_string()),
+        ..OrderFacts::default()
+    })
+    .await?;
+    let result = StepResult {
+        agent_name: "runner",
+        output: json!({ "branch": sandbox.branch.as_str(), "base_branch": sandbox.base_branch,
+            "base_commit": sandbox.base_commit }),
+        text: format!(
+            "Branch {} from {} at {} ({:?})",
+            sandbox.branch, sandbox.base_branch, sandbox.base_commit, mirror.transfer
+        ),
+        class: None,
+    };
+    run.enter_sandbox(sandbox);
+    Ok(result)
+}

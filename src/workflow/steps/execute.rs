@@ -1,0 +1,43 @@
+//! `execute`: the agent changes the code after the plan.
+
+use serde_json::{Value, json};
+
+use super::resumed;
+use crate::{
+    domain::StepName,
+    store::{OrderFacts, StartedStep},
+    workflow::{
+        failure::StepError,
+        order_run::{OrderRun, StepResult},
+        turn::Turn,
+    },
+};
+
+/// Asks for the change.
+pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
+    let sandbox = run.sandbox()?;
+    let planning = run.results.get(&StepName::Planning).cloned().unwrap_or_default();
+    let plan = planning.get("plan").and_then(Value::as_str).unwrap_or_default();
+    let request = planning.get("request").and_then(Value::as_str).unwrap_or(&run.order.request);
+    let prompt = run.workflow.commands.load(StepName::Execute)?.render(&[plan, request]);
+    let turn = Turn {
+        step: StepName::Execute,
+        attempt: started.runs,
+        label: "",
+        session: started.session_id,
+        prompt: resumed(prompt, started),
+    };
+    let report = run.take_turn(&sandbox, turn).await?;
+    let changes = sandbox.changes().await?;
+    run.learn(OrderFacts {
+        files_changed: i32::try_from(changes.files_changed).ok(),
+        ..OrderFacts::default()
+    })
+    .await?;
+    Ok(StepResult {
+        agent_name: run.workflow.agent_name(),
+        output: json!({ "files_changed": changes.files_changed, "session": started.session_id }),
+        text: report.text,
+        class: None,
+    })
+}

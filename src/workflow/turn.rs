@@ -1,0 +1,110 @@
+//! One turn of the agent: a prompt goes in, an answer comes out, both are kept.
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{failure::StepError, order_run::OrderRun};
+use crate::{
+    agent::{AgentReport, AgentRequest},
+    domain::{ErrorClass, StepName},
+    git::Sandbox,
+};
+
+/// Chunks of output that may wait for the journal; what is beyond them waits in the spool.
+const OUTPUT_BACKLOG: usize = 32;
+
+/// What the agent is asked.
+pub struct Turn {
+    /// For which step.
+    pub step: StepName,
+    /// Which run of that step, from 1.
+    pub attempt: i32,
+    /// Tells apart several turns within one run of a step.
+    pub label: &'static str,
+    /// The conversation it belongs to.
+    pub session: Uuid,
+    /// The words.
+    pub prompt: String,
+}
+
+impl Turn {
+    fn file_name(&self, number: usize) -> String {
+        let Self { step, attempt, label, .. } = self;
+        let separator = if label.is_empty() { "" } else { "-" };
+        format!("{number}-{step}-{attempt}{separator}{label}")
+    }
+}
+
+impl OrderRun<'_> {
+    /// Runs the agent once and answers its report; the verdict has been checked.
+    pub async fn take_turn(
+        &mut self,
+        sandbox: &Sandbox,
+        turn: Turn,
+    ) -> Result<AgentReport, StepError> {
+        self.check_stop()?;
+        let settings = &self.workflow.settings;
+        let name = turn.file_name(self.number_of(turn.step));
+        let prompt = self.workflow.redactor.text(&turn.prompt);
+        let file = format!("{name}.md");
+        let artifact = self.dossier.keep("prompts", &file, "prompt", turn.step, &prompt).await?;
+        self.store.add_artifact(&self.order.id, &artifact).await?;
+
+        let run_id = Uuid::new_v4();
+        let request = AgentRequest {
+            order: self.order.id.clone(),
+            step: turn.step,
+            attempt: u32::try_from(turn.attempt).unwrap_or(u32::MAX),
+            run_id,
+            checkout: sandbox.checkout.clone(),
+            sandbox_root: sandbox.root.clone(),
+            home: sandbox.home.clone(),
+            tmp: sandbox.tmp.clone(),
+            prompt: turn.prompt,
+            session: turn.session,
+            resume: true,
+            hard_timeout: settings.timeout,
+            idle_timeout: settings.idle_timeout,
+            spool: self.dossier.spool(&name),
+            extra_env: vec![("PATH".to_owned(), settings.search_path.clone())],
+        };
+        let (sender, mut chunks) = mpsc::channel(OUTPUT_BACKLOG);
+        let (journal, lease, step) = (self.journal.clone(), self.lease.clone(), turn.step);
+        let forward = tokio::spawn(async move {
+            while let Some(chunk) = chunks.recv().await {
+                lease.note_output();
+                journal.output(step, run_id, chunk).await;
+            }
+        });
+        let interrupt = self.lease.interrupt_token();
+        let report = self
+            .workflow
+            .supervisor
+            .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
+            .await;
+        interrupt.cancel();
+        // The supervisor has dropped its end: the forwarder ends when everything is handed over.
+        let _ = forward.await;
+        self.add_cost(&report.usage);
+        if let Some(took) = report.tree_empty_after {
+            tracing::info!(
+                work_order.id = %self.order.id, step = %step, run.id = %run_id,
+                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "no process of the agent is left"
+            );
+        }
+        let file = format!("{name}.md");
+        let artifact = self.dossier.keep("outputs", &file, "output", step, &report.text).await?;
+        self.store.add_artifact(&self.order.id, &artifact).await?;
+        match &report.verdict {
+            Ok(()) => Ok(report),
+            Err(failure) => {
+                // A run that was ended from outside says so in our own words.
+                if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {
+                    self.check_stop()?;
+                }
+                Err(failure.clone().into())
+            }
+        }
+    }
+}

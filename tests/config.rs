@@ -1,0 +1,231 @@
+//! Settings: which layer wins, which values are refused and with which words.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use archon_awo::config::{Config, Host, Source, keys};
+use secrecy::ExposeSecret;
+
+/// A host with an empty home folder and these variables.
+fn host(home: &Path, variables: &[(&str, &str)]) -> Host {
+    let home = ("HOME".to_owned(), home.to_str().unwrap().to_owned());
+    let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    Host::with(variables.chain([home]))
+}
+
+fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
+    let home = tempfile::tempdir().unwrap();
+    Config::load(&host(home.path(), variables)).map_err(|error| error.to_string())
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn every_setting_is_read_once_and_shown_with_its_source() {
+    let config = load(&[("AWO_LEASE", "40")]).unwrap();
+    let mut shown: Vec<&str> = config.settings().iter().map(|setting| setting.name).collect();
+    let mut expected: Vec<&str> = keys::ALL.iter().map(|key| key.name()).collect();
+    shown.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+
+    let source = |name| config.settings().iter().find(|s| s.name == name).unwrap().source.clone();
+    assert_eq!(source("AWO_LEASE"), Source::Environment);
+    assert_eq!(source("AWO_HEARTBEAT"), Source::Default);
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let home = tempfile::tempdir().unwrap();
+    let config = Config::load(&host(home.path(), &[])).unwrap();
+    assert_eq!(config.queue.max_concurrent, 5);
+    assert_eq!(config.queue.queues, ["default"]);
+    assert_eq!(config.queue.lease, Duration::from_secs(30));
+    assert_eq!(config.agent.timeout, Duration::from_secs(3600));
+    assert_eq!(config.remotes.allowed_hosts, ["github.com"]);
+    assert!(!config.remotes.allow_local);
+    assert_eq!(config.http.address().to_string(), "127.0.0.1:8888");
+    assert_eq!(config.folders.repositories, home.path().join(".archon/repositories"));
+    assert!(config.database.url.is_none());
+    assert!(config.telemetry.traces_endpoint.is_none());
+}
+
+#[test]
+fn in_a_container_the_folders_are_the_volumes() {
+    let mut host = Host::with([("HOME", "/nonexistent")]);
+    host.in_container = true;
+    let folders = Config::load(&host).unwrap().folders;
+    assert_eq!(folders.work_orders, Path::new("/var/archon/work-orders"));
+    assert_eq!(folders.config, Path::new("/var/archon/config"));
+}
+
+#[test]
+fn environment_wins_over_agent_settings_over_home_config_over_default() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = home.path().join("conf/agent-settings.yaml");
+    write(&settings, "awo_lease: 50s\nawo_heartbeat: 7\nawo_queues: [fast, slow]\n");
+    let shared = home.path().join(".archon/config.yaml");
+    write(&shared, "botName: x\nassistants: {claude: {}}\nawo_lease: 60s\nawo_self_fence: 21s\n");
+    let folder = home.path().join("conf");
+    let variables = [("ARCHON_CONFIG_DIR", folder.to_str().unwrap()), ("AWO_HEARTBEAT", "6")];
+    let config = Config::load(&host(home.path(), &variables)).unwrap();
+
+    assert_eq!(config.queue.heartbeat, Duration::from_secs(6));
+    assert_eq!(config.queue.lease, Duration::from_secs(50));
+    assert_eq!(config.queue.self_fence, Duration::from_secs(21));
+    assert_eq!(config.queue.queues, ["fast", "slow"]);
+    let lease = config.settings().iter().find(|setting| setting.name == "AWO_LEASE").unwrap();
+    assert_eq!(lease.source, Source::File(settings));
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let config = load(&[("GITHUB_TOKEN", ""), ("GH_TOKEN", "ghp_second"), ("AWO_LEASE", "")]);
+    let config = config.unwrap();
+    assert_eq!(config.github.token.unwrap().expose_secret(), "ghp_second");
+    assert_eq!(config.queue.lease, Duration::from_secs(30));
+}
+
+#[test]
+fn invalid_values_are_refused_with_variable_value_and_expectation() {
+    let cases = [
+        ("AWO_MAX_CONCURRENT", "0", "AWO_MAX_CONCURRENT is \"0\": expected a whole number from 1"),
+        ("AWO_MAX_CONCURRENT", "many", "from 1 to 256"),
+        ("AWO_LEASE", "soon", "AWO_LEASE is \"soon\": expected a duration such as 30s"),
+        ("AWO_DATABASE_MODE", "pool", "expected direct or pooler"),
+        ("AWO_AUTO_MIGRATE", "perhaps", "expected true or false"),
+        ("AWO_QUEUES", "Fast!", "expected queue names"),
+        ("AWO_AGENT", "gpt", "expected claude or command"),
+        ("CLAUDE_CLI_MAX_BUDGET_USD", "-1", "expected an amount in US dollars above 0"),
+        ("AWO_ALLOWED_HOSTS", "https://github.com", "expected host names"),
+        ("AWO_ALLOWED_HOSTS", "user@github.com", "expected host names"),
+        ("GITHUB_API_URL", "api.github.com", "expected an address that starts with http"),
+        ("ARCHON_AWO_PORT", "65536", "expected a port"),
+        ("AWO_BIND", "localhost", "expected an IP address"),
+        ("LOG_LEVEL", "loud", "expected error, warn, info"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "expected grpc or http/protobuf"),
+        ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
+        ("AWO_SELF_FENCE", "30s", "AWO_SELF_FENCE is 30s: expected less than AWO_LEASE (30s)"),
+        ("AWO_HEARTBEAT", "25s", "AWO_HEARTBEAT is 25s: expected less than AWO_SELF_FENCE (20s)"),
+        ("AWO_POLL_MAX", "20s", "expected no more than AWO_POLL_IDLE (15s)"),
+    ];
+    for (name, value, words) in cases {
+        let error = load(&[(name, value)]).map(|_| ()).unwrap_err();
+        assert!(error.contains(words), "{name}={value}: {error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+}
+
+#[test]
+fn the_command_agent_needs_a_command() {
+    let error = load(&[("AWO_AGENT", "command")]).map(|_| ()).unwrap_err();
+    assert!(error.contains("AWO_AGENT_COMMAND is not set: expected a program"), "{error}");
+    let config = load(&[("AWO_AGENT", "command"), ("AWO_AGENT_COMMAND", "/bin/sh -c 'a b'")]);
+    assert_eq!(config.unwrap().agent.command_line.unwrap(), ["/bin/sh", "-c", "a b"]);
+    let error = load(&[("AWO_AGENT_COMMAND", "sh 'open")]).map(|_| ()).unwrap_err();
+    assert!(error.contains("quoted as for a shell"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_in_a_file_names_key_file_and_the_nearest_known_one() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".archon/config/agent-settings.yaml");
+    write(&path, "awo_leese: 30s\n");
+    let error = Config::load(&host(home.path(), &[])).unwrap_err().to_string();
+    let place = path.display();
+    assert_eq!(error, format!("awo_leese in {place} is not a setting: did you mean awo_lease?"));
+
+    for (text, words) in [
+        ("- a\n- b\n", "is not a list of `key: value` lines"),
+        ("a: [", "is not YAML"),
+        ("awo_lease: {seconds: 3}\n", "awo_lease is a nested value"),
+        ("awo_config_dir: /tmp\n", "decides where this file is"),
+        ("awo_lease: never\n", "awo_lease is \"never\" in "),
+    ] {
+        write(&path, text);
+        let error = Config::load(&host(home.path(), &[])).unwrap_err().to_string();
+        assert!(error.contains(words), "{text:?}: {error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+}
+
+#[test]
+fn the_file_shared_with_other_programs_refuses_only_what_looks_like_ours() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".archon/config.yaml");
+    write(&path, "defaultAssistant: claude\n");
+    assert!(Config::load(&host(home.path(), &[])).is_ok());
+    write(&path, "awo_unheard_of: 1\n");
+    assert!(Config::load(&host(home.path(), &[])).is_err());
+}
+
+#[test]
+fn a_credential_in_a_file_others_can_read_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".archon/config/agent-settings.yaml");
+    write(&path, "github_token: ghp_abcdefghijklmnop1234\n");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = Config::load(&host(home.path(), &[])).unwrap_err().to_string();
+    assert!(error.contains("chmod 600") && !error.contains("ghp_abc"), "{error}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(Config::load(&host(home.path(), &[])).unwrap().github.token.is_some());
+}
+
+#[test]
+fn credentials_are_masked_when_shown_and_known_to_the_redactor() {
+    let config = load(&[
+        ("GITHUB_TOKEN", "ghp_abcdefghijklmnop1234"),
+        ("DATABASE_URL", "postgres://awo:p%40ss+word@db:5432/archon?sslmode=require"),
+        ("ANTHROPIC_API_KEY", "short"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20collector-key"),
+    ])
+    .unwrap();
+    let shown = serde_json::to_string(config.settings()).unwrap();
+    assert!(shown.contains("ghp_…1234"), "{shown}");
+    assert!(shown.contains("postgres://awo:***@db:5432/archon"), "{shown}");
+    for secret in ["ghp_abcde", "p%40ss", "short\"", "collector-key"] {
+        assert!(!shown.contains(secret), "{secret} is in {shown}");
+    }
+    let secrets = config.secrets();
+    let secrets: Vec<&str> = secrets.iter().map(ExposeSecret::expose_secret).collect();
+    for secret in
+        ["ghp_abcdefghijklmnop1234", "p@ss+word", "p%40ss+word", "short", "Bearer collector-key"]
+    {
+        assert!(secrets.contains(&secret), "{secret} is not in {secrets:?}");
+    }
+    assert!(!format!("{config:?}").contains("ghp_abcdefghijklmnop"));
+}
+
+#[test]
+fn an_invalid_credential_is_not_repeated_in_its_error() {
+    let error = load(&[("GITHUB_TOKEN", "ghp_abcdef secret 1234")]).map(|_| ()).unwrap_err();
+    assert!(error.contains("GITHUB_TOKEN") && !error.contains("secret"), "{error}");
+    let error = load(&[("DATABASE_URL", "mysql://root:hunter2@db/x")]).map(|_| ()).unwrap_err();
+    assert!(error.contains("expected postgres://") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn with_both_claude_credentials_the_token_is_used_and_a_warning_says_so() {
+    let config =
+        load(&[("ANTHROPIC_API_KEY", "sk-api"), ("CLAUDE_CODE_OAUTH_TOKEN", "oauth")]).unwrap();
+    assert!(config.agent.claude.api_key.is_none());
+    assert!(config.agent.claude.oauth_token.is_some());
+    assert_eq!(config.warnings.len(), 1);
+    let secrets = config.secrets();
+    assert!(secrets.iter().any(|secret| secret.expose_secret() == "sk-api"));
+}
+
+#[test]
+fn the_common_collector_address_gets_the_path_of_each_signal_over_http() {
+    let config = load(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1/custom"),
+    ])
+    .unwrap();
+    assert_eq!(config.telemetry.traces_endpoint.unwrap(), "http://traces:1/custom");
+    assert_eq!(config.telemetry.metrics_endpoint.unwrap(), "http://collector:4318/v1/metrics");
+}

@@ -1,0 +1,11 @@
+//! The git layer against real repositories: in folders, over HTTPS, and with a hostile agent.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
+#[path = "../support/git_place.rs"]
+mod git_place;
+mod https;
+#[path = "../support/https_remote.rs"]
+mod https_remote;
+mod poisoned;
+mod sandbox;
