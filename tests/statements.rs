@@ -22,12 +22,13 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
         }
     }
     found.sort();
-    assert!(!found.is_empty(), "no .{extension} file in {}", folder.display());
     found
 }
 
 fn statements() -> Vec<PathBuf> {
-    files(&Path::new(ROOT).join("sql"), "sql")
+    let found = files(&Path::new(ROOT).join("sql"), "sql");
+    assert!(!found.is_empty(), "no statement in sql/");
+    found
 }
 
 /// Rust sources as (path, text without comment lines).
@@ -37,7 +38,9 @@ fn sources() -> Vec<(PathBuf, String)> {
         lines.collect::<Vec<_>>().join("\n")
     };
     let read = |path: PathBuf| (path.clone(), code(fs::read_to_string(&path).unwrap()));
-    files(&Path::new(ROOT).join("src"), "rs").into_iter().map(read).collect()
+    let found = files(&Path::new(ROOT).join("src"), "rs");
+    assert!(!found.is_empty(), "no source in src/");
+    found.into_iter().map(read).collect()
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
