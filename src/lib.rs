@@ -10,3 +10,4 @@ pub mod exit;
 pub mod process;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;
