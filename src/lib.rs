@@ -3,11 +3,14 @@
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`store`].
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod exit;
+pub mod http;
 pub mod process;
+pub mod queue;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
