@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! placeholder
 use std::process::ExitCode;
 
@@ -25,4 +26,10 @@ fn main() -> ExitCode {
         .await
     });
     archon_awo::exit::report(result)
+=======
+//! The program: parses the command line, runs one command, ends with its exit code.
+
+fn main() -> std::process::ExitCode {
+    archon_awo::cli::main()
+>>>>>>> cli
 }
