@@ -93,7 +93,7 @@ impl Ran {
     /// The standard output of a run that succeeded and had nothing to complain about.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "stdout: {}", self.stdout);
         self.stdout
     }
 
