@@ -3,11 +3,7 @@
 
 mod command;
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use archon_awo::{
     clock::Clock,
@@ -179,7 +175,7 @@ async fn the_server_stops_when_told_to(pool: PgPool) {
     let server = server(&pool, &[]).await;
     assert_eq!(server.get("/livez").await.0, 200);
     server.stop.cancel();
-    let begin = Instant::now();
+    let begin = Clock::system().now();
     while TcpStream::connect(server.address).await.is_ok() {
         assert!(begin.elapsed() < Duration::from_secs(10), "the port is still open");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -192,7 +188,7 @@ async fn a_real_worker_migrates_answers_health_and_ends_on_sigterm(pool: PgPool)
     let program = Program::on(&pool).with("ARCHON_AWO_PORT", &port.to_string());
     tokio::task::spawn_blocking(move || {
         let child = program.spawn(&["worker"]);
-        let begin = Instant::now();
+        let begin = Clock::system().now();
         while program.run(&["health"]).code != 0 {
             assert!(begin.elapsed() < Duration::from_secs(20), "the worker is not healthy");
             std::thread::sleep(Duration::from_millis(50));

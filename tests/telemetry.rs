@@ -6,16 +6,21 @@ mod command;
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use archon_awo::clock::Clock;
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use command::Program;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 
+/// The header `x-key`, and the body.
+type Request = (String, Vec<u8>);
+
 #[derive(Debug, Default, Clone)]
-struct Received(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Received(Arc<Mutex<Vec<Request>>>);
 
 async fn keep(State(received): State<Received>, headers: HeaderMap, body: Bytes) {
     let key = headers.get("x-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -69,7 +74,7 @@ async fn a_collector_that_is_away_delays_a_command_for_seconds_at_most(pool: PgP
         let program = Program::on(&pool)
             .with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
             .with("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
-        let begin = Instant::now();
+        let begin = Clock::system().now();
         let ran = tokio::task::spawn_blocking(move || program.run(&["list"])).await.unwrap();
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         assert!(begin.elapsed() < Duration::from_secs(15), "{protocol}: {:?}", begin.elapsed());
