@@ -20,12 +20,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tracing::Instrument;
 
 use crate::{
     config::{Config, Host},
     exit,
     store::{self, Store},
-    telemetry::{self, Audience, Telemetry},
+    telemetry::{self, Audience},
 };
 use output::Output;
 
@@ -111,20 +112,22 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         _ => Audience::Person,
     };
     let telemetry = telemetry::init(&config, audience)?;
-    let result = dispatch(cli.command, config, &telemetry, &output).await;
+    let span = tracing::info_span!("cli.command");
+    if let Some(traceparent) = &config.traceparent {
+        telemetry::link_or_parent(&span, traceparent);
+    }
+    let result = match cli.command {
+        // Its orders have traces of their own.
+        Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
+        command => dispatch(command, config, &output).instrument(span).await,
+    };
     // Also when the command failed: its last spans say why.
     telemetry.shutdown().await;
     result
 }
 
-async fn dispatch(
-    command: Command,
-    config: Config,
-    telemetry: &Telemetry,
-    output: &Output,
-) -> anyhow::Result<()> {
+async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::Result<()> {
     match command {
-        Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
         Command::Migrate(args) => migrate::run(&args, &config, output).await,
         Command::Enqueue(args) => enqueue::run(args, &config, output).await,
         Command::List(args) => list::run(&args, &config, output).await,
@@ -135,8 +138,8 @@ async fn dispatch(
         Command::Pause(args) => pause::pause(&args, &config, output).await,
         Command::Resume(args) => pause::resume(&args, &config, output).await,
         Command::Config => config::run(&config, output),
-        // Handled before the settings are read.
-        Command::Health(_) | Command::Doctor => Ok(()),
+        // Handled in `run`.
+        Command::Health(_) | Command::Doctor | Command::Worker => Ok(()),
     }
 }
 

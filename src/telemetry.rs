@@ -74,8 +74,10 @@ pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryE
         );
     // A second set-up (tests in one process) keeps the first.
     let _ = tracing_subscriber::registry().with(spans).with(log.with_filter(filter)).try_init();
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
+    if audience == Audience::Service {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
     }
     Ok(Telemetry { tracers, metrics })
 }

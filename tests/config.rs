@@ -107,6 +107,11 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
         ("AWO_BIND", "localhost", "expected an IP address"),
         ("LOG_LEVEL", "loud", "expected error, warn, info"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "expected grpc or http/protobuf"),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://c:4318",
+            "expected an address that starts with http:// (",
+        ),
         ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
         ("AWO_SELF_FENCE", "30s", "AWO_SELF_FENCE is 30s: expected less than AWO_LEASE (30s)"),
         ("AWO_HEARTBEAT", "25s", "AWO_HEARTBEAT is 25s: expected less than AWO_SELF_FENCE (20s)"),

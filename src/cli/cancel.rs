@@ -23,7 +23,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     output.line(match answer.as_str() {
         "cancelled" => format!("{id} is cancelled"),
         "requested" => format!("{id} is running: its worker was told to stop"),
-        ended => format!("{id} had {ended} already: nothing was done"),
+        ended => format!("{id} has ended already ({ended}): nothing was done"),
     })?;
     Ok(())
 }

@@ -125,8 +125,17 @@ async fn check(args: Args, config: &Config) -> anyhow::Result<NewOrder> {
         delay_seconds: delay,
         idempotency_key: args.idempotency_key,
         id: args.id.map(|id| id.parse::<WorkOrderId>()).transpose()?,
-        traceparent: config.traceparent.clone().or_else(telemetry::current_traceparent),
+        traceparent: traceparent(config),
     })
+}
+
+/// The trace the order continues: this command's where it is sent somewhere, else the caller's.
+fn traceparent(config: &Config) -> Option<String> {
+    if config.telemetry.traces_endpoint.is_some() {
+        telemetry::current_traceparent()
+    } else {
+        config.traceparent.clone()
+    }
 }
 
 fn trimmed(names: &[String]) -> Vec<&str> {

@@ -163,3 +163,65 @@ impl tracing::field::Visit for JsonFields<'_> {
         self.put(field, format!("{value:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::{fmt::format, layer::SubscriberExt};
+
+    use super::JsonLine;
+    use crate::{domain::Redactor, telemetry::link_or_parent};
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_names_the_callers_trace_and_the_fields_of_its_spans() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let tracers = SdkTracerProvider::builder().build();
+        let subscriber = tracing_subscriber::registry()
+            .with(tracing_opentelemetry::layer().with_tracer(tracers.tracer("test")))
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .fmt_fields(format::JsonFields::new())
+                    .event_format(JsonLine { redactor: Redactor::default() })
+                    .with_writer(move || writer.clone()),
+            );
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("job.run", work_order.id = "wo-1", n = 1);
+            link_or_parent(&span, &format!("00-{trace}-b7ad6b7169203331-01"));
+            span.in_scope(|| tracing::warn!(error_class = "auth", n = 2, "it \"failed\""));
+            let stray = tracing::info_span!("stray");
+            link_or_parent(&stray, "no trace context");
+            stray.in_scope(|| tracing::info!("alone"));
+        });
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["trace_id"], trace);
+        assert_eq!(lines[0]["work_order.id"], "wo-1");
+        assert_eq!((&lines[0]["n"], &lines[0]["level"]), (&2.into(), &"warn".into()));
+        assert_eq!(
+            (&lines[0]["message"], &lines[0]["span"]),
+            (&"it \"failed\"".into(), &"job.run".into())
+        );
+        assert_ne!(lines[1]["trace_id"], trace);
+        assert!(lines[1]["trace_id"].is_string() && lines[1]["span_id"].is_string());
+    }
+}

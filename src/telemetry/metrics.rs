@@ -77,6 +77,7 @@ impl Metrics {
             .with_registry(registry.clone())
             .without_units()
             .without_counter_suffixes()
+            .scope_info_enabled(false)
             .build()
             .map_err(|error| TelemetryError::Metrics(error.to_string()))?;
         let mut provider =
