@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! placeholder
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = runtime.block_on(async {
-        let config = archon_awo::config::Config::load(&archon_awo::config::Host::process())?;
+        let config = archon_awo::config::Config::load(&archon_awo::config::Host::system())?;
         let shutdown = archon_awo::shutdown::Shutdown::on_signals()?;
         archon_awo::queue::Worker::prepare(
             config,
@@ -25,4 +26,10 @@ fn main() -> ExitCode {
         .await
     });
     archon_awo::exit::report(result)
+=======
+//! The program: parses the command line, runs one command, ends with its exit code.
+
+fn main() -> std::process::ExitCode {
+    archon_awo::cli::main()
+>>>>>>> cli
 }

@@ -129,7 +129,7 @@ pub(crate) fn check_commands(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_ca_file(config: &Config) -> Result<(), Problem> {
+pub(crate) fn check_ca_file(config: &Config) -> Result<(), Problem> {
     let Some(file) = &config.git.ca_file else { return Ok(()) };
     let setting = keys::GIT_CA_FILE.name();
     let reason = match fs::read_to_string(file) {

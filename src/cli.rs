@@ -1,0 +1,155 @@
+//! The command line: one file per subcommand, one place that starts and ends each of them.
+
+mod cancel;
+mod config;
+mod doctor;
+mod enqueue;
+mod health;
+mod list;
+mod log_view;
+mod logs;
+mod migrate;
+mod output;
+mod pause;
+mod requeue;
+mod show;
+mod wait;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{Config, Host},
+    exit,
+    store::{self, Store},
+    telemetry::{self, Audience, Telemetry},
+};
+use output::Output;
+
+/// Runs agent work orders: claims them from Postgres and ends them as pull requests.
+#[derive(Debug, Parser)]
+#[command(name = "archon-awo", version, max_term_width = 100)]
+pub struct Cli {
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take work orders from the queue until told to stop.
+    Worker,
+    /// Bring the database schema up to date.
+    Migrate(migrate::Args),
+    /// Order work.
+    Enqueue(enqueue::Args),
+    /// List the newest work orders.
+    List(list::Args),
+    /// Show one work order: steps, attempts, artifacts.
+    Show(show::Args),
+    /// Print the log of a work order.
+    Logs(logs::Args),
+    /// Cancel a work order, running or not.
+    Cancel(cancel::Args),
+    /// Run a work order again that failed or was cancelled.
+    Requeue(requeue::Args),
+    /// Stop taking orders from a queue; running ones go on.
+    Pause(pause::Args),
+    /// Take orders from a paused queue again.
+    Resume(pause::Args),
+    /// Ask a worker for its health; exit code 0 when it can work.
+    Health(health::Args),
+    /// Check everything a worker needs, and say what to do.
+    Doctor,
+    /// Print every setting with its value and where it comes from.
+    ///
+    /// Settings are read from the environment, then from agent-settings.yaml in the folder
+    /// `AWO_CONFIG_DIR`, then from ~/.archon/config.yaml, then from defaults. In files the names
+    /// are those of the environment in lower case.
+    Config,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Err(error).context("cannot start the runtime")),
+    };
+    let result = runtime.block_on(run(cli));
+    // Threads that wait for standard input or a slow disk must not hold up the end.
+    runtime.shutdown_background();
+    exit::report(result)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let output = Output::new(cli.json);
+    let host = Host::system();
+    // These two are for finding out what is wrong with the settings.
+    match &cli.command {
+        Command::Doctor => return doctor::run(&host, &output).await,
+        Command::Health(args) => return health::run(args, &host, &output).await,
+        _ => {}
+    }
+    let config = Config::load(&host)?;
+    let audience = match &cli.command {
+        Command::Worker => Audience::Service,
+        _ => Audience::Person,
+    };
+    let telemetry = telemetry::init(&config, audience)?;
+    let result = dispatch(cli.command, config, &telemetry, &output).await;
+    // Also when the command failed: its last spans say why.
+    telemetry.shutdown().await;
+    result
+}
+
+async fn dispatch(
+    command: Command,
+    config: Config,
+    telemetry: &Telemetry,
+    output: &Output,
+) -> anyhow::Result<()> {
+    match command {
+        Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
+        Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Enqueue(args) => enqueue::run(args, &config, output).await,
+        Command::List(args) => list::run(&args, &config, output).await,
+        Command::Show(args) => show::run(&args, &config, output).await,
+        Command::Logs(args) => logs::run(&args, &config, output).await,
+        Command::Cancel(args) => cancel::run(&args, &config, output).await,
+        Command::Requeue(args) => requeue::run(&args, &config, output).await,
+        Command::Pause(args) => pause::pause(&args, &config, output).await,
+        Command::Resume(args) => pause::resume(&args, &config, output).await,
+        Command::Config => config::run(&config, output),
+        // Handled before the settings are read.
+        Command::Health(_) | Command::Doctor => Ok(()),
+    }
+}
+
+/// Connections a command needs; it asks one thing at a time.
+const COMMAND_CONNECTIONS: u32 = 2;
+
+/// Opens the database for a command, which reads and writes it as it is: only `worker` and
+/// `migrate` change the schema.
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let database = &config.database;
+    let url = database.required_url()?;
+    let pool = store::connect(url, database.mode, COMMAND_CONNECTIONS).await?;
+    store::schema_state(&pool).await?.check()?;
+    Ok(Store::new(pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_valid() {
+        super::Cli::command().debug_assert();
+    }
+}
