@@ -76,6 +76,15 @@ enum Command {
 
 /// The program.
 pub fn main() -> ExitCode {
+    // Two more roles of this binary, both started by a worker: git asks for a password, and an
+    // agent is watched over. They need no settings and start no threads.
+    if let Some(code) = crate::git::askpass::answer_if_asked() {
+        return code;
+    }
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == "shim") {
+        return crate::agent::run_shim(arguments);
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The queue: claims jobs, keeps their leases alive, records how they end and takes back those of
 //! dead workers. Replicas know nothing of each other; the database decides.
 
@@ -38,33 +37,4 @@ pub struct Timings {
     pub poll_idle: Duration,
     /// How long a running step may go on after SIGTERM before its agent is interrupted.
     pub drain_grace: Duration,
-=======
-//! Placeholder of the queue: serves health checks and takes no orders. To be replaced.
-
-use std::sync::Arc;
-
-use tokio::sync::watch;
-
-use crate::{
-    clock::Clock,
-    config::Config,
-    http::{self, HttpState, WorkerStatus},
-    shutdown::Shutdown,
-    store::Store,
-    telemetry::Metrics,
-};
-
-/// Runs until told to stop.
-pub async fn run_worker(config: Config, store: Store, metrics: Metrics) -> anyhow::Result<()> {
-    let shutdown = Shutdown::on_signals()?;
-    let config = Arc::new(config);
-    let (_status, worker) = watch::channel(WorkerStatus::default());
-    if config.http.enabled {
-        let listener = http::listen(&config).await?;
-        let state = HttpState::new(store, config, Clock::system(), metrics, worker);
-        http::serve(listener, state, shutdown.soft.clone()).await?;
-    }
-    shutdown.soft.cancelled().await;
-    Ok(())
->>>>>>> cli
 }

@@ -44,7 +44,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.queue.max_concurrent, 5);
     assert_eq!(config.queue.queues, ["default"]);
     assert_eq!(config.queue.lease, Duration::from_secs(30));
-    assert_eq!(config.agent.timeout, Duration::from_secs(3600));
+    assert_eq!(config.agent.timeout, Duration::from_hours(1));
     assert_eq!(config.remotes.allowed_hosts, ["github.com"]);
     assert!(!config.remotes.allow_local);
     assert_eq!(config.http.address().to_string(), "127.0.0.1:8888");

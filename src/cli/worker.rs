@@ -1,34 +1,81 @@
-//! `archon-awo worker`: checks that this host can run orders, opens the database, runs the queue.
+//! `archon-awo worker`: runs orders and answers health checks until it is told to stop.
+
+use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
 
 use crate::{
-    config::{Config, check_runnable},
-    exit::CommandError,
-    queue,
-    store::{self, Store},
+    clock::Clock,
+    config::Config,
+    http::{self, HttpState, WorkerStatus},
+    queue::{LeaseKeeper, Worker},
+    shutdown::Shutdown,
     telemetry::Metrics,
 };
 
 pub(super) async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> {
-    let checked = config.clone();
-    tokio::task::spawn_blocking(move || check_runnable(&checked))
-        .await
-        .context("the check of this host failed")?
-        .map_err(CommandError::NotRunnable)?;
-    let store = open(&config).await?;
-    queue::run_worker(config, store, metrics).await
+    // Nobody but root may read the memory and the environment of this process: they hold secrets.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        warn!("cannot keep other processes out of this one's memory: {error}");
+    }
+    let clock = Clock::system();
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let worker =
+        Worker::prepare(config.clone(), metrics.clone(), clock.clone(), shutdown.clone()).await?;
+
+    // The health of a draining worker is asked for until its last order has ended.
+    let stop = CancellationToken::new();
+    let (sender, status) = watch::channel(WorkerStatus::default());
+    let slots = config.queue.max_concurrent;
+    let feed = feed(Arc::clone(worker.keeper()), shutdown, metrics.clone(), slots.into(), sender);
+    let feed = tokio::spawn(feed);
+    let server = if config.http.enabled {
+        let config = Arc::new(config);
+        let listener = http::listen(&config).await?;
+        let state = HttpState::new(worker.store().clone(), config, clock, metrics, status);
+        let stop = stop.clone();
+        Some(tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, state, stop).await {
+                error!("the HTTP server ended: {error}");
+            }
+        }))
+    } else {
+        None
+    };
+
+    let result = worker.run().await;
+    stop.cancel();
+    feed.abort();
+    if let Some(server) = server {
+        server.await.context("the HTTP server failed")?;
+    }
+    result
 }
 
-/// Opens the database and brings its schema up to date, or checks it where that is switched off.
-async fn open(config: &Config) -> anyhow::Result<Store> {
-    let database = &config.database;
-    let url = database.required_url()?;
-    let pool = store::connect(url, database.mode, database.max_connections).await?;
-    if database.auto_migrate {
-        store::migrate(&pool).await?;
-    } else {
-        store::schema_state(&pool).await?.check()?;
+/// Tells the health checks what the worker does, at every heartbeat.
+async fn feed(
+    keeper: Arc<LeaseKeeper>,
+    shutdown: Shutdown,
+    metrics: Metrics,
+    slots: u64,
+    sender: watch::Sender<WorkerStatus>,
+) {
+    let mut pulse = keeper.pulse();
+    loop {
+        let last_heartbeat_ok = pulse.borrow_and_update().acknowledged;
+        let running = keeper.held();
+        metrics.slots(running as u64, slots.saturating_sub(running as u64));
+        sender.send_replace(WorkerStatus {
+            draining: shutdown.is_stopping(),
+            last_heartbeat_ok,
+            running,
+        });
+        tokio::select! {
+            changed = pulse.changed() => if changed.is_err() { return },
+            () = shutdown.soft.cancelled(), if !sender.borrow().draining => {}
+        }
     }
-    Ok(Store::new(pool))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, processes_of};
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn cancelling_a_running_order_leaves_no_process_within_fifteen_seconds(pool: PgPool) {
@@ -15,7 +15,7 @@ async fn cancelling_a_running_order_leaves_no_process_within_fifteen_seconds(poo
     let order = harness.order("Write a file").await;
     harness.until_agent_in("prp-review").await;
     let run = harness.agent_runs().last().unwrap()[0].clone();
-    assert!(!harness.processes_of(&run).is_empty(), "the agent runs");
+    assert!(!processes_of(&run).is_empty(), "the agent runs");
 
     let start = Instant::now();
     let answer: String = sqlx::query_scalar("select awo_cancel($1, 'not needed')")
@@ -25,7 +25,7 @@ async fn cancelling_a_running_order_leaves_no_process_within_fifteen_seconds(poo
         .unwrap();
     assert_eq!(answer, "requested");
     harness.until_status(&order, "cancelled").await;
-    assert!(harness.processes_of(&run).is_empty(), "processes outlived the cancel");
+    assert!(processes_of(&run).is_empty(), "processes outlived the cancel");
     assert!(start.elapsed() < Duration::from_secs(15), "took {:?}", start.elapsed());
 
     let (class, message): (String, String) =
@@ -37,7 +37,7 @@ async fn cancelling_a_running_order_leaves_no_process_within_fifteen_seconds(poo
     let last = harness.steps(&order).await.pop();
     assert_eq!(last.as_deref(), Some("prp-review 1 failed cancelled"));
     for run in harness.agent_runs() {
-        assert!(harness.processes_of(&run[0]).is_empty(), "{run:?} left something behind");
+        assert!(processes_of(&run[0]).is_empty(), "{run:?} left something behind");
     }
     harness.assert_sound().await;
 }

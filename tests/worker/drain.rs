@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, processes_of};
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_stopped_worker_gives_its_order_back_without_spending_an_attempt(pool: PgPool) {
@@ -15,7 +15,7 @@ async fn a_stopped_worker_gives_its_order_back_without_spending_an_attempt(pool:
     let run = harness.agent_runs().last().unwrap()[0].clone();
     harness.signal(first, Signal::SIGTERM);
     assert_eq!(harness.ended(first).await, Some(0));
-    assert!(harness.processes_of(&run).is_empty(), "processes outlived their worker");
+    assert!(processes_of(&run).is_empty(), "processes outlived their worker");
 
     let (state, attempt, crashes, interruptions): (String, i32, i32, i32) =
         sqlx::query_as("select state::text, attempt, crash_count, interrupted_count from awo.jobs")

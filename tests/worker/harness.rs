@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions, PgPool};
 use tempfile::TempDir;
 
 /// Longest wait for anything; a healthy run needs a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The scripted agent: it does what its step asks for. A file `hold-<step>` in its folder makes it
 /// wait until the file is gone, and `fail-<step>` makes it end with that code.
@@ -186,7 +186,7 @@ impl Harness {
             if query.fetch_optional(&self.pool).await.unwrap() == Some(true) {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "never true: {what}\n{}", self.logs().await);
+            assert!(start.elapsed() < PATIENCE, "never true: {what}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -207,7 +207,7 @@ impl Harness {
             }
             let late = start.elapsed() > PATIENCE;
             let ended = matches!(now.as_str(), "completed" | "failed" | "cancelled");
-            assert!(!late && !ended, "{order} is {now}, not {status}\n{}", self.logs().await);
+            assert!(!late && !ended, "{order} is {now}, not {status}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -216,7 +216,7 @@ impl Harness {
     pub async fn until_agent_in(&self, step: &str) {
         let start = Instant::now();
         while !self.agent_runs().iter().any(|run| run[1] == step) {
-            assert!(start.elapsed() < PATIENCE, "no agent in {step}\n{}", self.logs().await);
+            assert!(start.elapsed() < PATIENCE, "no agent in {step}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -260,12 +260,7 @@ impl Harness {
         assert!(twice.is_empty(), "steps that succeeded twice: {twice:?}");
     }
 
-    /// Processes that carry the marker of a run, as `/proc` shows them.
-    pub fn processes_of(&self, run_id: &str) -> Vec<u32> {
-        processes_with(&format!("AWO_RUN_ID={run_id}"))
-    }
-
-    async fn logs(&self) -> String {
+    fn logs(&self) -> String {
         let mut text = String::new();
         for number in 0..self.workers.len() {
             let log =
@@ -287,8 +282,9 @@ impl Drop for Harness {
     }
 }
 
-/// Every process whose environment contains `needle`.
-pub fn processes_with(needle: &str) -> Vec<u32> {
+/// The processes of a run of an agent, found in `/proc` by the marker they inherit.
+pub fn processes_of(run_id: &str) -> Vec<u32> {
+    let needle = format!("AWO_RUN_ID={run_id}");
     let has = |pid: &u32| {
         let environ = fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
         environ.is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|entry| entry == needle.as_bytes()))

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, processes_of};
 
 /// The state letter of a process in `/proc`: `T` when it is frozen.
 fn state(pid: &str) -> Option<char> {
@@ -29,7 +29,7 @@ async fn the_agent_of_a_stopped_worker_is_frozen_before_another_may_begin(pool: 
     harness.let_go("execute");
     harness.signal(first, Signal::SIGCONT);
     harness.until_status(&order, "completed").await;
-    assert!(harness.processes_of(&old[0]).is_empty(), "the first agent must be dead");
+    assert!(processes_of(&old[0]).is_empty(), "the first agent must be dead");
     let (branches, pulls) = harness.deliveries();
     assert_eq!((branches.len(), pulls.len()), (1, 1));
     harness.assert_sound().await;

@@ -141,14 +141,8 @@ impl Streams {
     /// `delivery` to take the rest.
     pub async fn end(mut self, delivery: Duration) -> Drained {
         let closed = async {
-<<<<<<< HEAD
-            // One after the other: both must be complete, in whichever order that happens.
-            let _ = self.stdout.written.wait_for(|now| now.complete).await.map(|_| ());
-            let _ = self.stderr.written.wait_for(|now| now.complete).await.map(|_| ());
-=======
             self.stdout.complete().await;
             self.stderr.complete().await;
->>>>>>> agent
         };
         if timeout(STREAMS_CLOSE, closed).await.is_err() {
             // Somebody outside the tree was given a copy; what is in the pipe is lost.
