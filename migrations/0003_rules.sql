@@ -22,7 +22,7 @@ BEGIN
     ELSIF position('::' IN url) > 0 THEN
         RAISE EXCEPTION 'repository_url "%" names a git transport helper ("::"): expected https://host/owner/repository', url
             USING ERRCODE = 'invalid_parameter_value';
-    ELSIF url ~ '@' AND url !~ '^git@[^@]+$' THEN
+    ELSIF url ~ '@' AND url !~ '^(git@[^@]+$|file:///)' THEN
         -- Not repeated: it may hold a password, wherever somebody put it.
         RAISE EXCEPTION 'repository_url contains a user name or password: expected https://host/owner/repository, with the credential in GITHUB_TOKEN'
             USING ERRCODE = 'invalid_parameter_value';
@@ -30,7 +30,7 @@ BEGIN
         RAISE EXCEPTION 'repository_url "%" is not supported: expected https://host/owner/repository', url
             USING ERRCODE = 'invalid_parameter_value';
     ELSIF url !~ ('^((https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/|git@[A-Za-z0-9][A-Za-z0-9.-]*:)' || owner || '+' || name
-            || '|' || owner || name || '|file:///[^/].*)/*$')
+            || '|' || owner || name || '|file:///.*[^/])/*$')
         OR url ~ '(^|/)\.\.?(/|$)' OR url ~ '/[-.][^/]*/*$' THEN
         RAISE EXCEPTION 'repository_url "%" has no usable path: expected https://host/owner/repository', url
             USING ERRCODE = 'invalid_parameter_value';
@@ -317,7 +317,8 @@ BEGIN
     END) THEN
         RAISE EXCEPTION 'job % cannot go from % to %', old.id, old.state, new.state
             USING ERRCODE = 'check_violation',
-                  HINT = CASE WHEN new.state = 'running' THEN 'Only a worker''s claim starts a job.' END;
+                  HINT = CASE WHEN new.state = 'running' THEN 'Only a worker''s claim starts a job.'
+                              ELSE 'awo_requeue runs an order again, awo_cancel ends it.' END;
     END IF;
     IF new.state IN ('succeeded', 'failed', 'cancelled') THEN
         new.finished_at := now();

@@ -21,7 +21,7 @@ BEGIN
         RAISE EXCEPTION 'priority is %: expected -32768 to 32767', awo_enqueue.priority
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    LOOP
+    FOR attempt IN 1..5 LOOP
         IF awo_enqueue.idempotency_key IS NOT NULL THEN
             SELECT j.work_order_id INTO order_id FROM awo.jobs j
             WHERE j.idempotency_key = awo_enqueue.idempotency_key
@@ -47,11 +47,11 @@ BEGIN
             IF broken IN ('jobs_work_order', 'agent_work_orders_pkey') THEN
                 RAISE EXCEPTION 'agent_work_order_id "%" is taken: leave it out, or name another',
                     awo_enqueue.agent_work_order_id USING ERRCODE = 'unique_violation';
-            ELSIF broken <> 'jobs_idempotency_key' THEN
+            ELSIF broken <> 'jobs_idempotency_key' OR attempt = 5 THEN
                 RAISE;
             END IF;
             -- Somebody else stored the same key just now: answer with theirs, or try again should
-            -- it have ended meanwhile.
+            -- it have ended meanwhile. A transaction that may not see theirs gives up.
         END;
     END LOOP;
 END $$;

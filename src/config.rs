@@ -17,12 +17,15 @@ mod source;
 mod telemetry;
 mod values;
 
+pub use values::duration as parse_duration;
+
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig};
 pub use check::{Problem, check_runnable, find_program};
+pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder};
 pub use database::DatabaseConfig;
 pub use folders::FoldersConfig;
 pub use http::HttpConfig;

@@ -48,7 +48,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
     /// Print the result as JSON on standard output, and the story on standard error.
-    #[arg(long)]
+    #[arg(skip)]
     pub json: bool,
 }
 

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod domain;
 pub mod exit;
 pub mod forge;
 pub mod git;
+pub mod http;
 pub mod process;
 pub mod queue;
 pub mod shutdown;

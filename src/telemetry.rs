@@ -1,41 +1,108 @@
-//! stub until merge
-use crate::domain::{ErrorClass, StepName};
-use std::time::Duration;
-/// m
-#[derive(Debug, Clone, Default)]
-pub struct Metrics {}
-/// t
-pub struct TokenCounts {
-    /// x
-    pub input: u64,
-    /// x
-    pub output: u64,
-    /// x
-    pub cache_read: u64,
-    /// x
-    pub cache_creation: u64,
+//! Logs, traces and metrics of the process: set up once, flushed on every way out.
+//!
+//! Without a collector spans still get their ids, so that every log line names the trace of its
+//! work order; nothing is sent then.
+
+mod logs;
+pub mod metrics;
+mod otlp;
+mod propagation;
+
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use logs::Audience;
+pub use metrics::{Metrics, TokenCounts};
+pub use propagation::{current_traceparent, link_or_parent};
+
+use crate::{config::Config, domain::Redactor};
+
+/// Why logs, traces or metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// A collector that cannot be spoken to.
+    #[error("cannot send {signal} to {endpoint}: {reason}")]
+    Exporter {
+        /// `traces` or `metrics`.
+        signal: &'static str,
+        /// The collector's address.
+        endpoint: String,
+        /// What the exporter said.
+        reason: String,
+    },
+    /// Two instruments of one name, or a second set-up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(String),
 }
-impl Metrics {
-    /// x
-    pub fn claimed(&self, _: Duration) {}
-    /// x
-    pub fn job_finished(&self, _: &'static str, _: Option<ErrorClass>) {}
-    /// x
-    pub fn rescued(&self, _: u64) {}
-    /// x
-    pub fn stale_write_refused(&self) {}
-    /// x
-    pub fn self_fenced(&self) {}
-    /// x
-    pub fn cancelled(&self) {}
-    /// x
-    pub fn heartbeat_failed(&self) {}
-    /// x
-    pub fn step_finished(&self, _: StepName, _: &'static str, _: Duration) {}
-    /// x
-    pub fn agent_used(&self, _: TokenCounts, _: f64) {}
-    /// x
-    pub fn slots(&self, _: u64, _: u64) {}
+
+/// Running telemetry. Call [`Telemetry::shutdown`] on every way out, or the last spans are lost.
+#[derive(Debug)]
+pub struct Telemetry {
+    tracers: SdkTracerProvider,
+    metrics: Metrics,
 }
-/// x
-pub fn link_or_parent(_: &tracing::Span, _: &str) {}
+
+/// Sets up the log for `audience`, and traces and metrics; needs a running tokio runtime.
+///
+/// Call it once per process.
+pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryError> {
+    let settings = &config.telemetry;
+    let resource = resource(&settings.service_name);
+    let mut tracers = SdkTracerProvider::builder().with_resource(resource.clone());
+    if let Some(endpoint) = &settings.traces_endpoint {
+        tracers = tracers.with_batch_exporter(otlp::span_exporter(settings, endpoint)?);
+    }
+    let tracers = tracers.build();
+    let metric_exporter = match &settings.metrics_endpoint {
+        Some(endpoint) => Some(otlp::metric_exporter(settings, endpoint)?),
+        None => None,
+    };
+    let metrics = Metrics::new(resource, metric_exporter)?;
+
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let filter = match audience {
+        Audience::Service => EnvFilter::new(&settings.log_filter),
+        // What a command has to say it prints; its log is for when something is odd.
+        Audience::Person => EnvFilter::new("warn"),
+    };
+    let log = logs::layer(settings.log_format, audience, Redactor::new(config.secrets()));
+    let spans =
+        tracing_opentelemetry::layer().with_tracer(tracers.tracer("archon-awo")).with_filter(
+            // Spans of libraries (hyper, h2) would drown ours, and those of the exporter feed it.
+            EnvFilter::new("off,archon_awo=info"),
+        );
+    // A second set-up (tests in one process) keeps the first.
+    let _ = tracing_subscriber::registry().with(spans).with(log.with_filter(filter)).try_init();
+    if audience == Audience::Service {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+    Ok(Telemetry { tracers, metrics })
+}
+
+fn resource(service_name: &str) -> Resource {
+    Resource::builder()
+        .with_service_name(service_name.to_owned())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+impl Telemetry {
+    /// The instruments.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Sends what is left. Takes at most a few seconds when a collector does not answer.
+    pub async fn shutdown(self) {
+        let flush = move || {
+            // The providers complain when they were given no exporter: nothing is lost then.
+            let _ = self.tracers.shutdown();
+            self.metrics.shutdown();
+        };
+        // The exporters run on this runtime: waiting for them must not occupy it.
+        let _ = tokio::task::spawn_blocking(flush).await;
+    }
+}

@@ -44,7 +44,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.queue.max_concurrent, 5);
     assert_eq!(config.queue.queues, ["default"]);
     assert_eq!(config.queue.lease, Duration::from_secs(30));
-    assert_eq!(config.agent.timeout, Duration::from_secs(3600));
+    assert_eq!(config.agent.timeout, Duration::from_hours(1));
     assert_eq!(config.remotes.allowed_hosts, ["github.com"]);
     assert!(!config.remotes.allow_local);
     assert_eq!(config.http.address().to_string(), "127.0.0.1:8888");
@@ -107,6 +107,11 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
         ("AWO_BIND", "localhost", "expected an IP address"),
         ("LOG_LEVEL", "loud", "expected error, warn, info"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "expected grpc or http/protobuf"),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://c:4318",
+            "expected an address that starts with http:// (",
+        ),
         ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
         ("AWO_SELF_FENCE", "30s", "AWO_SELF_FENCE is 30s: expected less than AWO_LEASE (30s)"),
         ("AWO_HEARTBEAT", "25s", "AWO_HEARTBEAT is 25s: expected less than AWO_SELF_FENCE (20s)"),

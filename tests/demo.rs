@@ -19,7 +19,7 @@ use nix::{
 };
 use serde_json::Value;
 
-/// The search path of the demos: that of this test, where git and pg_config are.
+/// The search path of the demos: that of this test, which holds git and `pg_config`.
 fn search_path() -> OsString {
     let variables = Host::system().variables;
     variables.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| "/usr/bin:/bin".into())
@@ -155,7 +155,8 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 #[test]
 fn a_demo_that_cannot_run_says_why_and_leaves_nothing() {
-    let cases: [(&[(&str, &str)], &[&str], i32, &str); 2] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], i32, &'a str);
+    let cases: [Case; 2] = [
         (&[("AWO_PG_BIN", "/nowhere")], &[], 1, "AWO_PG_BIN is \"/nowhere\": expected"),
         (&[], &["--kill-one"], 2, "--kill-one needs --replicas 2 or more"),
     ];

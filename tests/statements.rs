@@ -22,12 +22,13 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
         }
     }
     found.sort();
-    assert!(!found.is_empty(), "no .{extension} file in {}", folder.display());
     found
 }
 
 fn statements() -> Vec<PathBuf> {
-    files(&Path::new(ROOT).join("sql"), "sql")
+    let found = files(&Path::new(ROOT).join("sql"), "sql");
+    assert!(!found.is_empty(), "no statement in sql/");
+    found
 }
 
 /// Rust sources as (path, text without comment lines).
@@ -37,7 +38,9 @@ fn sources() -> Vec<(PathBuf, String)> {
         lines.collect::<Vec<_>>().join("\n")
     };
     let read = |path: PathBuf| (path.clone(), code(fs::read_to_string(&path).unwrap()));
-    files(&Path::new(ROOT).join("src"), "rs").into_iter().map(read).collect()
+    let found = files(&Path::new(ROOT).join("src"), "rs");
+    assert!(!found.is_empty(), "no source in src/");
+    found.into_iter().map(read).collect()
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
@@ -165,4 +168,20 @@ fn the_search_for_sql_finds_it_in_every_dress() {
         assert!(!inline_sql(text).is_empty(), "not found in {text}");
     }
     assert!(inline_sql(r#"query(sql!("orders/find")); let s = "select a step";"#).is_empty());
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_examples_for_people_at_psql_run_as_written(pool: PgPool) {
+    let readme = fs::read_to_string(Path::new(ROOT).join("sql/README.md")).unwrap();
+    let blocks: Vec<&str> =
+        readme.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 5, "sql/README.md holds {} examples", blocks.len());
+    for block in blocks {
+        // As psql sends them: one string, several statements.
+        let result = sqlx::raw_sql(AssertSqlSafe(block.to_owned())).execute(&pool).await;
+        assert!(result.is_ok(), "{block}: {result:?}");
+    }
+    let requeued = "SELECT count(*) FROM agent_work_orders WHERE status = 'pending'";
+    let pending: i64 = sqlx::query_scalar(requeued).fetch_one(&pool).await.unwrap();
+    assert_eq!(pending, 3, "three were ordered, one was cancelled and requeued");
 }

@@ -25,6 +25,9 @@ pub struct ClaudeSettings {
     pub base_url: Option<String>,
     /// How often the CLI repeats a refused call by itself. Its own default, 10, takes minutes.
     pub max_retries: u32,
+    /// Keeps the credential from the tools the CLI starts. Off by default: CLI 2.1.330 refuses to
+    /// start with it unless `bubblewrap` is installed, and that needs user namespaces.
+    pub scrub_tools: bool,
     /// More arguments, after ours.
     pub extra_arguments: Vec<String>,
 }
@@ -69,6 +72,7 @@ impl ClaudeSettings {
             credential: None,
             base_url: None,
             max_retries: 3,
+            scrub_tools: false,
             extra_arguments: Vec::new(),
         }
     }
@@ -83,6 +87,7 @@ impl ClaudeSettings {
             // Hooks and servers of the repository would run on our account without a question.
             "--setting-sources=user",
             "--strict-mcp-config",
+            "--add-dir=.",
         ]
         .map(str::to_owned)
         .into();
@@ -101,13 +106,15 @@ impl ClaudeSettings {
             ("CLAUDE_CONFIG_DIR", config_dir(home).display().to_string()),
             ("CLAUDE_CODE_MAX_RETRIES", self.max_retries.to_string()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
-            // The tools it starts do not inherit the credential.
-            ("CLAUDE_CODE_SUBPROCESS_ENV_SCRUB", "1".to_owned()),
+            ("CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD", "1".to_owned()),
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
             ("DISABLE_TELEMETRY", "1".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        if self.scrub_tools {
+            environment.push(("CLAUDE_CODE_SUBPROCESS_ENV_SCRUB".to_owned(), "1".to_owned()));
+        }
         if nix::unistd::geteuid().is_root() {
             // Without it the CLI refuses to skip permissions as root.
             environment.push(("IS_SANDBOX".to_owned(), "1".to_owned()));

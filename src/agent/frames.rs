@@ -88,10 +88,10 @@ mod tests {
 
     use super::{Frame, Framer};
 
-    fn frames(mut framer: Framer, chunks: impl Iterator<Item = Vec<u8>>) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = chunks.flat_map(|chunk| framer.push(&chunk)).collect();
-        frames.extend(framer.finish());
-        frames
+    fn cut_up(mut framer: Framer, chunks: impl Iterator<Item = Vec<u8>>) -> Vec<Frame> {
+        let mut all: Vec<Frame> = chunks.flat_map(|chunk| framer.push(&chunk)).collect();
+        all.extend(framer.finish());
+        all
     }
 
     fn whole(text: &[u8]) -> Frame {
@@ -100,14 +100,14 @@ mod tests {
 
     #[test]
     fn lines_end_at_newlines_and_the_last_may_have_none() {
-        let all = frames(Framer::default(), [b"a\r\n\nb\xff\0c".to_vec()].into_iter());
+        let all = cut_up(Framer::default(), [b"a\r\n\nb\xff\0c".to_vec()].into_iter());
         assert_eq!(all, [whole(b"a"), whole(b""), whole(b"b\xff\0c")]);
     }
 
     #[test]
     fn a_line_over_the_limit_keeps_its_head_and_the_next_is_whole() {
         let all =
-            frames(Framer::with_limits(8, 3), [b"123456789\n12345678\n".to_vec()].into_iter());
+            cut_up(Framer::with_limits(8, 3), [b"123456789\n12345678\n".to_vec()].into_iter());
         assert_eq!(all, [Frame { bytes: b"123".to_vec(), truncated: true }, whole(b"12345678")]);
     }
 
@@ -117,9 +117,9 @@ mod tests {
             text in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..200),
             size in 1..40usize,
         ) {
-            let at_once = frames(Framer::with_limits(12, 5), [text.clone()].into_iter());
+            let at_once = cut_up(Framer::with_limits(12, 5), [text.clone()].into_iter());
             let pieces = text.chunks(size).map(<[u8]>::to_vec).collect::<Vec<_>>();
-            prop_assert_eq!(frames(Framer::with_limits(12, 5), pieces.into_iter()), at_once);
+            prop_assert_eq!(cut_up(Framer::with_limits(12, 5), pieces.into_iter()), at_once);
         }
     }
 }

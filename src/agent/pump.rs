@@ -9,7 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{conversation::Conversation, frames::Framer, spool::SpoolWriter};
+use super::{
+    conversation::{Conversation, ProviderError},
+    frames::Framer,
+    spool::SpoolWriter,
+};
 use crate::{clock::Clock, domain::RedactStream};
 
 /// How much is read at a time, in bytes; the size of a pipe.
@@ -101,7 +105,7 @@ impl Pump {
     /// Tells the supervisor what it must act on before the stream has ended.
     fn publish(&self, conversation: &Conversation, now: Instant) {
         let refused =
-            conversation.provider_error.as_ref().is_some_and(|error| error.refuses_credential());
+            conversation.provider_error.as_ref().is_some_and(ProviderError::refuses_credential);
         let tool = conversation.tool_is_running();
         let ended = conversation.result.is_some();
         self.progress.send_if_modified(|progress| {

@@ -171,7 +171,7 @@ pub async fn ship(
             data.truncate(end + 1);
         }
         let length = data.len() as u64;
-        let lines = data.iter().filter(|b| **b == b'\n').count();
+        let lines = data.split(|b| *b == b'\n').count() - 1;
         let lines = u32::try_from(lines).unwrap_or(u32::MAX);
         let chunk = OutputChunk { stream, offset, lines, data };
         if file.seek(SeekFrom::Start(offset + length)).await.is_err()

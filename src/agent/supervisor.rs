@@ -71,7 +71,7 @@ impl Default for Limits {
         Self {
             spool: 256 * 1024 * 1024,
             lock_wait: Duration::from_secs(20),
-            longest_freeze: Duration::from_secs(15 * 60),
+            longest_freeze: Duration::from_mins(15),
             exit_grace: Duration::from_secs(10),
             delivery: Duration::from_secs(30),
         }

@@ -300,7 +300,8 @@ mod tests {
             let code = sample["exit_code"].as_i64().unwrap().try_into().unwrap();
             let case = sample["case"].as_str().unwrap().to_owned();
             let stream = streams.entry(case).or_insert_with(|| (String::new(), code));
-            stream.0 += &format!("{}\n", sample["line"]);
+            stream.0 += &sample["line"].to_string();
+            stream.0.push('\n');
         }
         let hear = |(stream, code): (String, i32)| {
             let mut conversation = Conversation::default();
@@ -445,6 +446,12 @@ mod tests {
                 .iter()
                 .map(|case| judge(&evidence(&samples[*case])).unwrap_err().message)
                 .collect();
-        insta::assert_snapshot!(messages.join("\n"), @"");
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        the model provider refused the credential: check ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (HTTP 401, Invalid API key · Fix external API key)
+        the model provider is overloaded or failing (HTTP 529, API Error: 529 Overloaded. This is a server-side issue, usually temporary — try again in a moment. If it persists, check your inference gateway (127.0.0.1:18181).)
+        the agent used all its turns before it was done (Reached maximum number of turns (2)): raise claude_max_turns or split the request
+        the agent could not continue its conversation (No conversation found with session ID: bb77dba0-82ea-402a-ba47-7bf09cdf0591): run the step afresh
+        the agent was not allowed to use Write: allow it in the settings of the agent
+        ");
     }
 }

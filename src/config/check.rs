@@ -54,7 +54,8 @@ pub(crate) fn check_folder(setting: &'static str, folder: &Path) -> Result<(), P
         help: "make the folder writable for this user, or name another one".to_owned(),
     };
     fs::create_dir_all(folder).map_err(problem)?;
-    let probe = folder.join(format!(".archon-awo-probe-{}", std::process::id()));
+    // Replicas may share the folder, and in containers their process ids are the same.
+    let probe = folder.join(format!(".archon-awo-probe-{}", uuid::Uuid::new_v4()));
     let written = fs::File::create(&probe).and_then(|mut file| file.write_all(b"probe"));
     let removed = fs::remove_file(&probe);
     written.and(removed).map_err(problem)
@@ -129,7 +130,7 @@ pub(crate) fn check_commands(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_ca_file(config: &Config) -> Result<(), Problem> {
+pub(crate) fn check_ca_file(config: &Config) -> Result<(), Problem> {
     let Some(file) = &config.git.ca_file else { return Ok(()) };
     let setting = keys::GIT_CA_FILE.name();
     let reason = match fs::read_to_string(file) {

@@ -36,6 +36,8 @@ const DURATION: &str = "a duration such as 30s, 15m, 1h 30m, or plain seconds";
 const BOOLEAN: &str = "true or false";
 const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
+const COLLECTOR: &str =
+    "an address that starts with http:// (for TLS, run a collector beside the worker)";
 const WEB_ADDRESS: &str = "an address that starts with http:// or https://";
 
 macro_rules! keys {
@@ -158,11 +160,11 @@ keys! {
         false, "How much is logged.";
     LOG_FORMAT: ["AWO_LOG_FORMAT"], Some("auto"), "auto, json or human", false,
         "Form of the log; auto is human on a terminal and json elsewhere.";
-    OTLP_ENDPOINT: ["OTEL_EXPORTER_OTLP_ENDPOINT"], None, WEB_ADDRESS, false,
+    OTLP_ENDPOINT: ["OTEL_EXPORTER_OTLP_ENDPOINT"], None, COLLECTOR, false,
         "Collector that receives traces and metrics; nothing is sent when unset.";
-    OTLP_TRACES_ENDPOINT: ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], None, WEB_ADDRESS, false,
+    OTLP_TRACES_ENDPOINT: ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], None, COLLECTOR, false,
         "Collector for traces alone.";
-    OTLP_METRICS_ENDPOINT: ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], None, WEB_ADDRESS, false,
+    OTLP_METRICS_ENDPOINT: ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], None, COLLECTOR, false,
         "Collector for metrics alone.";
     OTLP_PROTOCOL: ["OTEL_EXPORTER_OTLP_PROTOCOL"], Some("grpc"), "grpc or http/protobuf", false,
         "How traces and metrics are sent.";

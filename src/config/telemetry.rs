@@ -52,7 +52,10 @@ impl TelemetryConfig {
             "http/protobuf" => Some(OtlpProtocol::HttpProtobuf),
             _ => None,
         })?;
-        let address = |text: &str| values::web_address(text).map(|_| text.to_owned());
+        let address = |text: &str| {
+            let url = values::web_address(text)?;
+            (url.scheme() == "http").then(|| text.to_owned())
+        };
         let common = reader.optional(&keys::OTLP_ENDPOINT, address)?;
         // Over HTTP the common address is a base: each signal has its own path below it.
         let of_signal = |own: Option<String>, path: &str| {

@@ -85,7 +85,7 @@ mod tests {
     fn durations_are_humantime_or_plain_seconds() {
         assert_eq!(duration("90"), Some(Duration::from_secs(90)));
         assert_eq!(duration("0.5"), Some(Duration::from_millis(500)));
-        assert_eq!(duration("1h 30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("1h 30m"), Some(Duration::from_mins(90)));
         for bad in ["", "0", "-1", "soon", "1e300", "NaN", "inf", "900 years"] {
             assert_eq!(duration(bad), None, "{bad:?} was accepted");
         }

@@ -81,7 +81,7 @@ impl fmt::Debug for Redactor {
 
 impl fmt::Debug for RedactStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedactStream").field("held_bytes", &self.held.len()).finish()
+        f.debug_struct("RedactStream").field("held_bytes", &self.held.len()).finish_non_exhaustive()
     }
 }
 
@@ -197,8 +197,9 @@ fn add_forms(secret: &str, forms: &mut BTreeSet<Vec<u8>>) {
         add(percent_encoded(secret, upper).into_bytes());
     }
     let json = serde_json::Value::from(secret).to_string();
-    add(json[1..json.len() - 1].as_bytes().to_vec());
-    add(json[1..json.len() - 1].replace('/', "\\/").into_bytes());
+    let inside = &json[1..json.len() - 1];
+    add(inside.into());
+    add(inside.replace('/', "\\/").into());
 }
 
 /// The base64 characters that depend on `secret` alone when `shift` bytes (modulo 3) precede it.

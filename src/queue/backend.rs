@@ -161,7 +161,7 @@ impl Backend for LeaseBackend {
     ) -> Poll<Option<Result<Self::Task, Self::Error>>> {
         loop {
             if let Some((job, slot)) = self.ready.pop_front() {
-                let id = TaskId::String(job.job_id.to_string().into());
+                let id = TaskId::String(job.job_id.to_string());
                 return Poll::Ready(Some(Ok(TaskBuilder::new(job).task_id(id).data(slot).build())));
             }
             if worker.is_shutting_down() {

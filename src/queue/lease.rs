@@ -157,8 +157,8 @@ impl Lease {
 /// When heartbeats last worked.
 #[derive(Debug, Clone, Copy)]
 pub struct Pulse {
-    /// The last acknowledged beat was sent then.
-    pub acknowledged: Instant,
+    /// The last acknowledged beat was sent then; `None` before the first.
+    pub acknowledged: Option<Instant>,
     /// The last beat that failed was sent then.
     pub failed: Option<Instant>,
 }
@@ -166,7 +166,7 @@ pub struct Pulse {
 impl Pulse {
     /// Whether the last beat failed.
     pub fn is_failing(&self) -> bool {
-        self.failed.is_some_and(|failed| failed > self.acknowledged)
+        self.failed > self.acknowledged
     }
 }
 
@@ -196,7 +196,7 @@ impl LeaseKeeper {
         interrupt: CancellationToken,
         metrics: Metrics,
     ) -> Arc<Self> {
-        let (pulse, _) = watch::channel(Pulse { acknowledged: clock.now(), failed: None });
+        let (pulse, _) = watch::channel(Pulse { acknowledged: None, failed: None });
         Arc::new(Self {
             worker_id,
             timings,
@@ -275,7 +275,7 @@ impl LeaseKeeper {
             match self.beat(&mut connection, &beats).await {
                 Ok(renewed) => {
                     self.apply(&beats, &renewed, sent);
-                    self.pulse.send_modify(|pulse| pulse.acknowledged = sent);
+                    self.pulse.send_modify(|pulse| pulse.acknowledged = Some(sent));
                     wait = self.timings.heartbeat;
                 }
                 Err(error) => {

@@ -31,7 +31,7 @@ mod tests {
     use crate::clock::Clock;
 
     const BACKOFF: Backoff =
-        Backoff { base: Duration::from_secs(10), max: Duration::from_secs(600) };
+        Backoff { base: Duration::from_secs(10), max: Duration::from_mins(10) };
 
     #[test]
     fn ceilings_double_up_to_the_maximum() {

@@ -243,21 +243,16 @@ fn workflow(
 
 fn agent(config: &Config) -> AgentKind {
     let agent = &config.agent;
-    match (&agent.kind, &agent.command_line) {
-        (config::AgentKind::Command, Some(words)) => {
-            AgentKind::Command(CommandSettings { command_line: shell_words::join(words) })
-        }
-        _ => {
-            let claude = &agent.claude;
-            let mut settings = ClaudeSettings::new(claude.cli.clone());
-            settings.model.clone_from(&claude.model);
-            settings.max_turns = claude.max_turns;
-            settings.max_budget_usd = claude.max_budget_usd;
-            settings.base_url.clone_from(&claude.base_url);
-            let key = claude.api_key.clone().map(ClaudeCredential::ApiKey);
-            settings.credential =
-                claude.oauth_token.clone().map(ClaudeCredential::OAuthToken).or(key);
-            AgentKind::Claude(settings)
-        }
+    if let (config::AgentKind::Command, Some(words)) = (&agent.kind, &agent.command_line) {
+        return AgentKind::Command(CommandSettings { command_line: shell_words::join(words) });
     }
+    let claude = &agent.claude;
+    let mut settings = ClaudeSettings::new(claude.cli.clone());
+    settings.model.clone_from(&claude.model);
+    settings.max_turns = claude.max_turns;
+    settings.max_budget_usd = claude.max_budget_usd;
+    settings.base_url.clone_from(&claude.base_url);
+    let key = claude.api_key.clone().map(ClaudeCredential::ApiKey);
+    settings.credential = claude.oauth_token.clone().map(ClaudeCredential::OAuthToken).or(key);
+    AgentKind::Claude(settings)
 }

@@ -120,6 +120,7 @@ pub async fn connect(
         options.get_database().unwrap_or_default()
     );
     let unreachable = |source| ConnectError::Unreachable { address, source };
+    let attempt = options.clone();
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(10))
@@ -127,6 +128,10 @@ pub async fn connect(
         .await;
     let pool = match pool {
         Ok(pool) => pool,
+        // The pool tried until its time was over, and kept the reason to itself.
+        Err(sqlx::Error::PoolTimedOut) => {
+            return Err(unreachable(reason(&attempt).await));
+        }
         Err(error) => return Err(unreachable(error)),
     };
     let version: (i32, String) =
@@ -138,6 +143,14 @@ pub async fn connect(
         return Err(ConnectError::TooOld(version.1));
     }
     Ok(pool)
+}
+
+/// Why a connection cannot be made, from one more attempt.
+async fn reason(options: &PgConnectOptions) -> sqlx::Error {
+    match tokio::time::timeout(Duration::from_secs(2), options.connect()).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    }
 }
 
 /// Applies what is missing. Safe when several processes do so at once: the first holds a lock.

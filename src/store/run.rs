@@ -217,13 +217,12 @@ impl RunStore {
     /// Reads the order of the job.
     #[tracing::instrument(name = "db.orders.load", skip_all, err)]
     pub async fn load_order(&self) -> Result<Option<OrderRecord>, RunError> {
-        Ok(self
-            .patiently("run/load_order", || {
-                sqlx::query_as(sql!("run/load_order"))
-                    .bind(self.fence.job_id)
-                    .fetch_optional(self.store.pool())
-            })
-            .await?)
+        self.patiently("run/load_order", || {
+            sqlx::query_as(sql!("run/load_order"))
+                .bind(self.fence.job_id)
+                .fetch_optional(self.store.pool())
+        })
+        .await
     }
 
     /// Reads the checkpoints of the job.
@@ -363,15 +362,14 @@ impl RunStore {
         effect: Effect,
         key: &str,
     ) -> Result<Option<EffectRecord>, RunError> {
-        Ok(self
-            .patiently("run/find_intent", || {
-                sqlx::query_as(sql!("run/find_intent"))
-                    .bind(self.fence.job_id)
-                    .bind(effect.as_str())
-                    .bind(key)
-                    .fetch_optional(self.store.pool())
-            })
-            .await?)
+        self.patiently("run/find_intent", || {
+            sqlx::query_as(sql!("run/find_intent"))
+                .bind(self.fence.job_id)
+                .bind(effect.as_str())
+                .bind(key)
+                .fetch_optional(self.store.pool())
+        })
+        .await
     }
 
     /// Stores what came of an effect.

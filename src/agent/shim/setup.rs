@@ -129,6 +129,7 @@ pub struct Pipes {
 impl Pipes {
     /// Opens both anew, closed on exec and never blocking, and closes the inherited ones.
     pub fn take() -> io::Result<Self> {
+        close_strangers()?;
         let flags = OFlag::O_NONBLOCK.bits();
         let lifeline = OpenOptions::new()
             .read(true)
@@ -142,6 +143,18 @@ impl Pipes {
         close(STATUS_FD)?;
         Ok(Self { lifeline, unread: Vec::new(), status })
     }
+}
+
+/// Closes what the worker itself was started with by accident, or the agent would inherit it.
+fn close_strangers() -> io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in open.into_iter().filter(|number| *number > STATUS_FD) {
+        // The descriptor of the listing is among them and closed already.
+        let _ = close(descriptor);
+    }
+    Ok(())
 }
 
 /// Cuts the shim off from the worker's session, makes it the parent of every orphan below it,

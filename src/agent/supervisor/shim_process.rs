@@ -1,13 +1,14 @@
 //! The worker's end of a shim: its process, its lifeline, its statuses.
 
 use std::{
-    io,
+    io::{self, PipeWriter, Write},
     os::fd::OwnedFd,
     path::Path,
     process::{ExitStatus, Stdio},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::unix::pipe,
@@ -29,7 +30,9 @@ use crate::{
 /// A running shim. Dropping it closes the lifeline, upon which the shim ends the agent.
 pub struct ShimProcess {
     child: Child,
-    lifeline: pipe::Sender,
+    /// Not tokio's pipe: its first write fails until the runtime has looked at it once, and the
+    /// first order is the one that starts the agent.
+    lifeline: PipeWriter,
     statuses: mpsc::UnboundedReceiver<Status>,
 }
 
@@ -73,14 +76,14 @@ impl ShimProcess {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
         };
-        let lifeline = pipe::Sender::from_owned_fd(OwnedFd::from(lifeline))?;
+        fcntl(&lifeline, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let statuses = listen(pipe::Receiver::from_owned_fd(OwnedFd::from(statuses))?);
         Ok((Self { child, lifeline, statuses }, pipes))
     }
 
     /// Gives an order. A shim that does not read is dealt with by the time it then takes to end.
     pub fn order(&self, order: Order) {
-        if let Err(error) = self.lifeline.try_write(order.to_line().as_bytes()) {
+        if let Err(error) = (&self.lifeline).write_all(order.to_line().as_bytes()) {
             tracing::debug!(?order, %error, "the shim did not take an order");
         }
     }

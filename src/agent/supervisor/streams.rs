@@ -141,9 +141,8 @@ impl Streams {
     /// `delivery` to take the rest.
     pub async fn end(mut self, delivery: Duration) -> Drained {
         let closed = async {
-            // One after the other: both must be complete, in whichever order that happens.
-            let _ = self.stdout.written.wait_for(|now| now.complete).await.map(|_| ());
-            let _ = self.stderr.written.wait_for(|now| now.complete).await.map(|_| ());
+            self.stdout.complete().await;
+            self.stderr.complete().await;
         };
         if timeout(STREAMS_CLOSE, closed).await.is_err() {
             // Somebody outside the tree was given a copy; what is in the pipe is lost.
@@ -163,6 +162,11 @@ impl Streams {
 }
 
 impl Flow {
+    async fn complete(&mut self) {
+        // An error means that the pump is gone, which is as complete as it gets.
+        let _ = self.written.wait_for(|now| now.complete).await;
+    }
+
     async fn end(self) -> (pump::Drained, u64, u64) {
         let drained = self.pump.await.unwrap_or_default();
         let sent = self.shipper.await.unwrap_or_default();

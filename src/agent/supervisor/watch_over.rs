@@ -51,7 +51,6 @@ pub struct WatchOver {
     progress: watch::Sender<Progress>,
     lease: watch::Receiver<LeaseSignal>,
     lease_is_open: bool,
-    began: Instant,
     started: Option<Instant>,
     frozen_since: Option<Instant>,
     /// Time spent frozen, which does not count.
@@ -60,6 +59,7 @@ pub struct WatchOver {
     suspended: bool,
     /// When the agent ended or was told to.
     end_began: Option<Instant>,
+    shim_was_killed: bool,
     ended: Ended,
 }
 
@@ -82,12 +82,12 @@ impl WatchOver {
             progress,
             lease,
             lease_is_open: true,
-            began: supervisor.clock.now(),
             started: None,
             frozen_since: None,
             frozen_for: Duration::ZERO,
             suspended: false,
             end_began: None,
+            shim_was_killed: false,
             ended: Ended::default(),
         }
     }
@@ -208,14 +208,13 @@ impl WatchOver {
     /// When [`Self::keep_time`] has something to do, as far as is known now.
     fn next_due(&self) -> Option<Instant> {
         if let Some(at) = self.end_began {
-            return Some(at + self.patience);
+            return (!self.shim_was_killed).then(|| at + self.patience);
         }
         if self.frozen_since.is_some() {
             return None;
         }
-        let Some(hard) = self.hard_deadline() else {
-            return self.began.checked_add(self.lock_wait + self.patience);
-        };
+        // Before the start it is the shim that counts the time, and the lease that may last.
+        let hard = self.hard_deadline()?;
         let progress = *self.progress.borrow();
         let exit = progress.result_at.map(|at| at + self.exit_grace);
         [Some(hard), progress.idle_deadline(self.idle_timeout), exit].into_iter().flatten().min()
@@ -229,11 +228,10 @@ impl WatchOver {
         let now = self.clock.now();
         let past = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         if let Some(at) = self.end_began {
-            if now >= at + self.patience {
+            if now >= at + self.patience && !self.shim_was_killed {
                 tracing::error!("the shim did not end the agent in time and is killed");
                 shim.kill();
-                // Once is enough: what follows is the wait for its end.
-                self.end_began = now.checked_add(Duration::from_secs(3600));
+                self.shim_was_killed = true;
             }
             return;
         }

@@ -1,0 +1,187 @@
+//! The command line: one file per subcommand, one place that starts and ends each of them.
+
+mod bench;
+mod cancel;
+mod config;
+mod doctor;
+mod enqueue;
+mod health;
+mod list;
+mod log_view;
+mod logs;
+mod migrate;
+mod output;
+mod pause;
+mod requeue;
+mod show;
+mod wait;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing::Instrument;
+
+use crate::{
+    clock::Clock,
+    config::{Config, Host},
+    demo, exit,
+    store::{self, Store},
+    telemetry::{self, Audience},
+};
+use output::Output;
+
+/// Runs agent work orders: claims them from Postgres and ends them as pull requests.
+#[derive(Debug, Parser)]
+#[command(name = "archon-awo", version, max_term_width = 100)]
+pub struct Cli {
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take work orders from the queue until told to stop.
+    Worker,
+    /// Bring the database schema up to date.
+    Migrate(migrate::Args),
+    /// Order work.
+    Enqueue(enqueue::Args),
+    /// List the newest work orders.
+    List(list::Args),
+    /// Show one work order: steps, attempts, artifacts.
+    Show(show::Args),
+    /// Print the log of a work order.
+    Logs(logs::Args),
+    /// Cancel a work order, running or not.
+    Cancel(cancel::Args),
+    /// Run a work order again that failed or was cancelled.
+    Requeue(requeue::Args),
+    /// Stop taking orders from a queue; running ones go on.
+    Pause(pause::Args),
+    /// Take orders from a paused queue again.
+    Resume(pause::Args),
+    /// Ask a worker for its health; exit code 0 when it can work.
+    Health(health::Args),
+    /// Show the main job on this machine: no Docker, no account, no key.
+    Demo(demo::DemoArgs),
+    /// The demo's surroundings, left running to try things out.
+    Dev(demo::DevArgs),
+    /// Measure this machine.
+    Bench(bench::Args),
+    /// Check everything a worker needs, and say what to do.
+    Doctor,
+    /// Print every setting with its value and where it comes from.
+    ///
+    /// Settings are read from the environment, then from agent-settings.yaml in the folder
+    /// `AWO_CONFIG_DIR`, then from ~/.archon/config.yaml, then from defaults. In files the names
+    /// are those of the environment in lower case.
+    Config,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    // Two more roles of this binary, both started by a worker: git asks for a password, and an
+    // agent is watched over. They need no settings and start no threads.
+    if let Some(code) = crate::git::askpass::answer_if_asked() {
+        return code;
+    }
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == "shim") {
+        return crate::agent::run_shim(arguments);
+    }
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Err(error).context("cannot start the runtime")),
+    };
+    let result = runtime.block_on(run(cli));
+    // Threads that wait for standard input or a slow disk must not hold up the end.
+    runtime.shutdown_background();
+    exit::report(result)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let output = Output::new(cli.json);
+    let host = Host::system();
+    let command = match cli.command {
+        // These two are for finding out what is wrong with the settings.
+        Command::Doctor => return doctor::run(&host, &output).await,
+        Command::Health(args) => return health::run(&args, &host, &output).await,
+        // And these bring their own.
+        Command::Demo(args) => {
+            let args = demo::DemoArgs { json: output.is_json(), ..args };
+            return demo::run(args, &host, Clock::system()).await;
+        }
+        Command::Dev(args) => return demo::dev(args, &host, Clock::system()).await,
+        Command::Bench(args) => return bench::run(args, &output).await,
+        command => command,
+    };
+    let config = Config::load(&host)?;
+    let audience = match &command {
+        Command::Worker => Audience::Service,
+        _ => Audience::Person,
+    };
+    let telemetry = telemetry::init(&config, audience)?;
+    let span = tracing::info_span!("cli.command");
+    if let Some(traceparent) = &config.traceparent {
+        telemetry::link_or_parent(&span, traceparent);
+    }
+    let result = match command {
+        // Its orders have traces of their own.
+        Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
+        command => dispatch(command, config, &output).instrument(span).await,
+    };
+    // Also when the command failed: its last spans say why.
+    telemetry.shutdown().await;
+    result
+}
+
+async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::Result<()> {
+    match command {
+        Command::Migrate(args) => migrate::run(&args, &config, output).await,
+        Command::Enqueue(args) => enqueue::run(args, &config, output).await,
+        Command::List(args) => list::run(&args, &config, output).await,
+        Command::Show(args) => show::run(&args, &config, output).await,
+        Command::Logs(args) => logs::run(&args, &config, output).await,
+        Command::Cancel(args) => cancel::run(&args, &config, output).await,
+        Command::Requeue(args) => requeue::run(&args, &config, output).await,
+        Command::Pause(args) => pause::pause(&args, &config, output).await,
+        Command::Resume(args) => pause::resume(&args, &config, output).await,
+        Command::Config => config::run(&config, output),
+        // Handled in `run`.
+        Command::Health(_)
+        | Command::Doctor
+        | Command::Worker
+        | Command::Demo(_)
+        | Command::Dev(_)
+        | Command::Bench(_) => Ok(()),
+    }
+}
+
+/// Connections a command needs; it asks one thing at a time.
+const COMMAND_CONNECTIONS: u32 = 2;
+
+/// Opens the database for a command, which reads and writes it as it is: only `worker` and
+/// `migrate` change the schema.
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let database = &config.database;
+    let url = database.required_url()?;
+    let pool = store::connect(url, database.mode, COMMAND_CONNECTIONS).await?;
+    store::schema_state(&pool).await?.check()?;
+    Ok(Store::new(pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_valid() {
+        super::Cli::command().debug_assert();
+    }
+}

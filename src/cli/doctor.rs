@@ -1,0 +1,248 @@
+//! `archon-awo doctor`: checks everything a worker needs, and says what to do about what is missing.
+
+use std::{path::Path, time::Duration};
+
+use console::style;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::{
+    COMMAND_CONNECTIONS,
+    output::{Output, first_line},
+};
+use crate::{
+    config::{self, AgentKind, Config, Host, Problem, find_program},
+    exit::CommandError,
+    process, store,
+};
+
+/// Longest time a program may take to say its version, and GitHub to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The outcome of one check.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found.
+    detail: String,
+    /// What to do, when it is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+}
+
+impl Check {
+    fn well(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, ok: true, detail: detail.into(), help: None }
+    }
+
+    fn ill(name: &'static str, detail: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { name, ok: false, detail: detail.into(), help: Some(help.into()) }
+    }
+
+    fn from(name: &'static str, result: Result<String, Problem>) -> Self {
+        match result {
+            Ok(detail) => Self::well(name, detail),
+            Err(problem) => Self::ill(name, problem.problem, problem.help),
+        }
+    }
+}
+
+pub(super) async fn run(host: &Host, output: &Output) -> anyhow::Result<()> {
+    let checks = match Config::load(host) {
+        Ok(config) => check_all(&config).await,
+        Err(error) => vec![Check::ill(
+            "settings",
+            error.to_string(),
+            "correct it; the other checks need valid settings",
+        )],
+    };
+    let problems = checks.iter().filter(|check| !check.ok).count();
+    if output.is_json() {
+        output.document(&serde_json::json!({ "ok": problems == 0, "checks": checks }))?;
+    } else {
+        for check in &checks {
+            let mark = if check.ok { style("✔").green() } else { style("✘").red() };
+            output.line(format!("{mark} {}: {}", check.name, check.detail))?;
+            if let Some(help) = &check.help {
+                output.line(format!("    {help}"))?;
+            }
+        }
+    }
+    if problems == 0 { Ok(()) } else { Err(CommandError::ProblemsFound(problems).into()) }
+}
+
+async fn check_all(config: &Config) -> Vec<Check> {
+    let mut checks = vec![settings(config)];
+    checks.extend(database(config).await);
+    let folders = &config.folders;
+    for (name, key, folder) in [
+        ("repositories folder", &config::keys::REPOSITORY_DIR, &folders.repositories),
+        ("work orders folder", &config::keys::WORK_ORDER_DIR, &folders.work_orders),
+        ("config folder", &config::keys::CONFIG_DIR, &folders.config),
+    ] {
+        let writable = config::check_folder(key.name(), folder);
+        let detail = || format!("{} can be written to", folder.display());
+        checks.push(Check::from(name, writable.map(|()| detail())));
+    }
+    checks.push(git(config).await);
+    checks.push(agent(config).await);
+    let built_in = || match &config.agent.commands_dir {
+        Some(folder) => format!("{} can be read", folder.display()),
+        None => "the built-in ones".to_owned(),
+    };
+    checks.push(Check::from("command files", config::check_commands(config).map(|()| built_in())));
+    if config.git.ca_file.is_some() {
+        let checked = config::check_ca_file(config).map(|()| "can be read".to_owned());
+        checks.push(Check::from("certificate authorities", checked));
+    }
+    checks.push(github(config).await);
+    checks
+}
+
+fn settings(config: &Config) -> Check {
+    let detail = match config.warnings.as_slice() {
+        [] => "valid".to_owned(),
+        warnings => format!("valid, but: {}", warnings.join("; ")),
+    };
+    Check::well("settings", detail)
+}
+
+async fn database(config: &Config) -> Vec<Check> {
+    let database = &config.database;
+    let name = "database";
+    let url = match database.required_url() {
+        Ok(url) => url,
+        Err(error) => {
+            let help = "set it in the environment or in agent-settings.yaml";
+            return vec![Check::ill(name, error.to_string(), help)];
+        }
+    };
+    let pool = match store::connect(url, database.mode, COMMAND_CONNECTIONS).await {
+        Ok(pool) => pool,
+        Err(error) => {
+            let help = "start the server, or correct DATABASE_URL; \
+                        the server must be PostgreSQL 14 or newer";
+            return vec![Check::ill(name, error.to_string(), help)];
+        }
+    };
+    let version: Result<(i32, String), _> =
+        sqlx::query_as(crate::sql!("connect/server_version")).fetch_one(&pool).await;
+    let reachable = match version {
+        Ok((_, version)) => Check::well(name, format!("PostgreSQL {version}")),
+        Err(error) => Check::ill(name, error.to_string(), "look into the server's log"),
+    };
+    let schema = match store::schema_state(&pool).await {
+        Ok(state) => match state.check() {
+            Ok(()) => Check::well("schema", format!("version {}", state.found)),
+            Err(error) => {
+                let help = if state.found < state.expected {
+                    "run `archon-awo migrate`; a worker does so too unless AWO_AUTO_MIGRATE=false"
+                } else {
+                    "install the newer archon-awo that made this schema"
+                };
+                Check::ill("schema", error.to_string(), help)
+            }
+        },
+        Err(error) => {
+            Check::ill("schema", error.to_string(), "check the rights of the database user")
+        }
+    };
+    vec![reachable, schema]
+}
+
+async fn git(config: &Config) -> Check {
+    let name = "git";
+    let help = "install git, and see that it is in PATH";
+    match find_program(Path::new("git"), &config.search_path) {
+        Ok(path) => match version(&path, config).await {
+            Ok(version) => Check::well(name, version),
+            Err(reason) => Check::ill(name, format!("{} {reason}", path.display()), help),
+        },
+        Err(reason) => Check::ill(name, format!("git {reason}"), help),
+    }
+}
+
+async fn agent(config: &Config) -> Check {
+    let name = "agent";
+    let path = match config::check_agent(config) {
+        Ok(path) => path,
+        Err(problem) => return Check::from(name, Err(problem)),
+    };
+    if config.agent.kind == AgentKind::Command {
+        // Any program may be the agent: what it does with `--version` is not known.
+        return Check::well(name, format!("{} can be executed", path.display()));
+    }
+    match version(&path, config).await {
+        Ok(version) => Check::well(name, format!("{} {version}", path.display())),
+        Err(reason) => Check::ill(
+            name,
+            format!("{} {reason}", path.display()),
+            "see that `claude --version` works for this user",
+        ),
+    }
+}
+
+/// What `program --version` prints; the error follows the program's name.
+async fn version(program: &Path, config: &Config) -> Result<String, String> {
+    let mut command = process::command(program);
+    command.arg("--version").env("PATH", &config.search_path);
+    if let Some(home) = &config.home {
+        command.env("HOME", home);
+    }
+    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        Err(_) => return Err("did not answer --version within 15s".to_owned()),
+        Ok(Err(error)) => return Err(format!("cannot be started: {error}")),
+        Ok(Ok(output)) => output,
+    };
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let status = output.status;
+        return Err(format!("--version ended with {status}: {}", first_line(&stderr, 120)));
+    }
+    Ok(first_line(&String::from_utf8_lossy(&output.stdout), 80))
+}
+
+async fn github(config: &Config) -> Check {
+    let name = "github token";
+    let Some(token) = &config.github.token else {
+        return if config.remotes.allow_local {
+            Check::well(name, "not set; local remotes need none")
+        } else {
+            Check::ill(
+                name,
+                "GITHUB_TOKEN is not set",
+                "set it to a token that may push and open pull requests",
+            )
+        };
+    };
+    let api = &config.github.api_url;
+    let client = octocrab::Octocrab::builder()
+        .personal_token(token.expose_secret().to_owned())
+        .base_uri(api.as_str());
+    let client = match client {
+        Ok(builder) => builder.build(),
+        Err(error) => Err(error),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Check::ill(name, error.to_string(), "correct GITHUB_API_URL"),
+    };
+    // Every kind of token may ask for its limits; a wrong one is told so.
+    match tokio::time::timeout(PATIENCE, client.ratelimit().get()).await {
+        Ok(Ok(limits)) => {
+            let left = limits.resources.core.remaining;
+            Check::well(name, format!("accepted by {api}, {left} requests left this hour"))
+        }
+        Ok(Err(octocrab::Error::GitHub { source, .. })) => Check::ill(
+            name,
+            format!("{api} answered {}: {}", source.status_code, source.message),
+            "make a new token, and set GITHUB_TOKEN to it",
+        ),
+        Ok(Err(error)) => {
+            let help = "check the network, and GITHUB_API_URL";
+            Check::ill(name, format!("cannot ask {api}: {error}"), help)
+        }
+        Err(_) => Check::ill(name, format!("{api} did not answer within 15s"), "check the network"),
+    }
+}

@@ -1,0 +1,114 @@
+//! `archon-awo logs`: the log of a work order, readable, raw or as JSON, to its end or as it grows.
+
+use std::time::Duration;
+
+use super::{log_view::LogView, open_store, output::Output};
+use crate::{
+    clock::Clock,
+    config::Config,
+    domain::StepName,
+    exit::CommandError,
+    shutdown::Shutdown,
+    store::{LogChunk, Store},
+};
+
+/// Chunks read at once: a bound on memory, whatever the size of the log.
+const PAGE: u32 = 200;
+/// How often a growing log is looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The work order.
+    id: String,
+    /// Go on until the order ends.
+    #[arg(long, short)]
+    follow: bool,
+    /// Only what this step wrote.
+    #[arg(long)]
+    step: Option<StepName>,
+    /// The bytes as the agent wrote them.
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+}
+
+pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow::Result<()> {
+    let store = open_store(config).await?;
+    if store.find_order(&args.id).await?.is_none() {
+        return Err(CommandError::NoSuchOrder(args.id.clone()).into());
+    }
+    let clock = Clock::system();
+    let shutdown = Shutdown::on_signals()?;
+    let mut reader = Reader { args, output, after: 0, view: LogView::default() };
+    loop {
+        // Asked before the log is read: what an ended order wrote is there by then.
+        let ended = !args.follow || has_ended(&store, &args.id).await?;
+        reader.print_new(&store).await?;
+        if ended {
+            return reader.finish();
+        }
+        tokio::select! {
+            () = clock.sleep(INTERVAL) => {}
+            () = shutdown.soft.cancelled() => return Err(CommandError::Interrupted.into()),
+        }
+    }
+}
+
+async fn has_ended(store: &Store, id: &str) -> anyhow::Result<bool> {
+    match store.order_progress(id).await {
+        Ok(Some(progress)) => Ok(!matches!(progress.status.as_str(), "pending" | "running")),
+        Ok(None) => Ok(true),
+        Err(error) if error.is_transient() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Reader<'a> {
+    args: &'a Args,
+    output: &'a Output,
+    after: i64,
+    view: LogView,
+}
+
+impl Reader<'_> {
+    async fn print_new(&mut self, store: &Store) -> anyhow::Result<()> {
+        loop {
+            let chunks = store.log_chunks(&self.args.id, self.after, self.args.step, PAGE).await;
+            let chunks = match chunks {
+                Ok(chunks) => chunks,
+                // The next look begins where this one ended.
+                Err(error) if self.args.follow && error.is_transient() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let more = chunks.len() >= PAGE as usize;
+            for chunk in &chunks {
+                self.print(chunk)?;
+                self.after = chunk.seq;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn print(&mut self, chunk: &LogChunk) -> anyhow::Result<()> {
+        if self.args.raw {
+            if chunk.stream != "event" {
+                self.output.bytes(&chunk.data)?;
+            }
+            return Ok(());
+        }
+        if self.output.is_json() {
+            return self.view.entries(chunk).iter().try_for_each(|e| self.output.json_line(e));
+        }
+        self.view.lines(chunk).iter().try_for_each(|line| Ok(self.output.line(line)?))
+    }
+
+    /// Prints what was held back because its line had not ended.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        if self.output.is_json() {
+            return self.view.last_entries().iter().try_for_each(|e| self.output.json_line(e));
+        }
+        self.view.last_lines().iter().try_for_each(|line| Ok(self.output.line(line)?))
+    }
+}

@@ -1,0 +1,160 @@
+//! `archon-awo show`: one work order with its steps, attempts and artifacts.
+
+use serde::Serialize;
+
+use super::{
+    open_store,
+    output::{Output, first_line, plain, seconds, status, time},
+};
+use crate::{
+    config::Config,
+    exit::CommandError,
+    store::{Artifact, Attempt, OrderDetail, StepRun},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The work order.
+    id: String,
+}
+
+/// Everything about one order.
+#[derive(Debug, Serialize)]
+struct Story {
+    #[serde(flatten)]
+    order: OrderDetail,
+    steps: Vec<StepRun>,
+    attempts: Vec<Attempt>,
+    artifacts: Vec<Artifact>,
+}
+
+pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow::Result<()> {
+    let database = open_store(config).await?;
+    let order = database.find_order(&args.id).await?;
+    let order = order.ok_or_else(|| CommandError::NoSuchOrder(args.id.clone()))?;
+    let story = Story {
+        steps: database.step_runs(&args.id).await?,
+        attempts: database.attempts(order.job_id).await?,
+        artifacts: database.artifacts(&args.id).await?,
+        order,
+    };
+    if output.is_json() {
+        return output.document(&story);
+    }
+    print_order(&story.order, output)?;
+    if !story.steps.is_empty() {
+        output.line("")?;
+        output
+            .table(&["STEP", "RUN", "RESULT", "TIME", "AGENT", "COST", "ERROR"], &steps(&story))?;
+    }
+    if !story.attempts.is_empty() {
+        output.line("")?;
+        let headings = ["ATTEMPT", "CLAIMED (UTC)", "FROM STEP", "RESULT", "WORKER", "ERROR"];
+        output.table(&headings, &attempts(&story))?;
+    }
+    if !story.artifacts.is_empty() {
+        output.line("")?;
+        output.table(&["ARTIFACT", "STEP", "BYTES", "PATH"], &artifacts(&story))?;
+    }
+    Ok(())
+}
+
+fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
+    let line = |name: &str, value: Option<String>| match value {
+        Some(value) if !value.is_empty() => output.line(format!("{name:<13}{value}")),
+        _ => Ok(()),
+    };
+    let text = |value: &Option<String>| value.as_deref().map(plain);
+    line("work order", Some(order.agent_work_order_id.clone()))?;
+    line("status", Some(status(&order.status)))?;
+    line("phase", text(&order.current_phase))?;
+    line("repository", Some(plain(&order.repository_url)))?;
+    line("request", Some(first_line(&order.user_request, 200)))?;
+    line("issue", text(&order.github_issue_number))?;
+    line("branch", text(&order.git_branch_name))?;
+    line("pull request", text(&order.github_pull_request_url))?;
+    line("error", text(&order.error_message))?;
+    line("error class", text(&order.error_class))?;
+    line("steps", Some(order.selected_commands.join(", ")))?;
+    line("created", Some(time(order.created_at)))?;
+    line("started", order.started_at.map(time))?;
+    line("finished", order.finished_at.map(time))?;
+    line("job", Some(job(order)))?;
+    line("worker", worker(order))?;
+    line("cancel asked", order.cancel_requested_at.map(time))?;
+    if order.total_input_tokens + order.total_output_tokens > 0 {
+        let (input, output) = (order.total_input_tokens, order.total_output_tokens);
+        let cost = order.total_cost_usd;
+        line("usage", Some(format!("{input} tokens in, {output} out, ${cost:.4}")))?;
+    }
+    Ok(())
+}
+
+fn job(order: &OrderDetail) -> String {
+    format!(
+        "{} in queue {}, attempt {} of {}, {} crashes, {} interruptions",
+        order.job_id,
+        order.queue,
+        order.attempt,
+        order.max_attempts,
+        order.crash_count,
+        order.interrupted_count
+    )
+}
+
+fn worker(order: &OrderDetail) -> Option<String> {
+    let host = order.worker_hostname.as_deref()?;
+    let pid = order.worker_pid?;
+    let age = order.heartbeat_age_seconds.map(seconds)?;
+    Some(format!("{} (pid {pid}), heartbeat {age} ago", plain(host)))
+}
+
+fn steps(story: &Story) -> Vec<Vec<String>> {
+    let row = |step: &StepRun| {
+        let result = match (step.superseded_at, step.success) {
+            (Some(_), _) => "superseded".to_owned(),
+            (None, true) => status("ok"),
+            (None, false) => status("failed"),
+        };
+        vec![
+            step.step_name.clone(),
+            step.attempt.to_string(),
+            result,
+            seconds(step.duration_seconds),
+            plain(&step.agent_name),
+            if step.cost_usd > 0.0 { format!("${:.4}", step.cost_usd) } else { "-".to_owned() },
+            step.error_message.as_deref().map(|text| first_line(text, 60)).unwrap_or_default(),
+        ]
+    };
+    story.steps.iter().map(row).collect()
+}
+
+fn attempts(story: &Story) -> Vec<Vec<String>> {
+    let row = |attempt: &Attempt| {
+        let worker = match (&attempt.worker_hostname, attempt.worker_pid) {
+            (Some(host), Some(pid)) => format!("{} (pid {pid})", plain(host)),
+            _ => attempt.worker_id.to_string(),
+        };
+        vec![
+            attempt.epoch.to_string(),
+            time(attempt.claimed_at),
+            attempt.first_step.clone().unwrap_or_else(|| "-".to_owned()),
+            attempt.outcome.as_deref().map_or_else(|| status("running"), status),
+            worker,
+            attempt.error_message.as_deref().map(|text| first_line(text, 60)).unwrap_or_default(),
+        ]
+    };
+    story.attempts.iter().map(row).collect()
+}
+
+fn artifacts(story: &Story) -> Vec<Vec<String>> {
+    let row = |artifact: &Artifact| {
+        vec![
+            artifact.artifact_type.clone(),
+            artifact.step_name.clone().unwrap_or_else(|| "-".to_owned()),
+            artifact.size_bytes.to_string(),
+            artifact.path.as_deref().map(plain).unwrap_or_default(),
+        ]
+    };
+    story.artifacts.iter().map(row).collect()
+}

@@ -1,0 +1,88 @@
+//! The HTTP server of a worker: health for orchestrators, metrics for Prometheus.
+
+pub mod health;
+mod metrics;
+mod recent;
+
+use std::{io, sync::Arc};
+
+use axum::{Router, routing::get};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+pub use health::WorkerStatus;
+
+use crate::{clock::Clock, config::Config, store::Store, telemetry::Metrics};
+use health::Checks;
+use metrics::QueueGauges;
+
+/// What the routes need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HttpState {
+    config: Arc<Config>,
+    clock: Clock,
+    checks: Arc<Checks>,
+    gauges: Arc<QueueGauges>,
+    metrics: Metrics,
+    worker: watch::Receiver<WorkerStatus>,
+}
+
+impl HttpState {
+    /// State over an open store; `worker` is fed by whoever runs the orders.
+    pub fn new(
+        store: Store,
+        config: Arc<Config>,
+        clock: Clock,
+        metrics: Metrics,
+        worker: watch::Receiver<WorkerStatus>,
+    ) -> Self {
+        Self {
+            checks: Arc::new(Checks::new(store.clone(), config.clone(), clock.clone())),
+            gauges: Arc::new(QueueGauges::new(store, metrics.clone(), clock.clone())),
+            config,
+            clock,
+            metrics,
+            worker,
+        }
+    }
+}
+
+/// Every route.
+pub fn router(state: HttpState) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .with_state(state)
+}
+
+/// Opens the port of the settings; the error names the address.
+pub async fn listen(config: &Config) -> io::Result<TcpListener> {
+    let address = config.http.address();
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = "set ARCHON_AWO_PORT or AWO_BIND to a free one";
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {hint}"))
+    })
+}
+
+/// Answers requests until `stop`; those begun by then are finished.
+pub async fn serve(
+    listener: TcpListener,
+    state: HttpState,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "answering health checks and metrics");
+    }
+    // A collector that is pushed to gets the queue's gauges too, though nobody scrapes them.
+    let pushed = state.config.telemetry.metrics_endpoint.is_some();
+    let gauges = state.gauges.clone();
+    let refresher = pushed.then(|| tokio::spawn(metrics::keep_fresh(gauges, stop.clone())));
+    let served =
+        axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Some(refresher) = refresher {
+        refresher.abort();
+    }
+    served
+}

@@ -1,0 +1,217 @@
+//! `/health`, `/livez` and `/readyz`: whether this worker can work, answered cheaply however often
+//! it is asked.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{HttpState, recent::Recent};
+use crate::{
+    clock::Clock,
+    config::{AgentKind, Config, check_runnable, find_program},
+    store::Store,
+};
+
+/// Longest time a health check waits for the database.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the database's answer counts.
+const KEEP_DATABASE: Duration = Duration::from_secs(2);
+/// How long what was found on the disk counts.
+const KEEP_HOST: Duration = Duration::from_secs(30);
+
+/// What the worker says about itself; sent by the part that runs the orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkerStatus {
+    /// It takes no new orders: it was told to stop.
+    pub draining: bool,
+    /// When the database last acknowledged a heartbeat; `None` before the first.
+    pub last_heartbeat_ok: Option<Instant>,
+    /// How many orders it runs.
+    pub running: usize,
+}
+
+/// Whether something a worker needs is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Dependency {
+    available: bool,
+    /// Where it is, or why it is not there.
+    #[serde(flatten)]
+    detail: Detail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Detail {
+    Path(String),
+    Error(String),
+    #[serde(untagged)]
+    None {},
+}
+
+/// What was found on this host.
+#[derive(Debug, Clone)]
+struct HostReport {
+    claude: Dependency,
+    git: Dependency,
+    github: Dependency,
+    /// What keeps orders from running, as sentences.
+    problems: Vec<String>,
+}
+
+/// The checks and their last answers.
+#[derive(Debug)]
+pub(super) struct Checks {
+    store: Store,
+    config: Arc<Config>,
+    clock: Clock,
+    database: Recent<Option<String>>,
+    host: Recent<HostReport>,
+}
+
+impl Checks {
+    pub fn new(store: Store, config: Arc<Config>, clock: Clock) -> Self {
+        let database = Recent::new(clock.clone(), KEEP_DATABASE);
+        let host = Recent::new(clock.clone(), KEEP_HOST);
+        Self { store, config, clock, database, host }
+    }
+
+    /// Why the database cannot be used, or `None` when it answers.
+    async fn database_problem(&self) -> Option<String> {
+        let ask = async {
+            tokio::select! {
+                answer = self.store.ping() => answer.err().map(|error| error.to_string()),
+                () = self.clock.sleep(PATIENCE) => Some("no answer within 2s".to_owned()),
+            }
+        };
+        self.database.get(ask).await
+    }
+
+    async fn host_report(&self) -> HostReport {
+        let config = self.config.clone();
+        let look = async move {
+            let report = tokio::task::spawn_blocking(move || look_at_host(&config)).await;
+            report.unwrap_or_else(|error| {
+                let missing = Dependency {
+                    available: false,
+                    detail: Detail::Error("the check failed".to_owned()),
+                };
+                let (claude, git) = (missing.clone(), missing.clone());
+                HostReport { claude, git, github: missing, problems: vec![error.to_string()] }
+            })
+        };
+        self.host.get(look).await
+    }
+}
+
+fn look_at_host(config: &Config) -> HostReport {
+    let find = |program: &Path| match find_program(program, &config.search_path) {
+        Ok(path) => {
+            Dependency { available: true, detail: Detail::Path(path.display().to_string()) }
+        }
+        Err(reason) => {
+            let reason = format!("{:?} {reason}", program.display());
+            Dependency { available: false, detail: Detail::Error(reason) }
+        }
+    };
+    let git = find(Path::new("git"));
+    let runnable = check_runnable(config).err().unwrap_or_default();
+    let mut problems: Vec<String> = runnable.iter().map(ToString::to_string).collect();
+    if !git.available {
+        problems.push("git is not installed".to_owned());
+    }
+    HostReport {
+        claude: find(&config.agent.claude.cli),
+        git,
+        // Shown because others ask for it; pull requests are opened without it.
+        github: find(Path::new("gh")),
+        problems,
+    }
+}
+
+/// How the worker is doing, apart from its host.
+enum Heartbeat {
+    Fresh,
+    Late,
+    Lost,
+}
+
+fn heartbeat(state: &HttpState) -> Heartbeat {
+    let Some(at) = state.worker.borrow().last_heartbeat_ok else { return Heartbeat::Fresh };
+    let age = state.clock.now().saturating_duration_since(at);
+    let queue = &state.config.queue;
+    if age >= queue.self_fence {
+        Heartbeat::Lost
+    } else if age > queue.heartbeat * 2 {
+        Heartbeat::Late
+    } else {
+        Heartbeat::Fresh
+    }
+}
+
+/// 200 `healthy` or `degraded`, 503 `unhealthy` when no order could run here.
+pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse {
+    let host = state.checks.host_report().await;
+    let database = state.checks.database_problem().await;
+    let worker = *state.worker.borrow();
+    let heartbeat = heartbeat(&state);
+    let mut problems = host.problems;
+    if let Some(problem) = &database {
+        problems.push(format!("the database is not available: {problem}"));
+    }
+    if matches!(heartbeat, Heartbeat::Lost) {
+        problems.push("heartbeats are not acknowledged".to_owned());
+    }
+    let status = if !problems.is_empty() {
+        "unhealthy"
+    } else if worker.draining || matches!(heartbeat, Heartbeat::Late) {
+        "degraded"
+    } else {
+        "healthy"
+    };
+    let detail = database.map_or(Detail::None {}, Detail::Error);
+    let database = Dependency { available: matches!(detail, Detail::None {}), detail };
+    let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let agent = match state.config.agent.kind {
+        AgentKind::Claude => "claude",
+        AgentKind::Command => "command",
+    };
+    let body: Value = json!({
+        "status": status,
+        "service": "agent-work-orders",
+        "version": env!("CARGO_PKG_VERSION"),
+        "enabled": state.config.http.enabled,
+        "dependencies": {
+            "claude_cli": host.claude,
+            "git": host.git,
+            "github_cli": host.github,
+            "database": database,
+        },
+        "storage_type": "postgres",
+        "agent": agent,
+        "problems": problems,
+        "worker": { "draining": worker.draining, "running": worker.running },
+    });
+    (code, Json(body))
+}
+
+/// 200 while the process answers at all.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// 200 while the worker takes orders.
+pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse {
+    if state.worker.borrow().draining {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    if matches!(heartbeat(&state), Heartbeat::Lost) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "heartbeats are not acknowledged\n");
+    }
+    if state.checks.database_problem().await.is_some() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database is not available\n");
+    }
+    (StatusCode::OK, "ok\n")
+}

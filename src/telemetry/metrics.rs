@@ -1,0 +1,247 @@
+//! The instruments, under names dashboards and alerts are written against.
+//!
+//! Labels are bounded: words of our own and names of queues, never ids, paths or messages.
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{SdkMeterProvider, exporter::PushMetricExporter},
+};
+use prometheus::{Registry, TextEncoder};
+
+use super::TelemetryError;
+use crate::{
+    domain::{ErrorClass, StepName},
+    store::QueueDepth,
+};
+
+/// Seconds; from quick steps of the runner to agents that work for hours.
+const STEP_BUCKETS: [f64; 14] = [
+    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 10_800.0,
+    14_400.0,
+];
+/// Seconds; a claim is one statement.
+const CLAIM_BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Records what happens. Cheap to clone; all clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    provider: SdkMeterProvider,
+    registry: Registry,
+    queue_depth: Gauge<u64>,
+    oldest_wait: Gauge<f64>,
+    claim_duration: Histogram<f64>,
+    jobs_finished: Counter<u64>,
+    step_duration: Histogram<f64>,
+    rescues: Counter<u64>,
+    stale_writes_refused: Counter<u64>,
+    self_fences: Counter<u64>,
+    cancels: Counter<u64>,
+    heartbeat_failures: Counter<u64>,
+    tokens: Counter<u64>,
+    cost: Counter<f64>,
+    running_orders: Gauge<u64>,
+    free_slots: Gauge<u64>,
+}
+
+/// Tokens of one agent run, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the model provider's usage fields")]
+pub struct TokenCounts {
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_creation: u64,
+}
+
+impl Metrics {
+    /// Instruments that `/metrics` shows and, with an exporter, a collector receives.
+    pub(super) fn new(
+        resource: Resource,
+        exporter: Option<impl PushMetricExporter>,
+    ) -> Result<Self, TelemetryError> {
+        let registry = Registry::new();
+        // Names are written out in full below, so that both ways lead to the same ones.
+        let prometheus = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_units()
+            .without_counter_suffixes()
+            .scope_info_enabled(false)
+            .build()
+            .map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+        let mut provider =
+            SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
+        if let Some(exporter) = exporter {
+            provider = provider.with_periodic_exporter(exporter);
+        }
+        let provider = provider.build();
+        let meter = provider.meter("archon-awo");
+        Ok(Self { inner: Arc::new(Inner::new(&meter, provider, registry)) })
+    }
+
+    /// Instruments that only `/metrics` shows, for tests and commands that set up no telemetry.
+    pub fn local() -> Result<Self, TelemetryError> {
+        Self::new(Resource::builder_empty().build(), None::<opentelemetry_otlp::MetricExporter>)
+    }
+
+    /// Everything in the text format of Prometheus.
+    pub fn render(&self) -> Result<String, TelemetryError> {
+        TextEncoder::new()
+            .encode_to_string(&self.inner.registry.gather())
+            .map_err(|error| TelemetryError::Metrics(error.to_string()))
+    }
+
+    /// Sends what is left to the collector.
+    pub(super) fn shutdown(&self) {
+        let _ = self.inner.provider.shutdown();
+    }
+
+    /// What waits in a queue, as read from the database.
+    pub fn queue_waits(&self, depth: &QueueDepth) {
+        let queue = [KeyValue::new("queue", depth.queue.clone())];
+        self.inner.queue_depth.record(u64::try_from(depth.ready).unwrap_or_default(), &queue);
+        self.inner.oldest_wait.record(depth.oldest_wait_seconds, &queue);
+    }
+
+    /// A claim statement took `duration`, whether it found work or not.
+    pub fn claimed(&self, duration: Duration) {
+        self.inner.claim_duration.record(duration.as_secs_f64(), &[]);
+    }
+
+    /// A job was settled. `outcome` is one of the words of `awo.attempts.outcome`.
+    pub fn job_finished(&self, outcome: &'static str, class: Option<ErrorClass>) {
+        let class = class.map_or("", ErrorClass::as_str);
+        let labels = [KeyValue::new("outcome", outcome), KeyValue::new("error_class", class)];
+        self.inner.jobs_finished.add(1, &labels);
+    }
+
+    /// A step ended. `outcome` is `succeeded`, `failed`, `cancelled` or `interrupted`.
+    pub fn step_finished(&self, step: StepName, outcome: &'static str, duration: Duration) {
+        let labels = [KeyValue::new("step", step.as_str()), KeyValue::new("outcome", outcome)];
+        self.inner.step_duration.record(duration.as_secs_f64(), &labels);
+    }
+
+    /// Orders of a dead worker were given back to the queue.
+    pub fn rescued(&self, orders: u64) {
+        self.inner.rescues.add(orders, &[]);
+    }
+
+    /// A write came too late: its order has another owner by now.
+    pub fn stale_write_refused(&self) {
+        self.inner.stale_writes_refused.add(1, &[]);
+    }
+
+    /// Agents were frozen because heartbeats were not acknowledged in time.
+    pub fn self_fenced(&self) {
+        self.inner.self_fences.add(1, &[]);
+    }
+
+    /// A running order was cancelled.
+    pub fn cancelled(&self) {
+        self.inner.cancels.add(1, &[]);
+    }
+
+    /// A heartbeat failed.
+    pub fn heartbeat_failed(&self) {
+        self.inner.heartbeat_failures.add(1, &[]);
+    }
+
+    /// What an agent run used up.
+    pub fn agent_used(&self, tokens: TokenCounts, cost_usd: f64) {
+        let kinds = [
+            ("input", tokens.input),
+            ("output", tokens.output),
+            ("cache_read", tokens.cache_read),
+            ("cache_creation", tokens.cache_creation),
+        ];
+        for (kind, count) in kinds {
+            self.inner.tokens.add(count, &[KeyValue::new("kind", kind)]);
+        }
+        if cost_usd.is_finite() && cost_usd > 0.0 {
+            self.inner.cost.add(cost_usd, &[]);
+        }
+    }
+
+    /// How many orders this worker runs, and how many more it could.
+    pub fn slots(&self, running: u64, free: u64) {
+        self.inner.running_orders.record(running, &[]);
+        self.inner.free_slots.record(free, &[]);
+    }
+}
+
+impl Inner {
+    fn new(meter: &Meter, provider: SdkMeterProvider, registry: Registry) -> Self {
+        let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        let gauge = |name, what| meter.u64_gauge(name).with_description(what).build();
+        let seconds = |name, what, buckets: &[f64]| {
+            meter
+                .f64_histogram(name)
+                .with_description(what)
+                .with_unit("s")
+                .with_boundaries(buckets.to_vec())
+                .build()
+        };
+        let inner = Self {
+            queue_depth: gauge("awo_queue_depth", "Jobs that could run now and wait"),
+            oldest_wait: meter
+                .f64_gauge("awo_queue_oldest_wait_seconds")
+                .with_description("How long the oldest ready job has waited")
+                .with_unit("s")
+                .build(),
+            claim_duration: seconds(
+                "awo_claim_duration_seconds",
+                "Time of one claim statement",
+                &CLAIM_BUCKETS,
+            ),
+            jobs_finished: counter("awo_jobs_finished_total", "Jobs settled, by outcome"),
+            step_duration: seconds(
+                "awo_step_duration_seconds",
+                "Time of one run of a step",
+                &STEP_BUCKETS,
+            ),
+            rescues: counter("awo_rescues_total", "Orders of dead workers given back to the queue"),
+            stale_writes_refused: counter(
+                "awo_stale_writes_refused_total",
+                "Writes refused because the order had another owner",
+            ),
+            self_fences: counter(
+                "awo_self_fences_total",
+                "Times agents were frozen for want of an acknowledged heartbeat",
+            ),
+            cancels: counter("awo_cancels_total", "Running orders cancelled"),
+            heartbeat_failures: counter("awo_heartbeat_failures_total", "Heartbeats that failed"),
+            tokens: counter("awo_tokens_total", "Tokens used by agents, by kind"),
+            cost: meter
+                .f64_counter("awo_cost_usd_total")
+                .with_description("Money agents cost, in US dollars")
+                .build(),
+            running_orders: gauge("awo_running_orders", "Orders this worker runs"),
+            free_slots: gauge("awo_free_slots", "Orders this worker could run besides"),
+            provider,
+            registry,
+        };
+        // Counters are there from the start: an alert on their increase needs the zero before it.
+        for counter in [
+            &inner.rescues,
+            &inner.stale_writes_refused,
+            &inner.self_fences,
+            &inner.cancels,
+            &inner.heartbeat_failures,
+        ] {
+            counter.add(0, &[]);
+        }
+        inner.cost.add(0.0, &[]);
+        inner
+    }
+}

@@ -1,0 +1,295 @@
+//! A remote, a scripted agent, and worker processes that a test may kill.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use sqlx::{ConnectOptions, PgPool};
+use tempfile::TempDir;
+
+/// Longest wait for anything; a healthy run needs a fraction of it.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The scripted agent: it does what its step asks for. A file `hold-<step>` in its folder makes it
+/// wait until the file is gone, and `fail-<step>` makes it end with that code.
+const AGENT: &str = r#"#!/bin/sh
+folder=$(dirname "$0")
+cat > "$folder/prompt-$AWO_WORK_ORDER_ID-$AWO_STEP-$AWO_ATTEMPT"
+echo "$AWO_RUN_ID $AWO_STEP $AWO_ATTEMPT $$" >> "$folder/runs"
+while [ -e "$folder/hold-$AWO_STEP" ]; do sleep 0.05; done
+[ -e "$folder/fail-$AWO_STEP" ] && exit "$(cat "$folder/fail-$AWO_STEP")"
+[ -e "$folder/daemon" ] && [ "$AWO_STEP" = execute ] && setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 &
+case "$AWO_STEP" in
+planning) echo "1. Write a file." ;;
+execute) [ -e "$folder/idle" ] || echo "written for $AWO_WORK_ORDER_ID" > "$AWO_WORK_ORDER_ID.txt" ;;
+prp-review) echo '{"passed": true, "summary": "good", "issues": []}' ;;
+commit) echo "feat: write a file" ;;
+create-pr) printf 'Write a file\n\nAs ordered.\n' ;;
+esac
+"#;
+
+/// Everything one test needs; gone when dropped.
+pub struct Harness {
+    pub pool: PgPool,
+    folder: TempDir,
+    workers: Vec<Child>,
+}
+
+impl Harness {
+    pub fn new(pool: PgPool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = folder.path().join("agent");
+        fs::create_dir(&agent).unwrap();
+        let program = agent.join("agent.sh");
+        fs::write(&program, AGENT).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let harness = Self { pool, folder, workers: Vec::new() };
+        harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
+        harness.git(&["clone", "--quiet", "remote.git", "seed"]);
+        fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
+        harness.git(&["-C", "seed", "checkout", "--quiet", "-B", "main"]);
+        harness.git(&["-C", "seed", "add", "--all"]);
+        harness.git(&["-C", "seed", "commit", "--quiet", "--message=First"]);
+        harness.git(&["-C", "seed", "push", "--quiet", "origin", "main"]);
+        harness
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn remote_url(&self) -> String {
+        format!("file://{}", self.path("remote.git").display())
+    }
+
+    /// Makes the agent wait in `step` until [`Self::let_go`].
+    pub fn hold(&self, step: &str) {
+        fs::write(self.path("agent").join(format!("hold-{step}")), "").unwrap();
+    }
+
+    pub fn let_go(&self, step: &str) {
+        fs::remove_file(self.path("agent").join(format!("hold-{step}"))).unwrap();
+    }
+
+    /// Leaves a note for the agent.
+    pub fn tell_agent(&self, name: &str, content: &str) {
+        fs::write(self.path("agent").join(name), content).unwrap();
+    }
+
+    /// The runs of the agent so far: run id, step, attempt, pid.
+    pub fn agent_runs(&self) -> Vec<[String; 4]> {
+        let text = fs::read_to_string(self.path("agent/runs")).unwrap_or_default();
+        let line = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            words.try_into().unwrap()
+        };
+        text.lines().map(line).collect()
+    }
+
+    pub fn start_worker(&mut self) -> u32 {
+        self.start_worker_with(&[])
+    }
+
+    /// Starts a worker with short times, and more settings of the test's own.
+    pub fn start_worker_with(&mut self, settings: &[(&str, &str)]) -> u32 {
+        let log =
+            fs::File::create(self.path(&format!("worker-{}.log", self.workers.len()))).unwrap();
+        let url = self.pool.connect_options().to_url_lossy().to_string();
+        let child = Command::new(env!("CARGO_BIN_EXE_archon-awo"))
+            .arg("worker")
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("HOME", self.folder.path())
+            .env("DATABASE_URL", url)
+            .env("AWO_REPOSITORY_DIR", self.path("repositories"))
+            .env("AWO_WORK_ORDER_DIR", self.path("work-orders"))
+            .env("AWO_CONFIG_DIR", self.path("config"))
+            .env("AWO_ALLOW_LOCAL_REMOTES", "true")
+            .env("AWO_AGENT", "command")
+            .env("AWO_AGENT_COMMAND", self.path("agent/agent.sh"))
+            .env("ARCHON_AWO_PORT", "0")
+            .envs([
+                ("AWO_LEASE", "3s"),
+                ("AWO_HEARTBEAT", "500ms"),
+                ("AWO_SELF_FENCE", "2s"),
+                ("AWO_RESCUE_GRACE", "500ms"),
+                ("AWO_POLL_MIN", "200ms"),
+                ("AWO_POLL_MAX", "400ms"),
+                ("AWO_DRAIN_GRACE", "100ms"),
+                ("AWO_RETRY_BASE", "100ms"),
+                ("AWO_RETRY_MAX", "1s"),
+            ])
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        self.workers.push(child);
+        pid
+    }
+
+    /// Signals a worker that this test started.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        assert!(self.workers.iter().any(|worker| worker.id() == pid), "not ours: {pid}");
+        kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits until a worker has ended; answers its exit code.
+    pub async fn ended(&mut self, pid: u32) -> Option<i32> {
+        let worker = self.workers.iter_mut().find(|worker| worker.id() == pid).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = worker.try_wait().unwrap() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("worker {pid} did not end");
+    }
+
+    pub async fn order(&self, request: &str) -> String {
+        sqlx::query_scalar("select awo_enqueue($1, $2)")
+            .bind(self.remote_url())
+            .bind(request)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until a query that answers a boolean answers true.
+    pub async fn until(&self, what: &'static str) {
+        let start = Instant::now();
+        loop {
+            let query = sqlx::query_scalar(what);
+            if query.fetch_optional(&self.pool).await.unwrap() == Some(true) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "never true: {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Waits until an order has a status.
+    pub async fn until_status(&self, order: &str, status: &str) {
+        let start = Instant::now();
+        loop {
+            let now: String = sqlx::query_scalar(
+                "select status from agent_work_orders where agent_work_order_id = $1",
+            )
+            .bind(order)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            if now == status {
+                return;
+            }
+            let late = start.elapsed() > PATIENCE;
+            let ended = matches!(now.as_str(), "completed" | "failed" | "cancelled");
+            assert!(!late && !ended, "{order} is {now}, not {status}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Waits until the agent has begun a step.
+    pub async fn until_agent_in(&self, step: &str) {
+        let start = Instant::now();
+        while !self.agent_runs().iter().any(|run| run[1] == step) {
+            assert!(start.elapsed() < PATIENCE, "no agent in {step}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Step rows as `name attempt success class`.
+    pub async fn steps(&self, order: &str) -> Vec<String> {
+        sqlx::query_scalar(
+            "select concat_ws(' ', step_name, attempt, case when success then 'ok' else 'failed' end, error_class)
+             from agent_work_order_steps where agent_work_order_id = $1 order by id",
+        )
+        .bind(order)
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
+    }
+
+    /// Branches of orders and pull requests on the remote.
+    pub fn deliveries(&self) -> (Vec<String>, Vec<String>) {
+        let refs = self.git(&["-C", "remote.git", "for-each-ref", "--format=%(refname)"]);
+        let branches =
+            refs.lines().filter(|r| r.starts_with("refs/heads/") && *r != "refs/heads/main");
+        let pulls = refs.lines().filter(|r| r.starts_with("refs/awo/pulls/"));
+        (branches.map(str::to_owned).collect(), pulls.map(str::to_owned).collect())
+    }
+
+    /// Fails when a promise of the queue is broken, or a step succeeded twice.
+    pub async fn assert_sound(&self) {
+        let broken: Vec<(String, String)> =
+            sqlx::query_as("select broken, subject from awo.invariants")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        assert!(broken.is_empty(), "{broken:?}");
+        let twice: Vec<String> = sqlx::query_scalar(
+            "select step_name from agent_work_order_steps where success and superseded_at is null
+             group by agent_work_order_id, step_name having count(*) > 1",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        assert!(twice.is_empty(), "steps that succeeded twice: {twice:?}");
+    }
+
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        for number in 0..self.workers.len() {
+            let log =
+                fs::read_to_string(self.path(&format!("worker-{number}.log"))).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(25).collect();
+            text.push_str(&tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        text
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // A stopped process takes no SIGTERM; SIGKILL always works, and the shims follow.
+            let _ = worker.kill();
+            let _ = worker.wait();
+        }
+    }
+}
+
+/// The processes of a run of an agent, found in `/proc` by the marker they inherit.
+pub fn processes_of(run_id: &str) -> Vec<u32> {
+    let needle = format!("AWO_RUN_ID={run_id}");
+    let has = |pid: &u32| {
+        let environ = fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
+        environ.is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|entry| entry == needle.as_bytes()))
+    };
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(has).collect()
+}

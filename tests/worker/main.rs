@@ -1,0 +1,9 @@
+//! Whole orders through real worker processes: Postgres, git, agents and signals are real.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+mod cancel;
+mod crash;
+mod drain;
+mod harness;
+mod orders;
+mod outage;
