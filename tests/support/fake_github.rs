@@ -1,5 +1,6 @@
 //! A FAKE of GitHub's REST API on loopback, for tests: it keeps pull requests and issues, enforces
 //! the rules the product relies on with GitHub's own error bodies, and fails on request.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
     collections::{HashMap, VecDeque},
