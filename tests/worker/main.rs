@@ -18,3 +18,4 @@ mod leaks;
 mod messages_api;
 mod orders;
 mod outage;
+mod telemetry;
