@@ -201,13 +201,22 @@ async fn an_overloaded_provider_is_asked_again_until_it_recovers(pool: PgPool) {
 async fn an_agent_that_uses_up_its_turns_fails_the_order(pool: PgPool) {
     let mut place = Place::new(pool).await;
     place.harness.set("CLAUDE_CLI_MAX_TURNS", "2");
-    place.api.play(place.but(EXECUTE, vec![bash("echo again")]));
+    place.api.play(place.but(EXECUTE, vec![bash("env")]));
     place.harness.start_worker();
     place.harness.order_named(ORDER, "Say hello", SHORT).await;
     let (class, message, attempts) = place.failed().await;
     assert_eq!((class.as_str(), attempts), ("max_turns", 1), "{message}");
     let last = place.harness.steps(ORDER).await.pop();
     assert_eq!(last.as_deref(), Some("execute 1 failed max_turns"));
+
+    // The tool printed the key: nothing of ours has kept it. (The CLI's own transcript below its
+    // home has, as it has everything the agent saw.)
+    let told = leaks::in_rows(&place.harness.pool, "AWO_RUN_ID=").await;
+    assert!(told.iter().any(|table| table.starts_with("awo.log_chunks")), "{told:?}");
+    assert_eq!(leaks::in_rows(&place.harness.pool, KEY).await, Vec::<String>::new());
+    let kept = leaks::in_files(&place.harness.path("work-orders"), KEY);
+    assert_eq!(kept, Vec::<std::path::PathBuf>::new());
+    assert!(!place.harness.logs().contains(KEY));
     place.harness.assert_sound().await;
 }
 

@@ -112,6 +112,10 @@ async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
             assert!(loot.contains(place), "{step} did not see {place}: {loot}");
         }
     }
+    let database = place.harness.pool.connect_options();
+    let database = format!("/{}?", database.get_database().unwrap());
+    let agent = place.harness.path("agent");
+    assert_eq!(leaks::in_files(&agent, &database), Vec::<PathBuf>::new(), "the database's address");
     // ... where the search finds it.
     let told = leaks::in_rows(&place.harness.pool, "AWO_RUN_ID=").await;
     assert!(told.iter().any(|table| table.starts_with("awo.log_chunks")), "{told:?}");

@@ -69,8 +69,9 @@ struct Span {
 impl Span {
     fn read(message: &[u8]) -> Self {
         let hex = |field| -> String {
-            let bytes = parts(message, field).into_iter().flatten();
-            bytes.map(|byte| format!("{byte:02x}")).collect()
+            let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap();
+            let bytes = parts(message, field).concat();
+            bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
         };
         let name = parts(message, 5).concat();
         let name = String::from_utf8(name).unwrap();
