@@ -226,11 +226,12 @@ async fn a_provider_that_goes_silent_is_a_stall_and_the_order_goes_on_later(pool
     place.harness.set("AWO_AGENT_IDLE_TIMEOUT", "5s");
     place.api.play(place.but(EXECUTE, vec![Turn::Hang]));
     place.harness.start_worker();
-    place.harness.order_named(ORDER, "Say hello", SHORT).await;
+    place.harness.order_named(ORDER, "Say hello", "create-branch planning execute").await;
     place.until_failed_step("stalled").await;
     place.api.play(place.healthy());
     place.harness.until_status(ORDER, "completed").await;
-    assert_eq!(place.delivered(), "hello from the whole order\n");
+    let file = place.harness.path(&format!("repositories/{ORDER}/remote/hello.txt"));
+    assert_eq!(fs::read_to_string(file).unwrap(), "hello from the whole order\n");
     let steps = place.harness.steps(ORDER).await;
     assert!(steps.contains(&"execute 1 failed stalled".to_owned()), "{steps:?}");
     place.harness.assert_sound().await;
