@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{JobContext, Lease};
-use crate::store::Settlement;
+use super::JobContext;
+use crate::{lease::Lease, store::Settlement};
 
 /// Stores the settlement under the lease's fence. Tries until the database answers or the lease is
 /// lost: a finished run is not thrown away because Postgres restarts.

@@ -18,7 +18,7 @@ use crate::{
     domain::{BranchName, ErrorClass, RepositoryUrl, StepName, Steps, WorkOrderId},
     forge::Forge,
     git::{Remote, Sandbox},
-    queue::{Lease, StopReason},
+    lease::{Lease, StopReason},
     store::{
         Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd,
     },
