@@ -4,6 +4,7 @@
 mod cancel;
 mod crash;
 mod drain;
+mod hammer;
 mod harness;
 mod orders;
 mod outage;
