@@ -6,5 +6,6 @@ mod crash;
 mod drain;
 mod hammer;
 mod harness;
+mod hostile;
 mod orders;
 mod outage;
