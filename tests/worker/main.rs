@@ -9,3 +9,4 @@ mod harness;
 mod hostile;
 mod orders;
 mod outage;
+mod replay;
