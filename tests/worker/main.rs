@@ -3,10 +3,12 @@
 
 mod cancel;
 mod crash;
+mod database;
 mod drain;
 mod hammer;
 mod harness;
 mod hostile;
 mod orders;
 mod outage;
+mod outage_postgres;
 mod replay;
