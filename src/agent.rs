@@ -27,5 +27,5 @@ pub use launch::{AgentKind, DEFAULT_PATH};
 pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;
-pub use supervisor::{KillPlan, Limits, Supervisor};
+pub use supervisor::{KillPlan, Limits, Supervisor, deliver_rest};
 pub use verdict::{Evidence, Intervention, judge};

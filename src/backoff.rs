@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
+/// Longest wait that the failing side may ask for: providers have weekly limits. What it says is an
+/// agent's output in the end, and a time that never comes would lose the order.
+pub const LONGEST_ASKED: Duration = Duration::from_hours(7 * 24);
+
 /// Exponential backoff with full jitter: a random time between zero and a ceiling that doubles.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
@@ -15,11 +19,12 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after attempt number `attempt` (from 1), never less than what the failing side
-    /// asked for (`retry_after`).
+    /// asked for (`retry_after`), up to [`LONGEST_ASKED`].
     pub fn delay(&self, clock: &Clock, attempt: u32, retry_after: Option<Duration>) -> Duration {
         let doublings = attempt.saturating_sub(1).min(20);
         let ceiling = self.base.saturating_mul(1 << doublings).min(self.max);
-        clock.between(Duration::ZERO, ceiling).max(retry_after.unwrap_or_default())
+        let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
+        clock.between(Duration::ZERO, ceiling).max(asked)
     }
 }
 
@@ -27,7 +32,7 @@ impl Backoff {
 mod tests {
     use std::time::Duration;
 
-    use super::Backoff;
+    use super::{Backoff, LONGEST_ASKED};
     use crate::clock::Clock;
 
     const BACKOFF: Backoff =
@@ -47,5 +52,11 @@ mod tests {
         assert_eq!(BACKOFF.delay(&clock, 1, None), Duration::ZERO);
         let asked = Duration::from_secs(77);
         assert_eq!(BACKOFF.delay(&clock, 1, Some(asked)), asked);
+    }
+
+    #[test]
+    fn a_time_that_never_comes_is_not_waited_for() {
+        let clock = Clock::with_random(0.0);
+        assert_eq!(BACKOFF.delay(&clock, 1, Some(Duration::MAX)), LONGEST_ASKED);
     }
 }

@@ -41,6 +41,14 @@ pub struct Store {
     pool: PgPool,
 }
 
+/// Codes of Postgres, or classes of them, after which the same statement may succeed: connection,
+/// operator intervention, resources, serialization and deadlock, the system underneath; and what a
+/// failover or a change of the password looks like from here: a standby that is read-only (25006),
+/// a login or a database that is not there yet (28, 3D), a pooler's words of its own (XX000), and
+/// statements that another session or an older schema prepared (26, 0A000).
+const TRANSIENT: [&str; 12] =
+    ["08", "57", "53", "40", "58", "25006", "28", "3D", "XX000", "26", "0A000", "55P03"];
+
 /// A statement that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("database statement {statement} failed: {source}")]
@@ -77,10 +85,9 @@ impl StoreError {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                // Connection, operator intervention, resources, serialization and deadlock.
-                ["08", "57", "53", "40"].iter().any(|class| code.starts_with(class))
-            }),
+            sqlx::Error::Database(error) => error
+                .code()
+                .is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class))),
             _ => false,
         }
     }

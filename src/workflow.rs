@@ -31,6 +31,9 @@ use crate::{
 };
 use prompts::CommandFiles;
 
+/// Longest text that is stored in a column of a row, in bytes; files have all of it.
+const TEXT_LIMIT: usize = 64 * 1024;
+
 /// How orders are run.
 #[derive(Debug, Clone)]
 pub struct WorkflowSettings {
@@ -81,6 +84,13 @@ impl Workflow {
     /// Runs one claimed order to an outcome. It never fails: every failure is an outcome.
     pub async fn run(&self, job: &Claimed, lease: &Lease) -> Settlement {
         order_run::run(self, job, lease).await
+    }
+
+    /// A text as it may be stored: no secrets, no NUL, not endless.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        let text = self.redactor.text(text).replace('\0', "\u{fffd}");
+        let end = text.floor_char_boundary(TEXT_LIMIT);
+        if end == text.len() { text } else { format!("{}\n[cut]", &text[..end]) }
     }
 
     /// The name stored with steps that the agent does.

@@ -48,11 +48,13 @@ numbered AS (
         PARTITION BY c.repo_key ORDER BY c.priority DESC, c.run_at, c.id) AS nth
     FROM candidate c
 ),
--- The unique constraint on (repo_key, slot) decides between claims that race for one slot.
+-- The unique constraint on (repo_key, slot) decides between claims that race for one slot: the later
+-- one waits for the earlier, so all of them take slots in one order.
 leased AS (
     INSERT INTO awo.leases (job_id, epoch, worker_id, repo_key, slot, expires_at)
     SELECT n.id, n.lease_epoch + 1, $1, n.repo_key, f.slot, now() + $4 * interval '1 second'
     FROM numbered n JOIN free f ON f.repo_key = n.repo_key AND f.nth = n.nth
+    ORDER BY n.repo_key, f.slot
     ON CONFLICT DO NOTHING
     RETURNING job_id, epoch
 ),

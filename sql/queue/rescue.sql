@@ -2,7 +2,10 @@
 -- seconds. Any replica may run it at any time. Right after the server started every lease looks
 -- dead though its owner may live: then it waits for one whole lease.
 WITH
-dead AS (
+-- Locked rows are skipped, leases too: whoever holds one is about to renew or to end it. So this
+-- never waits, and cannot deadlock with a heartbeat, which locks many leases in an order of its own.
+-- A lease that was renewed meanwhile is looked at again under its lock and left alone.
+dead AS MATERIALIZED (
     SELECT j.id, l.epoch
     FROM awo.leases l JOIN awo.jobs j ON j.id = l.job_id AND j.lease_epoch = l.epoch
     WHERE l.expires_at < now() - $1::double precision * interval '1 second'
@@ -10,13 +13,11 @@ dead AS (
       AND pg_postmaster_start_time() < now() - ($1 + $2::double precision) * interval '1 second'
     ORDER BY l.expires_at
     LIMIT 50
-    FOR UPDATE OF j SKIP LOCKED
+    FOR UPDATE OF j, l SKIP LOCKED
 ),
--- Checked again under the job's lock: the owner may have renewed meanwhile.
 gone AS (
     DELETE FROM awo.leases l USING dead d
     WHERE l.job_id = d.id AND l.epoch = d.epoch
-      AND l.expires_at < now() - $1 * interval '1 second'
     RETURNING l.job_id, l.epoch, l.worker_id, l.heartbeat_at
 ),
 rescued AS (

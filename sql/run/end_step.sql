@@ -1,6 +1,7 @@
 -- Ends the running step $4 of order $3 under job $1 and epoch $2. With success ($7) the step is a
 -- checkpoint with output $8 and never runs again. $17 is the conversation the agent had, where it is
--- not the planned one. Answers no row when the epoch is stale.
+-- not the planned one. Answers no row when the epoch is stale; said again under the same epoch it
+-- changes nothing and answers the same.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
 ended AS (
@@ -21,6 +22,7 @@ history AS (
         e.worker_id, $12, $13, $14, $15, $16::double precision
     FROM ended e
     ON CONFLICT (agent_work_order_id, step_name, attempt) DO NOTHING
+    RETURNING agent_work_order_id
 ),
 totals AS (
     UPDATE public.agent_work_orders o SET
@@ -28,6 +30,11 @@ totals AS (
         total_output_tokens = o.total_output_tokens + $13,
         total_cost_usd = o.total_cost_usd + $16::double precision::numeric,
         agent_session_id = coalesce(e.session_id::text, o.agent_session_id)
-    FROM ended e WHERE o.agent_work_order_id = $3
+    FROM ended e, history h WHERE o.agent_work_order_id = h.agent_work_order_id
 )
 SELECT e.duration FROM ended e
+UNION ALL
+-- Ended before, and the reply was lost.
+SELECT greatest(extract(epoch FROM s.finished_at - s.started_at), 0)::double precision
+FROM owner CROSS JOIN awo.steps s
+WHERE s.job_id = $1 AND s.step_name = $4 AND s.epoch = $2 AND s.finished_at IS NOT NULL

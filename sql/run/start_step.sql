@@ -24,8 +24,9 @@ started AS (
         SELECT max(h.attempt) FROM public.agent_work_order_steps h
         WHERE h.agent_work_order_id = $3 AND h.step_name = $4), 0), $7
     FROM owner
+    -- The same epoch again is the same start, whose reply was lost.
     ON CONFLICT (job_id, step_name) DO UPDATE SET epoch = excluded.epoch, started_at = now(),
-        runs = awo.steps.runs + 1, session_id = coalesce(awo.steps.session_id, excluded.session_id)
+        runs = awo.steps.runs + (awo.steps.epoch <> excluded.epoch)::integer, session_id = coalesce(awo.steps.session_id, excluded.session_id)
     WHERE awo.steps.finished_at IS NULL
     RETURNING runs, session_id
 ),

@@ -117,10 +117,11 @@ impl Conversation {
         }
         let mut sum = Usage { num_turns: self.usage_by_message.len() as u64, ..Usage::default() };
         for usage in self.usage_by_message.values() {
-            sum.input_tokens += usage.input_tokens;
-            sum.output_tokens += usage.output_tokens;
-            sum.cache_read_tokens += usage.cache_read_tokens;
-            sum.cache_creation_tokens += usage.cache_creation_tokens;
+            sum.input_tokens = sum.input_tokens.saturating_add(usage.input_tokens);
+            sum.output_tokens = sum.output_tokens.saturating_add(usage.output_tokens);
+            sum.cache_read_tokens = sum.cache_read_tokens.saturating_add(usage.cache_read_tokens);
+            sum.cache_creation_tokens =
+                sum.cache_creation_tokens.saturating_add(usage.cache_creation_tokens);
         }
         sum
     }

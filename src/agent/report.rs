@@ -46,6 +46,13 @@ pub struct Delivered {
     pub stderr_sent: u64,
 }
 
+impl Delivered {
+    /// Whether the spool holds more than was taken.
+    pub fn is_behind(&self) -> bool {
+        self.stdout_sent < self.stdout_spooled || self.stderr_sent < self.stderr_spooled
+    }
+}
+
 /// Why a run does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

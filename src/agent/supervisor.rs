@@ -29,6 +29,7 @@ use crate::{
     domain::{ErrorClass, Redactor},
 };
 use shim_process::ShimProcess;
+pub use streams::deliver_rest;
 use streams::{Drained, Spools};
 use watch_over::{Ended, WatchOver};
 

@@ -36,11 +36,18 @@ use crate::{
     store::{Claimed, Settlement},
 };
 
-/// A claimed job with its lease and the slot it fills; the slot is free again when this is dropped.
-#[derive(Debug)]
+/// A claimed job with its lease and the slot it fills. When this is dropped, in whatever way, the
+/// slot is free again and nobody renews the lease any more.
 struct Slot {
     lease: Lease,
+    keeper: Arc<LeaseKeeper>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.keeper.release(self.lease.fence());
+    }
 }
 
 /// Claims jobs for the free slots of this process.
@@ -86,7 +93,8 @@ impl Claimer {
                     self.context.metrics.claimed(self.context.clock.now() - sent);
                     let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
                         let lease = self.keeper.hold(job.fence(), sent);
-                        (job, Arc::new(Slot { lease, _permit: permit }))
+                        let keeper = Arc::clone(&self.keeper);
+                        (job, Arc::new(Slot { lease, keeper, _permit: permit }))
                     });
                     return leased.collect();
                 }
@@ -131,7 +139,6 @@ impl Claimer {
         for (_, slot) in claims {
             let unused = Settlement::Interrupted("the worker stopped before it began".to_owned());
             settle(&self.context, &slot.lease, &unused).await;
-            self.keeper.release(slot.lease.fence());
         }
     }
 }
@@ -275,7 +282,6 @@ where
                 ),
             };
             settle(&claimer.context, &slot.lease, &settlement).await;
-            claimer.keeper.release(slot.lease.fence());
             claimer.context.metrics.job_finished(settlement.outcome(), settlement.class());
             if matches!(settlement, Settlement::Cancelled(_)) {
                 claimer.context.metrics.cancelled();

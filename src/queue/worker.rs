@@ -1,10 +1,10 @@
 //! A worker process from its start to its last settled job.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -29,6 +29,12 @@ use crate::{
     telemetry::Metrics,
     workflow::{Workflow, WorkflowSettings, prompts::CommandFiles},
 };
+
+/// How long a worker that was told twice to stop tries to give its orders back. Longer than an agent
+/// takes to end; a database that is away must not keep the process for ever.
+const HARD_STOP: Duration = Duration::from_secs(18);
+/// Longest wait for the last statement of a worker.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A worker that has checked its settings and opened the database, and has not claimed anything.
 pub struct Worker {
@@ -142,16 +148,30 @@ impl Worker {
                 stop.clone(),
             ));
         }
-        let draining = drain(store.clone(), worker_id, clock, timings, shutdown, interrupt);
+        let hard = shutdown.hard.clone();
+        let draining = drain(store.clone(), worker_id, clock.clone(), timings, shutdown, interrupt);
         background.spawn(draining);
 
-        let result = backend::run(claimer).await;
+        let given_up = async {
+            hard.cancelled().await;
+            clock.sleep(HARD_STOP).await;
+        };
+        let result = tokio::select! {
+            result = backend::run(claimer) => result,
+            () = given_up => {
+                // Their agents die with this process; other workers take the orders over.
+                warn!(orders = keeper.held(), "stopping with orders that could not be given back");
+                Ok(())
+            }
+        };
         if let Err(error) = &result {
             error!("the worker loop ended: {error}");
         }
         stop.cancel();
-        if let Err(error) = store.retire_worker(worker_id).await {
-            warn!("cannot record that this worker stopped: {error}");
+        match timeout(FAREWELL, store.retire_worker(worker_id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("cannot record that this worker stopped: {error}"),
+            Err(_) => warn!("cannot record that this worker stopped: the database does not answer"),
         }
         background.abort_all();
         while background.join_next().await.is_some() {}
@@ -171,14 +191,20 @@ async fn drain(
     interrupt: CancellationToken,
 ) {
     shutdown.soft.cancelled().await;
-    if let Err(error) = store.drain_worker(worker_id).await {
-        warn!("cannot record that this worker drains: {error}");
-    }
-    tokio::select! {
-        () = shutdown.hard.cancelled() => {}
-        () = clock.sleep(timings.drain_grace) => {}
-    }
-    interrupt.cancel();
+    let over = async {
+        tokio::select! {
+            () = shutdown.hard.cancelled() => {}
+            () = clock.sleep(timings.drain_grace) => {}
+        }
+        interrupt.cancel();
+    };
+    let record = async {
+        // The database may be the reason for the stop, so nothing waits for it.
+        if let Err(error) = store.drain_worker(worker_id).await {
+            warn!("cannot record that this worker drains: {error}");
+        }
+    };
+    tokio::join!(over, record);
 }
 
 fn workflow(

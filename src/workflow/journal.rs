@@ -3,7 +3,13 @@
 //! One task per run writes it: the database may be slow or away without holding up the agent,
 //! whose output waits in its spool meanwhile.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -22,13 +28,15 @@ const BACKLOG: usize = 256;
 const BATCH: usize = 64;
 /// Longest time an entry waits for company.
 const LINGER: Duration = Duration::from_millis(250);
-/// Longest wait for the last entries at the end of a run.
-const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Where entries go in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Journal {
     sender: mpsc::Sender<NewLogChunk>,
+    /// Marks the events of this journal, with their number: stored again after a lost reply they
+    /// are known, as output is by its run and its place.
+    id: Uuid,
+    events: Arc<AtomicI64>,
 }
 
 /// The task behind a [`Journal`].
@@ -42,7 +50,7 @@ impl Journal {
     pub fn open(store: RunStore, order: WorkOrderId) -> (Self, JournalWriter) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let task = tokio::spawn(write(store, order, receiver));
-        (Self { sender }, JournalWriter { task })
+        (Self { sender, id: Uuid::new_v4(), events: Arc::default() }, JournalWriter { task })
     }
 
     /// Logs that something happened. `fields` become members of the entry.
@@ -60,9 +68,9 @@ impl Journal {
         data.push(b'\n');
         self.send(NewLogChunk {
             step,
-            run_id: None,
+            run_id: Some(self.id),
             stream: "event",
-            file_offset: None,
+            file_offset: Some(self.events.fetch_add(1, Ordering::Relaxed)),
             line_count: 1,
             data,
         })
@@ -92,10 +100,11 @@ impl Journal {
 }
 
 impl JournalWriter {
-    /// Waits until everything is stored. Every [`Journal`] must have been dropped.
+    /// Waits until everything is stored or the lease is lost, as every write of a run does. Every
+    /// [`Journal`] must have been dropped.
     pub async fn finish(self) {
-        if timeout(FAREWELL, self.task).await.is_err() {
-            warn!("the log of the order is incomplete: the database did not take it in time");
+        if let Err(error) = self.task.await {
+            warn!("the log of the order is incomplete: {error}");
         }
     }
 }

@@ -25,8 +25,10 @@ use crate::{
     telemetry::TokenCounts,
 };
 
-/// Longest text of a step that is stored in its row, in bytes; the file has all of it.
-const STEP_TEXT_LIMIT: usize = 64 * 1024;
+/// Most tokens that one turn is believed to have used: a thousand times any real one.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+/// Most US dollars that one turn is believed to have cost.
+const MOST_USD: f64 = 100_000.0;
 
 /// An order that was found to be in order.
 pub struct Order {
@@ -153,10 +155,10 @@ fn settlement(
             let attempt = u32::try_from(job.attempt).unwrap_or(1);
             let backoff = &workflow.settings.backoff;
             let delay = backoff.delay(&workflow.clock, attempt, failure.retry_after);
-            Settlement::Retried(failure.class, workflow.redactor.text(&failure.message), delay)
+            Settlement::Retried(failure.class, workflow.clean(&failure.message), delay)
         }
         Err(StepError::Failed(failure)) => {
-            Settlement::Failed(failure.class, workflow.redactor.text(&failure.message))
+            Settlement::Failed(failure.class, workflow.clean(&failure.message))
         }
     }
 }
@@ -207,7 +209,7 @@ impl OrderRun<'_> {
         match &ended {
             Ok(_) => self.journal.event("info", "workflow_completed", None, json!({})).await,
             Err(StepError::Failed(failure)) => {
-                let facts = json!({ "error": self.workflow.redactor.text(&failure.message),
+                let facts = json!({ "error": self.clean(&failure.message),
                     "error_class": failure.class.as_str() });
                 self.journal.event("error", "workflow_failed", None, facts).await;
             }
@@ -317,9 +319,7 @@ impl OrderRun<'_> {
 
     /// A text as it may be stored: no secrets, no NUL, not endless.
     pub fn clean(&self, text: &str) -> String {
-        let text = self.workflow.redactor.text(text).replace('\0', "\u{fffd}");
-        let end = text.floor_char_boundary(STEP_TEXT_LIMIT);
-        if end == text.len() { text } else { format!("{}\n[cut]", &text[..end]) }
+        self.workflow.clean(text)
     }
 
     /// An error when the run must not go on.
@@ -383,19 +383,21 @@ impl OrderRun<'_> {
     }
 
     pub(super) fn add_cost(&mut self, usage: &Usage) {
-        let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        // The agent's own numbers: whatever it claims must fit its columns.
+        let count = |tokens: u64| i64::try_from(tokens.min(MOST_TOKENS)).unwrap_or_default();
+        let usd = usage.cost_usd.filter(|usd| *usd > 0.0).unwrap_or_default().min(MOST_USD);
         self.cost.input_tokens += count(usage.input_tokens);
         self.cost.output_tokens += count(usage.output_tokens);
         self.cost.cache_read_tokens += count(usage.cache_read_tokens);
         self.cost.cache_creation_tokens += count(usage.cache_creation_tokens);
-        self.cost.usd += usage.cost_usd.unwrap_or_default();
+        self.cost.usd += usd;
         let tokens = TokenCounts {
-            input: usage.input_tokens,
-            output: usage.output_tokens,
-            cache_read: usage.cache_read_tokens,
-            cache_creation: usage.cache_creation_tokens,
+            input: usage.input_tokens.min(MOST_TOKENS),
+            output: usage.output_tokens.min(MOST_TOKENS),
+            cache_read: usage.cache_read_tokens.min(MOST_TOKENS),
+            cache_creation: usage.cache_creation_tokens.min(MOST_TOKENS),
         };
-        self.workflow.metrics.agent_used(tokens, usage.cost_usd.unwrap_or_default());
+        self.workflow.metrics.agent_used(tokens, usd);
     }
 
     /// Finds the sandbox of a resumed order. When it is gone (another volume, a cleaned disk) it is

@@ -1,11 +1,13 @@
 //! One turn of the agent: a prompt goes in, an answer comes out, both are kept.
 
+use std::path::Path;
+
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{failure::StepError, order_run::OrderRun};
 use crate::{
-    agent::{AgentReport, AgentRequest},
+    agent::{AgentReport, AgentRequest, Delivered, OutputChunk, deliver_rest},
     domain::{ErrorClass, StepName},
     git::Sandbox,
 };
@@ -20,7 +22,7 @@ pub struct Turn {
     /// Which run of that step, from 1.
     pub attempt: i32,
     /// Tells apart several turns within one run of a step.
-    pub label: &'static str,
+    pub label: String,
     /// The conversation it belongs to.
     pub session: Uuid,
     /// The words.
@@ -36,6 +38,19 @@ impl Turn {
 }
 
 impl OrderRun<'_> {
+    /// Hands over what the database did not take while the agent ran and shortly after: it was away.
+    /// The next write waits for it anyway, for as long as the lease may be ours.
+    async fn catch_up(&self, spool: &Path, mut sent: Delivered, to: mpsc::Sender<OutputChunk>) {
+        while sent.is_behind() && !self.lease.is_lost() {
+            let before = sent;
+            sent = deliver_rest(spool, sent, &to).await;
+            if sent == before && to.capacity() > 0 {
+                tracing::warn!(spool = %spool.display(), "a part of the output is gone");
+                return;
+            }
+        }
+    }
+
     /// Runs the agent once and answers its report; the verdict has been checked.
     pub async fn take_turn(
         &mut self,
@@ -68,7 +83,9 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env: vec![("PATH".to_owned(), settings.search_path.clone())],
         };
+        let spool = request.spool.clone();
         let (sender, mut chunks) = mpsc::channel(OUTPUT_BACKLOG);
+        let rest = sender.clone();
         let (journal, lease, step) = (self.journal.clone(), self.lease.clone(), turn.step);
         let forward = tokio::spawn(async move {
             while let Some(chunk) = chunks.recv().await {
@@ -83,7 +100,8 @@ impl OrderRun<'_> {
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
-        // The supervisor has dropped its end: the forwarder ends when everything is handed over.
+        self.catch_up(&spool, report.delivered, rest).await;
+        // Every sender is dropped: the forwarder ends when everything is handed over.
         let _ = forward.await;
         self.add_cost(&report.usage);
         if turn.label.is_empty() {

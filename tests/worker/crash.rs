@@ -11,8 +11,8 @@ use crate::harness::Harness;
 
 const LOCK: i64 = 4_242;
 
-async fn run_with_a_kill_at(pool: PgPool, step: &str, inside: bool) {
-    let mut harness = Harness::new(pool);
+/// Runs an order until its worker is killed at that point; answers it and its finished steps.
+async fn kill_at(harness: &mut Harness, step: &str, inside: bool) -> (String, Vec<String>) {
     sqlx::raw_sql(
         "create table kill_point (step text, inside boolean);
          create function wait_at_kill_point() returns trigger language plpgsql as $$ begin
@@ -61,7 +61,12 @@ async fn run_with_a_kill_at(pool: PgPool, step: &str, inside: bool) {
             .await
             .unwrap();
     assert!(!finished.iter().any(|done| done == step), "{step} was not to be finished");
+    (order, finished)
+}
 
+async fn run_with_a_kill_at(pool: PgPool, step: &str, inside: bool) {
+    let mut harness = Harness::new(pool);
+    let (order, finished) = kill_at(&mut harness, step, inside).await;
     harness.start_worker();
     harness.until_status(&order, "completed").await;
     let (branches, pulls) = harness.deliveries();
@@ -110,4 +115,21 @@ kill_points! {
     a_kill_inside_commit_repeats_only_it: "commit" true,
     a_kill_before_create_pr_costs_nothing: "create-pr" false,
     a_kill_inside_create_pr_repeats_only_it: "create-pr" true,
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_kill_after_the_push_and_the_loss_of_the_volume_leave_one_branch(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    let (order, _) = kill_at(&mut harness, "commit", true).await;
+    assert_eq!(harness.deliveries().0.len(), 1, "pushed, and nobody knows");
+    std::fs::remove_dir_all(harness.path("repositories")).unwrap();
+    std::fs::create_dir(harness.path("repositories")).unwrap();
+    // The work is done again, with another outcome.
+    harness.tell_agent("more", "and more\n");
+    harness.start_worker();
+    harness.until_status(&order, "completed").await;
+    let (branches, pulls) = harness.deliveries();
+    assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
+    harness.git(&["-C", "remote.git", "show", &format!("{}:more.txt", branches[0])]);
+    harness.assert_sound().await;
 }

@@ -19,19 +19,24 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The scripted agent: it does what its step asks for. A file `hold-<step>` in its folder makes it
-/// wait until the file is gone, `fail-<step>` makes it end with that code, and `extra` is a script
-/// that it runs first.
+/// wait until the file is gone, `fail-<step>` makes it end with that code, what is in
+/// `stdout-<step>` and `stderr-<step>` it prints, and `extra` is a script that it runs first.
 const AGENT: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
 cat > "$folder/prompt-$AWO_WORK_ORDER_ID-$AWO_STEP-$AWO_ATTEMPT"
 echo "$AWO_RUN_ID $AWO_STEP $AWO_ATTEMPT $$" >> "$folder/runs"
 while [ -e "$folder/hold-$AWO_STEP" ]; do sleep 0.05; done
+[ -e "$folder/stderr-$AWO_STEP" ] && cat "$folder/stderr-$AWO_STEP" >&2
+[ -e "$folder/stdout-$AWO_STEP" ] && cat "$folder/stdout-$AWO_STEP" && exit 0
 [ -e "$folder/fail-$AWO_STEP" ] && exit "$(cat "$folder/fail-$AWO_STEP")"
 [ -e "$folder/daemon" ] && [ "$AWO_STEP" = execute ] && setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 &
 [ -e "$folder/extra" ] && . "$folder/extra"
 case "$AWO_STEP" in
 planning) echo "1. Write a file." ;;
-execute) [ -e "$folder/idle" ] || echo "written for $AWO_WORK_ORDER_ID" > "$AWO_WORK_ORDER_ID.txt" ;;
+execute)
+    [ -e "$folder/megabytes" ] && yes "a line of output that is somewhat long" | head -c "$(cat "$folder/megabytes")000000"
+    [ -e "$folder/more" ] && cat "$folder/more" > more.txt
+    [ -e "$folder/idle" ] || echo "written for $AWO_WORK_ORDER_ID" > "$AWO_WORK_ORDER_ID.txt" ;;
 prp-review) echo '{"passed": true, "summary": "good", "issues": []}' ;;
 commit) echo "feat: write a file" ;;
 create-pr) printf 'Write a file\n\nAs ordered.\n' ;;
@@ -333,6 +338,11 @@ impl Harness {
         assert!(twice.is_empty(), "steps that succeeded twice: {twice:?}");
     }
 
+    /// Waits until a worker has logged these words.
+    pub async fn until_logged(&self, words: &str) {
+        until(words, || self.logs().contains(words)).await;
+    }
+
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for number in 0..self.workers.len() {
@@ -352,6 +362,15 @@ impl Drop for Harness {
             let _ = worker.kill();
             let _ = worker.wait();
         }
+    }
+}
+
+/// Waits until a condition holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

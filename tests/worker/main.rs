@@ -6,10 +6,13 @@ mod claude;
 #[path = "../support/claude_cli.rs"]
 mod claude_cli;
 mod crash;
+mod database;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
+mod hammer;
 mod harness;
+mod hostile;
 mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
@@ -18,4 +21,6 @@ mod leaks;
 mod messages_api;
 mod orders;
 mod outage;
+mod outage_postgres;
+mod replay;
 mod telemetry;

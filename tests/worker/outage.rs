@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use crate::harness::{Harness, processes_of};
 
 /// The state letter of a process in `/proc`: `T` when it is frozen.
-fn state(pid: &str) -> Option<char> {
+pub fn state(pid: &str) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

@@ -63,16 +63,40 @@ pub struct Drained {
     pub delivered: Delivered,
 }
 
+/// The file of standard error that belongs to the file of standard output.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".stderr");
+    name.into()
+}
+
+/// Sends what is in the spool files and was not taken in time; answers how far it came now. The
+/// consumer has some seconds for each chunk, as it had before.
+pub async fn deliver_rest(
+    path: &Path,
+    mut delivered: Delivered,
+    output: &mpsc::Sender<OutputChunk>,
+) -> Delivered {
+    let send = |path: PathBuf, stream, from, bytes| {
+        let (_, written) = watch::channel(Written { bytes, complete: true });
+        ship(path, stream, from, written, output.clone(), CancellationToken::new())
+    };
+    let Delivered { stdout_spooled, stdout_sent, stderr_spooled, stderr_sent } = delivered;
+    delivered.stdout_sent =
+        send(path.to_owned(), OutputStream::Stdout, stdout_sent, stdout_spooled).await;
+    delivered.stderr_sent =
+        send(beside(path), OutputStream::Stderr, stderr_sent, stderr_spooled).await;
+    delivered
+}
+
 impl Spools {
     /// Opens `path` and `<path>.stderr`; replaces them unless an earlier start wrote to them.
     pub async fn open(path: &Path, before: Option<Delivered>, limit: u64) -> Result<Self, Failure> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".stderr");
         let append = before.is_some();
         let sent = before.unwrap_or_default();
         Ok(Self {
             stdout: Spool::open(path.to_owned(), append, sent.stdout_sent, limit).await?,
-            stderr: Spool::open(name.into(), append, sent.stderr_sent, limit).await?,
+            stderr: Spool::open(beside(path), append, sent.stderr_sent, limit).await?,
         })
     }
 

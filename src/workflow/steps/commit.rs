@@ -72,7 +72,7 @@ async fn propose(
     let turn = Turn {
         step: StepName::Commit,
         attempt: started.runs,
-        label: "",
+        label: String::new(),
         session: started.session_id,
         prompt,
     };

@@ -91,7 +91,7 @@ async fn words(
             let turn = Turn {
                 step: StepName::CreatePr,
                 attempt: started.runs,
-                label: "",
+                label: String::new(),
                 session: started.session_id,
                 prompt,
             };

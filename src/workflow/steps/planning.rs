@@ -29,7 +29,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let turn = Turn {
         step: StepName::Planning,
         attempt: started.runs,
-        label: "",
+        label: String::new(),
         session: started.session_id,
         prompt: resumed(prompt, started),
     };

@@ -22,7 +22,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let rounds = run.workflow.settings.review_rounds;
     let mut round = 0;
     loop {
-        let review = ask(run, &sandbox, started).await?;
+        let review = ask(run, &sandbox, started, round).await?;
         if review.passed {
             run.keep("review", StepName::PrpReview, started, &pretty(&review)).await?;
             return Ok(StepResult {
@@ -43,7 +43,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         let turn = Turn {
             step: StepName::PrpReview,
             attempt: started.runs,
-            label: "fix",
+            label: format!("fix-{round}"),
             session: execute_session(run).unwrap_or(started.session_id),
             prompt: review::hand_back(&review),
         };
@@ -56,6 +56,7 @@ async fn ask(
     run: &mut OrderRun<'_>,
     sandbox: &Sandbox,
     started: &StartedStep,
+    round: u32,
 ) -> Result<Review, StepError> {
     let plan = run.results.get(&StepName::Planning).and_then(|result| result.get("plan"));
     let plan = plan.and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -66,10 +67,15 @@ async fn ask(
     );
     let command = run.workflow.commands.load(StepName::PrpReview)?;
     let prompt = command.render(&[&run.order.request, &plan, &summary]);
-    let turn = |label, prompt| Turn {
+    // Each turn has files of its own.
+    let turn = |label: &str, prompt| Turn {
         step: StepName::PrpReview,
         attempt: started.runs,
-        label,
+        label: match (round, label) {
+            (0, label) => label.to_owned(),
+            (_, "") => format!("round-{round}"),
+            _ => format!("round-{round}-{label}"),
+        },
         session: started.session_id,
         prompt,
     };
