@@ -234,3 +234,28 @@ fn the_common_collector_address_gets_the_path_of_each_signal_over_http() {
     assert_eq!(config.telemetry.traces_endpoint.unwrap(), "http://traces:1/custom");
     assert_eq!(config.telemetry.metrics_endpoint.unwrap(), "http://collector:4318/v1/metrics");
 }
+
+#[test]
+fn the_readme_names_settings_that_exist_with_their_defaults() {
+    let readme = include_str!("../README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut seen = 0;
+    for row in rows.filter(|row| row.starts_with(|c: char| c.is_ascii_uppercase())) {
+        let mut cells = row.split('|').map(str::trim);
+        let name = cells.next().unwrap().trim_end_matches('`');
+        let key = keys::ALL.iter().find(|key| key.variables.contains(&name));
+        let key = key.unwrap_or_else(|| panic!("{name} is no setting"));
+        let default = cells.next().unwrap().trim_matches('`');
+        // Folders depend on the host, and a required one has no default.
+        if let Some(known) = key.default {
+            assert_eq!(default, known, "{name}");
+        } else {
+            assert!(
+                default.is_empty() || default == "required" || default.starts_with('~'),
+                "{name}"
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen >= 20, "the table was not found");
+}
