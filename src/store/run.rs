@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Fence, Store, StoreError};
+use super::{Fence, Store, StoreError, in_time};
 use crate::{
     clock::Clock,
     domain::{ErrorClass, StepName, WorkOrderId},
@@ -195,7 +195,7 @@ impl RunStore {
     {
         let mut wait = Duration::from_millis(100);
         loop {
-            let error = match attempt().await.map_err(StoreError::on(statement)) {
+            let error = match in_time(attempt()).await.map_err(StoreError::on(statement)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_transient() => error,
                 Err(error) => return Err(error.into()),
