@@ -5,6 +5,7 @@ mod cancel;
 mod crash;
 mod database;
 mod drain;
+mod halt;
 mod hammer;
 mod harness;
 mod hostile;
