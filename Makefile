@@ -38,7 +38,7 @@ lint: ## Check format, lints and licences
 coverage: ## Print the line coverage of the tests
 	@.ci/install test tarpaulin
 	.ci/with-postgres cargo tarpaulin --locked --engine llvm --follow-exec --skip-clean \
-		--target-dir target/coverage --include-tests=false --exclude-files 'tests/*' \
+		--target-dir target/coverage --exclude-files 'tests/*' \
 		--timeout 300 --out Stdout --fail-under 80
 
 bench: ## Measure: make bench ARGS="sandbox --json"

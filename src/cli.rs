@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one place that starts and ends each of them.
 
+mod bench;
 mod cancel;
 mod config;
 mod doctor;
@@ -23,8 +24,9 @@ use clap::{Parser, Subcommand};
 use tracing::Instrument;
 
 use crate::{
+    clock::Clock,
     config::{Config, Host},
-    exit,
+    demo, exit,
     store::{self, Store},
     telemetry::{self, Audience},
 };
@@ -65,6 +67,12 @@ enum Command {
     Resume(pause::Args),
     /// Ask a worker for its health; exit code 0 when it can work.
     Health(health::Args),
+    /// Show the main job on this machine: no Docker, no account, no key.
+    Demo(demo::DemoArgs),
+    /// The demo's surroundings, left running to try things out.
+    Dev(demo::DevArgs),
+    /// Measure this machine.
+    Bench(bench::Args),
     /// Check everything a worker needs, and say what to do.
     Doctor,
     /// Print every setting with its value and where it comes from.
@@ -100,14 +108,21 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let output = Output::new(cli.json);
     let host = Host::system();
-    // These two are for finding out what is wrong with the settings.
-    match &cli.command {
+    let command = match cli.command {
+        // These two are for finding out what is wrong with the settings.
         Command::Doctor => return doctor::run(&host, &output).await,
-        Command::Health(args) => return health::run(args, &host, &output).await,
-        _ => {}
-    }
+        Command::Health(args) => return health::run(&args, &host, &output).await,
+        // And these bring their own.
+        Command::Demo(args) => {
+            let args = demo::DemoArgs { json: output.is_json(), ..args };
+            return demo::run(args, &host, Clock::system()).await;
+        }
+        Command::Dev(args) => return demo::dev(args, &host, Clock::system()).await,
+        Command::Bench(args) => return bench::run(args, &output).await,
+        command => command,
+    };
     let config = Config::load(&host)?;
-    let audience = match &cli.command {
+    let audience = match &command {
         Command::Worker => Audience::Service,
         _ => Audience::Person,
     };
@@ -116,7 +131,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(traceparent) = &config.traceparent {
         telemetry::link_or_parent(&span, traceparent);
     }
-    let result = match cli.command {
+    let result = match command {
         // Its orders have traces of their own.
         Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
         command => dispatch(command, config, &output).instrument(span).await,
@@ -139,7 +154,12 @@ async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::
         Command::Resume(args) => pause::resume(&args, &config, output).await,
         Command::Config => config::run(&config, output),
         // Handled in `run`.
-        Command::Health(_) | Command::Doctor | Command::Worker => Ok(()),
+        Command::Health(_)
+        | Command::Doctor
+        | Command::Worker
+        | Command::Demo(_)
+        | Command::Dev(_)
+        | Command::Bench(_) => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig};
-pub use check::{Problem, check_runnable, find_program};
+pub use check::{NotRunnable, Problem, check_runnable, find_program};
 pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder};
 pub use database::DatabaseConfig;
 pub use folders::FoldersConfig;

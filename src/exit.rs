@@ -1,9 +1,9 @@
 //! Exit codes, and the one place that turns an error into text for a person.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use crate::{
-    config::{ConfigError, Problem},
+    config::{ConfigError, NotRunnable},
     domain::{InvalidOrderId, InvalidRepositoryUrl, InvalidSteps},
     store::{ConnectError, StoreError},
 };
@@ -41,9 +41,6 @@ pub enum CommandError {
     /// Nothing has that id.
     #[error("there is no work order {0:?}")]
     NoSuchOrder(String),
-    /// This host cannot run work orders.
-    #[error("this host cannot run work orders: {}", one_per_line(.0))]
-    NotRunnable(Vec<Problem>),
     /// The order that was waited for did not complete.
     #[error("work order {id} ended {status}: {message}")]
     OrderFailed {
@@ -60,14 +57,6 @@ pub enum CommandError {
     /// A signal ended the command.
     #[error("interrupted")]
     Interrupted,
-}
-
-fn one_per_line(problems: &[Problem]) -> String {
-    problems.iter().fold(String::new(), |mut text, problem| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "\n  - {problem}");
-        text
-    })
 }
 
 /// Prints an error and picks the exit code.
@@ -91,13 +80,12 @@ pub fn code(error: &anyhow::Error) -> Exit {
             return match error {
                 CommandError::Usage(_) => Exit::Usage,
                 CommandError::NoSuchOrder(_) => Exit::Refused,
-                CommandError::NotRunnable(_) => Exit::Configuration,
                 CommandError::OrderFailed { .. } => Exit::OrderFailed,
                 CommandError::ProblemsFound(_) => Exit::Unhealthy,
                 CommandError::Interrupted => Exit::Interrupted,
             };
         }
-        if cause.is::<ConfigError>() {
+        if cause.is::<ConfigError>() || cause.is::<NotRunnable>() {
             return Exit::Configuration;
         }
         if cause.is::<InvalidRepositoryUrl>()
@@ -154,15 +142,15 @@ fn help(error: &anyhow::Error) -> Option<&'static str> {
             Some(CommandError::NoSuchOrder(_)) => {
                 return Some("`archon-awo list` shows the newest work orders");
             }
-            Some(CommandError::NotRunnable(_)) => {
-                return Some("`archon-awo doctor` checks all of it");
-            }
             Some(CommandError::OrderFailed { .. }) => {
                 return Some(
                     "`archon-awo logs ID` shows its log, `archon-awo requeue ID` runs it again",
                 );
             }
             _ => {}
+        }
+        if cause.is::<NotRunnable>() {
+            return Some("`archon-awo doctor` checks all of it");
         }
         match cause.downcast_ref::<ConfigError>() {
             Some(ConfigError::Unset { .. }) => {

@@ -38,7 +38,12 @@ impl HttpState {
     ) -> Self {
         Self {
             checks: Arc::new(Checks::new(store.clone(), config.clone(), clock.clone())),
-            gauges: Arc::new(QueueGauges::new(store, metrics.clone(), clock.clone())),
+            gauges: Arc::new(QueueGauges::new(
+                store,
+                metrics.clone(),
+                clock.clone(),
+                &config.queue.queues,
+            )),
             config,
             clock,
             metrics,

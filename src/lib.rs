@@ -2,18 +2,21 @@
 //! an agent CLI, and ends them as pull requests.
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`config`],
-//! [`store`], [`git`], [`agent`], [`forge`], [`workflow`], [`queue`], [`http`], [`cli`].
+//! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
+pub mod backoff;
 pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod exit;
 pub mod forge;
 pub mod git;
 pub mod http;
+pub mod lease;
 pub mod process;
 pub mod queue;
 pub mod shutdown;

@@ -17,6 +17,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    command.envs(coverage());
     command
 }
 
@@ -24,6 +25,19 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that may start processes")]
 pub fn blocking_command(program: impl AsRef<OsStr>) -> std::process::Command {
     let mut command = std::process::Command::new(program);
-    command.env_clear().stdin(Stdio::null());
+    command.env_clear().stdin(Stdio::null()).envs(coverage());
     command
+}
+
+/// Where the children of a build that counts coverage leave their counts; nothing in every other.
+#[cfg(tarpaulin)]
+#[expect(clippy::disallowed_methods, reason = "not a setting: set by the tool for its own build")]
+fn coverage() -> Option<(&'static str, std::ffi::OsString)> {
+    let name = "LLVM_PROFILE_FILE";
+    std::env::var_os(name).map(|pattern| (name, pattern))
+}
+
+#[cfg(not(tarpaulin))]
+const fn coverage() -> Option<(&'static str, &'static str)> {
+    None
 }

@@ -20,11 +20,12 @@ use secrecy::SecretString;
 
 use crate::{
     agent::{AgentKind, Supervisor},
+    backoff::Backoff,
     clock::Clock,
     domain::{Redactor, RemoteRules},
     forge::ForgeSettings,
     git::Git,
-    queue::{Backoff, Lease},
+    lease::Lease,
     store::{Claimed, Settlement, Store},
     telemetry::Metrics,
 };

@@ -1,12 +1,14 @@
 -- Ends the running step $4 of order $3 under job $1 and epoch $2. With success ($7) the step is a
--- checkpoint with output $8 and never runs again. Answers no row when the epoch is stale; said again
--- under the same epoch it changes nothing and answers the same.
+-- checkpoint with output $8 and never runs again. $17 is the conversation the agent had, where it is
+-- not the planned one. Answers no row when the epoch is stale; said again under the same epoch it
+-- changes nothing and answers the same.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
 ended AS (
     UPDATE awo.steps s SET
         finished_at = CASE WHEN $7 THEN now() END,
-        output = CASE WHEN $7 THEN $8::jsonb END
+        output = CASE WHEN $7 THEN $8::jsonb END,
+        session_id = coalesce($17, s.session_id)
     FROM owner
     WHERE s.job_id = $1 AND s.step_name = $4 AND s.epoch = $2 AND s.finished_at IS NULL
     RETURNING s.runs, s.session_id, owner.worker_id,

@@ -11,7 +11,8 @@ use crate::{
     clock::Clock,
     config::Config,
     http::{self, HttpState, WorkerStatus},
-    queue::{LeaseKeeper, Worker},
+    lease::LeaseKeeper,
+    queue::Worker,
     shutdown::Shutdown,
     telemetry::Metrics,
 };

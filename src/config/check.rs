@@ -2,6 +2,7 @@
 //! so that a missing program is a sentence at the start and not a failed order in the night.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -27,8 +28,21 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// What keeps work orders from running on this host: all of it, so that one look is enough.
+#[derive(Debug, thiserror::Error)]
+#[error("this host cannot run work orders: {}", one_per_line(.0))]
+pub struct NotRunnable(pub Vec<Problem>);
+
+fn one_per_line(problems: &[Problem]) -> String {
+    problems.iter().fold(String::new(), |mut text, problem| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  - {problem}");
+        text
+    })
+}
+
 /// Checks folders, agent and command files; all problems at once. Blocks on the disk.
-pub fn check_runnable(config: &Config) -> Result<(), Vec<Problem>> {
+pub fn check_runnable(config: &Config) -> Result<(), NotRunnable> {
     let folders = &config.folders;
     let checks = [
         check_folder(keys::REPOSITORY_DIR.name(), &folders.repositories),
@@ -39,7 +53,7 @@ pub fn check_runnable(config: &Config) -> Result<(), Vec<Problem>> {
         check_ca_file(config),
     ];
     let problems: Vec<Problem> = checks.into_iter().filter_map(Result::err).collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() { Ok(()) } else { Err(NotRunnable(problems)) }
 }
 
 /// Makes the folder where it is missing and proves that a file can be written there: permission

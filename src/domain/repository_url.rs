@@ -87,6 +87,10 @@ impl RepositoryUrl {
         if text.trim().is_empty() {
             return Err(E::Empty);
         }
+        // Before anything repeats the address: whatever has an '@' may hold a password.
+        if text.strip_prefix("git@").unwrap_or(text).contains('@') {
+            return Err(E::UserInfo);
+        }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(E::ControlCharacter(given()));
         }
@@ -102,24 +106,14 @@ impl RepositoryUrl {
         let (host, path) = if let Some(rest) = text.strip_prefix("https://") {
             rest.split_once('/').ok_or_else(|| E::Path(given()))?
         } else if text.contains("://") {
-            // Userinfo is looked for first: the refusal must not repeat a password.
-            let authority = text.split("://").nth(1).and_then(|rest| rest.split('/').next());
-            return Err(match authority {
-                Some(authority) if authority.contains('@') => E::UserInfo,
-                _ => E::Unsupported(given()),
-            });
+            return Err(E::Unsupported(given()));
         } else if let Some(rest) = text.strip_prefix("git@") {
             rest.split_once(':').ok_or_else(|| E::Unsupported(given()))?
-        } else if text.matches('/').count() == 1 && !text.contains(['@', ':']) {
+        } else if text.matches('/').count() == 1 && !text.contains(':') {
             ("github.com", text)
-        } else if text.contains('@') {
-            return Err(E::UserInfo);
         } else {
             return Err(E::Unsupported(given()));
         };
-        if host.contains('@') {
-            return Err(E::UserInfo);
-        }
         let host = host.to_ascii_lowercase();
         let host = host.strip_suffix(":443").unwrap_or(&host).to_owned();
         if !rules.allowed_hosts.contains(&host) {
@@ -243,7 +237,14 @@ mod tests {
 
     #[test]
     fn a_refusal_never_repeats_a_password() {
-        for text in ["https://u:hunter2@github.com/a/b", "http://u:hunter2@github.com/a/b"] {
+        for text in [
+            "https://u:hunter2@github.com/a/b",
+            "http://u:hunter2@github.com/a/b",
+            "https://u:hunter2/x@github.com/a/b",
+            "https://u:hunter2@github.com/a b",
+            "-https://u:hunter2@github.com/a/b",
+            "u:hunter2@github.com/a/b",
+        ] {
             let refusal = parse(text).map_err(|error| error.to_string());
             assert!(refusal.is_err_and(|text| !text.contains("hunter2")));
         }

@@ -117,7 +117,7 @@ fn look_at_host(config: &Config) -> HostReport {
         }
     };
     let git = find(Path::new("git"));
-    let runnable = check_runnable(config).err().unwrap_or_default();
+    let runnable = check_runnable(config).err().map_or_else(Vec::new, |found| found.0);
     let mut problems: Vec<String> = runnable.iter().map(ToString::to_string).collect();
     if !git.available {
         problems.push("git is not installed".to_owned());

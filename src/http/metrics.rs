@@ -35,9 +35,11 @@ pub(super) struct QueueGauges {
 }
 
 impl QueueGauges {
-    pub fn new(store: Store, metrics: Metrics, clock: Clock) -> Self {
+    /// Gauges of `queues`, shown from the start, and of every other queue once something waits.
+    pub fn new(store: Store, metrics: Metrics, clock: Clock, queues: &[String]) -> Self {
         let read = Recent::new(clock.clone(), KEEP);
-        Self { store, metrics, clock, read, seen: Mutex::new(BTreeSet::new()) }
+        let seen = Mutex::new(queues.iter().cloned().collect());
+        Self { store, metrics, clock, read, seen }
     }
 
     async fn refresh(&self) {

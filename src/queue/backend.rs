@@ -28,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{JobContext, Lease, LeaseKeeper, Timings, kinds, settle::settle, wake::Wake};
+use super::{JobContext, kinds, settle::settle, wake::Wake};
 use crate::{
+    config::QueueConfig,
     domain::ErrorClass,
+    lease::{Lease, LeaseKeeper},
     store::{Claimed, Settlement},
 };
 
@@ -63,7 +65,7 @@ pub struct Claimer {
     /// Its slots.
     pub slots: Arc<Semaphore>,
     /// The numbers.
-    pub timings: Timings,
+    pub timings: QueueConfig,
     /// Cancelled when no new job may be claimed.
     pub drain: CancellationToken,
 }
@@ -216,10 +218,10 @@ impl BackendConfig for LeaseBackend {
     type Args = Claimed;
     type Id = String;
     type Kind = Ephemeral;
-    type Config = Timings;
+    type Config = QueueConfig;
     type Layer = LeaseLayer;
 
-    fn config(&self) -> &Timings {
+    fn config(&self) -> &QueueConfig {
         &self.claimer.timings
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Lease;
 use crate::{
     clock::Clock,
     domain::ErrorClass,
+    lease::Lease,
     store::{Claimed, Settlement, Store},
     telemetry::Metrics,
     workflow::Workflow,

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{JobContext, LeaseKeeper, Timings};
+use super::JobContext;
+use crate::{config::QueueConfig, lease::LeaseKeeper};
 
 /// Looks for expired leases until `stop`.
 ///
@@ -14,7 +15,7 @@ use super::{JobContext, LeaseKeeper, Timings};
 pub async fn run(
     context: Arc<JobContext>,
     keeper: Arc<LeaseKeeper>,
-    timings: Timings,
+    timings: QueueConfig,
     stop: CancellationToken,
 ) {
     let pulse = keeper.pulse();

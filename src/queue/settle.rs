@@ -4,8 +4,8 @@ use std::{borrow::Cow, time::Duration};
 
 use tracing::{info, warn};
 
-use super::{JobContext, Lease};
-use crate::{domain::ErrorClass, store::Settlement};
+use super::JobContext;
+use crate::{domain::ErrorClass, lease::Lease, store::Settlement};
 
 /// Stores the settlement under the lease's fence. Tries until the database answers or the lease is
 /// lost: a finished run is not thrown away because Postgres restarts.

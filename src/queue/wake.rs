@@ -13,8 +13,7 @@ use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{LeaseKeeper, Timings};
-use crate::{clock::Clock, store};
+use crate::{clock::Clock, config::QueueConfig, lease::LeaseKeeper, store};
 
 /// How often the listening connection is asked whether it still listens.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -34,7 +33,7 @@ impl Wake {
 
     /// Waits for a reason to look: a notification, or the time of the next poll. `next_due` is when
     /// the next scheduled job becomes ready.
-    pub async fn wait(&self, clock: &Clock, timings: &Timings, next_due: Option<Duration>) {
+    pub async fn wait(&self, clock: &Clock, timings: &QueueConfig, next_due: Option<Duration>) {
         let poll = if self.listening.load(Ordering::Relaxed) {
             clock.between(timings.poll_idle.mul_f64(0.8), timings.poll_idle)
         } else {

@@ -10,19 +10,20 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    Backoff, JobContext, LeaseKeeper, Timings,
+    JobContext,
     backend::{self, Claimer},
     rescue,
     wake::{self, Wake},
 };
 use crate::{
     agent::{AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor},
+    backoff::Backoff,
     clock::Clock,
-    config::{self, Config},
+    config::{self, Config, QueueConfig},
     domain::Redactor,
-    exit::CommandError,
     forge::ForgeSettings,
     git::{Git, GitSettings},
+    lease::LeaseKeeper,
     shutdown::Shutdown,
     store::{self, DatabaseMode, Store, WorkerRecord},
     telemetry::Metrics,
@@ -56,7 +57,7 @@ impl Worker {
         clock: Clock,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        config::check_runnable(&config).map_err(CommandError::NotRunnable)?;
+        config::check_runnable(&config)?;
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
@@ -74,7 +75,7 @@ impl Worker {
         let context = Arc::new(JobContext { store, clock: clock.clone(), metrics, workflow });
 
         let worker_id = Uuid::new_v4();
-        let timings = timings(&config);
+        let timings = config.queue.clone();
         let interrupt = CancellationToken::new();
         let keeper = LeaseKeeper::new(
             worker_id,
@@ -185,7 +186,7 @@ async fn drain(
     store: Store,
     worker_id: Uuid,
     clock: Clock,
-    timings: Timings,
+    timings: QueueConfig,
     shutdown: Shutdown,
     interrupt: CancellationToken,
 ) {
@@ -204,20 +205,6 @@ async fn drain(
         }
     };
     tokio::join!(over, record);
-}
-
-fn timings(config: &Config) -> Timings {
-    let queue = &config.queue;
-    Timings {
-        lease: queue.lease,
-        heartbeat: queue.heartbeat,
-        self_fence: queue.self_fence,
-        rescue_grace: queue.rescue_grace,
-        poll_min: queue.poll_min,
-        poll_max: queue.poll_max,
-        poll_idle: queue.poll_idle,
-        drain_grace: queue.drain_grace,
-    }
 }
 
 fn workflow(

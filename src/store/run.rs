@@ -86,6 +86,8 @@ pub struct StepEnd {
     pub error_class: Option<ErrorClass>,
     /// Sentence of the failure.
     pub error_message: Option<String>,
+    /// The conversation, where it is not the planned one.
+    pub session: Option<Uuid>,
     /// What it used.
     pub cost: StepCost,
 }
@@ -293,6 +295,7 @@ impl RunStore {
                 .bind(end.cost.cache_read_tokens)
                 .bind(end.cost.cache_creation_tokens)
                 .bind(end.cost.usd)
+                .bind(end.session)
                 .fetch_optional(self.store.pool())
         })
         .await?

@@ -8,7 +8,7 @@ use crate::{
     domain::{ErrorClass, InvalidRepositoryUrl, InvalidSteps},
     forge::ForgeError,
     git::GitError,
-    queue::StopReason,
+    lease::StopReason,
     store::RunError,
 };
 

@@ -18,7 +18,7 @@ use crate::{
     domain::{BranchName, ErrorClass, RepositoryUrl, StepName, Steps, WorkOrderId},
     forge::Forge,
     git::{Remote, Sandbox},
-    queue::{Lease, StopReason},
+    lease::{Lease, StopReason},
     store::{
         Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd,
     },
@@ -99,6 +99,7 @@ pub struct OrderRun<'a> {
     pub results: HashMap<StepName, Value>,
     sandbox: Option<Sandbox>,
     cost: StepCost,
+    session: Option<Uuid>,
 }
 
 /// Runs a claimed order to an outcome.
@@ -191,6 +192,7 @@ async fn attempt(
         results,
         sandbox: None,
         cost: StepCost::default(),
+        session: None,
     };
     let ended = run.run_steps(job).await;
     drop(run);
@@ -245,6 +247,7 @@ impl OrderRun<'_> {
         let agent_name = steps::agent_name(self.workflow, step);
         self.lease.enter_step(step);
         self.cost = StepCost::default();
+        self.session = None;
         let started =
             self.store.start_step(&self.order.id, step, row(number), agent_name, session).await?;
         let total = self.order.steps.as_slice().len();
@@ -296,6 +299,7 @@ impl OrderRun<'_> {
             text: Some(self.clean(&result.text)),
             error_class: result.class,
             error_message: None,
+            session: self.session,
             cost: self.cost,
         }
     }
@@ -308,6 +312,7 @@ impl OrderRun<'_> {
             text: None,
             error_class: Some(failure.class),
             error_message: Some(self.clean(&failure.message)),
+            session: self.session,
             cost: self.cost,
         }
     }
@@ -370,6 +375,11 @@ impl OrderRun<'_> {
     /// Takes over the sandbox that was made.
     pub fn enter_sandbox(&mut self, sandbox: Sandbox) {
         self.sandbox = Some(sandbox);
+    }
+
+    /// Notes the conversation that the agent says it had: not always the one we asked for.
+    pub(super) fn note_session(&mut self, session: Option<Uuid>) {
+        self.session = session.or(self.session);
     }
 
     pub(super) fn add_cost(&mut self, usage: &Usage) {

@@ -75,7 +75,7 @@ impl OrderRun<'_> {
             sandbox_root: sandbox.root.clone(),
             home: sandbox.home.clone(),
             tmp: sandbox.tmp.clone(),
-            prompt: turn.prompt,
+            prompt: turn.prompt.clone(),
             session: turn.session,
             resume: true,
             hard_timeout: settings.timeout,
@@ -104,6 +104,9 @@ impl OrderRun<'_> {
         // Every sender is dropped: the forwarder ends when everything is handed over.
         let _ = forward.await;
         self.add_cost(&report.usage);
+        if turn.label.is_empty() {
+            self.note_session(report.session);
+        }
         if let Some(took) = report.tree_empty_after {
             tracing::info!(
                 work_order.id = %self.order.id, step = %step, run.id = %run_id,

@@ -1,5 +1,6 @@
 //! A FAKE of GitHub's REST API on loopback, for tests: it keeps pull requests and issues, enforces
 //! the rules the product relies on with GitHub's own error bodies, and fails on request.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 /// The repository it serves.
 pub const REPOSITORY: &str = "acme/app";
-/// The only token it accepts.
+/// The only token it accepts, unless a test names another.
 pub const TOKEN: &str = "ghp_fakeTokenOfTheTests0123456789abcdef";
 
 /// How the next matching request goes wrong.
@@ -50,14 +51,20 @@ struct World {
     issues: HashMap<u64, Value>,
     faults: HashMap<Method, VecDeque<Fault>>,
     requests: Vec<String>,
+    token: String,
 }
 
 impl FakeGitHub {
     /// Starts on a free port.
     pub async fn start() -> Self {
+        Self::start_for(TOKEN).await
+    }
+
+    /// Starts on a free port and accepts only `token`.
+    pub async fn start_for(token: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api_url = format!("http://{}/api/v3", listener.local_addr().unwrap());
-        let world = Arc::new(Mutex::new(World::default()));
+        let world = Arc::new(Mutex::new(World { token: token.to_owned(), ..World::default() }));
         let router = Router::new().fallback(answer).with_state(world.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { api_url, world, task }
@@ -122,7 +129,7 @@ async fn answer(
         world.faults.get_mut(&method).and_then(VecDeque::pop_front)
     };
     let work = || {
-        let expected = format!("Bearer {TOKEN}");
+        let expected = format!("Bearer {}", world.lock().unwrap().token);
         let token = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
         if token != Some(&expected) {
             return problem(401, "Bad credentials", json!(null));

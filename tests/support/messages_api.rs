@@ -1,5 +1,6 @@
 //! A FAKE of the vendor's Messages API on loopback: no model, it plays back a script. The real CLI
 //! talks to it as it would to the real one.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
     future::pending,
@@ -37,36 +38,48 @@ pub enum Turn {
 pub struct MessagesApi {
     /// For `ANTHROPIC_BASE_URL`.
     pub url: String,
-    requests: Arc<Mutex<Vec<Value>>>,
+    stage: Stage,
     server: JoinHandle<()>,
 }
 
+/// Words of a prompt, and what the fake says to it: one turn for each tool result since that
+/// prompt, the last one again and again.
+pub type Script = (&'static str, Vec<Turn>);
+
 #[derive(Clone)]
-struct Script {
-    turns: Vec<Turn>,
+struct Stage {
+    scripts: Arc<Mutex<Vec<Script>>>,
     requests: Arc<Mutex<Vec<Value>>>,
 }
 
 impl MessagesApi {
-    /// Starts a fake that plays `turns`, one for each tool result since the last prompt; the last
-    /// one again and again.
+    /// Starts a fake with one script, for prompts that hold [`PROMPT`].
     pub async fn start(turns: Vec<Turn>) -> Self {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let script = Script { turns, requests: Arc::clone(&requests) };
+        Self::start_with(vec![(PROMPT, turns)]).await
+    }
+
+    /// Starts a fake that knows the prompts it is sent by their words.
+    pub async fn start_with(scripts: Vec<Script>) -> Self {
+        let stage = Stage { scripts: Arc::new(Mutex::new(scripts)), requests: Arc::default() };
         let routes = Router::new()
             .route("/v1/messages", post(answer))
             .fallback(any(|| async { StatusCode::OK }))
             .layer(DefaultBodyLimit::disable())
-            .with_state(script);
+            .with_state(stage.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { url, requests, server }
+        Self { url, stage, server }
+    }
+
+    /// Plays other scripts from now on.
+    pub fn play(&self, scripts: Vec<Script>) {
+        *self.stage.scripts.lock().unwrap() = scripts;
     }
 
     /// The bodies of the requests so far.
     pub fn requests(&self) -> Vec<Value> {
-        self.requests.lock().unwrap().clone()
+        self.stage.requests.lock().unwrap().clone()
     }
 }
 
@@ -76,17 +89,17 @@ impl Drop for MessagesApi {
     }
 }
 
-async fn answer(State(script): State<Script>, body: Bytes) -> Response {
+async fn answer(State(stage): State<Stage>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
     let streams = request["stream"].as_bool().unwrap_or_default();
-    let turn = tool_results(&request).min(script.turns.len() - 1);
+    let turn = stage.turn(&request);
     // The CLI takes messages of one id for one message, over several runs too.
     let number = {
-        let mut requests = script.requests.lock().unwrap();
+        let mut requests = stage.requests.lock().unwrap();
         requests.push(request);
         requests.len()
     };
-    let (block, stop) = match script.turns[turn].clone() {
+    let (block, stop) = match turn {
         Turn::Text(text) => (json!({"type": "text", "text": text}), "end_turn"),
         Turn::Tool(name, input) => {
             let id = format!("toolu_fake{number}");
@@ -113,14 +126,20 @@ async fn answer(State(script): State<Script>, body: Bytes) -> Response {
     }
 }
 
-/// How many tool results follow the last prompt. The CLI adds messages of its own, so the prompt is
-/// told by its words.
-fn tool_results(request: &Value) -> usize {
-    let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
-    let is_prompt = |message: &Value| message.to_string().contains(PROMPT);
-    let after = messages.iter().rposition(is_prompt).map_or(0, |at| at + 1);
-    let blocks = messages[after..].iter().filter_map(|message| message["content"].as_array());
-    blocks.flatten().filter(|block| block["type"] == "tool_result").count()
+impl Stage {
+    /// What to say now. The CLI adds messages of its own, so a prompt is told by its words; of
+    /// several prompts in one conversation the last one counts.
+    fn turn(&self, request: &Value) -> Turn {
+        let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
+        let scripts = self.scripts.lock().unwrap();
+        let last_with =
+            |words: &str| messages.iter().rposition(|message| message.to_string().contains(words));
+        let script = scripts.iter().max_by_key(|(words, _)| last_with(words)).unwrap();
+        let after = last_with(script.0).map_or(0, |at| at + 1);
+        let blocks = messages[after..].iter().filter_map(|message| message["content"].as_array());
+        let results = blocks.flatten().filter(|block| block["type"] == "tool_result").count();
+        script.1[results.min(script.1.len() - 1)].clone()
+    }
 }
 
 /// The message as the stream of events in which the API sends it.

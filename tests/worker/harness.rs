@@ -19,8 +19,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The scripted agent: it does what its step asks for. A file `hold-<step>` in its folder makes it
-/// wait until the file is gone, `fail-<step>` makes it end with that code, and what is in
-/// `stdout-<step>` and `stderr-<step>` it prints.
+/// wait until the file is gone, `fail-<step>` makes it end with that code, what is in
+/// `stdout-<step>` and `stderr-<step>` it prints, and `extra` is a script that it runs first.
 const AGENT: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
 cat > "$folder/prompt-$AWO_WORK_ORDER_ID-$AWO_STEP-$AWO_ATTEMPT"
@@ -30,6 +30,7 @@ while [ -e "$folder/hold-$AWO_STEP" ]; do sleep 0.05; done
 [ -e "$folder/stdout-$AWO_STEP" ] && cat "$folder/stdout-$AWO_STEP" && exit 0
 [ -e "$folder/fail-$AWO_STEP" ] && exit "$(cat "$folder/fail-$AWO_STEP")"
 [ -e "$folder/daemon" ] && [ "$AWO_STEP" = execute ] && setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 &
+[ -e "$folder/extra" ] && . "$folder/extra"
 case "$AWO_STEP" in
 planning) echo "1. Write a file." ;;
 execute)
@@ -47,6 +48,8 @@ pub struct Harness {
     pub pool: PgPool,
     folder: TempDir,
     workers: Vec<Child>,
+    settings: Vec<(String, String)>,
+    remote: Option<String>,
 }
 
 impl Harness {
@@ -57,7 +60,8 @@ impl Harness {
         let program = agent.join("agent.sh");
         fs::write(&program, AGENT).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let harness = Self { pool, folder, workers: Vec::new() };
+        let harness =
+            Self { pool, folder, workers: Vec::new(), settings: Vec::new(), remote: None };
         harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
         harness.git(&["clone", "--quiet", "remote.git", "seed"]);
         fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
@@ -84,8 +88,25 @@ impl Harness {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Where orders find their code, as they name it.
     pub fn remote_url(&self) -> String {
-        format!("file://{}", self.path("remote.git").display())
+        let local = || format!("file://{}", self.path("remote.git").display());
+        self.remote.clone().unwrap_or_else(local)
+    }
+
+    /// Orders name `url` from now on; what is served there is the repository `remote.git`, which
+    /// moves to the folder `served`.
+    pub fn serve_remote(&mut self, served: &Path, url: String) {
+        self.git(&["-C", "remote.git", "config", "http.receivepack", "true"]);
+        fs::create_dir_all(served.parent().unwrap()).unwrap();
+        fs::rename(self.path("remote.git"), served).unwrap();
+        std::os::unix::fs::symlink(served, self.path("remote.git")).unwrap();
+        self.remote = Some(url);
+    }
+
+    /// A setting of all workers that are started from now on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.push((name.to_owned(), value.into()));
     }
 
     /// Makes the agent wait in `step` until [`Self::let_go`].
@@ -145,6 +166,7 @@ impl Harness {
                 ("AWO_RETRY_BASE", "100ms"),
                 ("AWO_RETRY_MAX", "1s"),
             ])
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -173,6 +195,56 @@ impl Harness {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("worker {pid} did not end");
+    }
+
+    /// Runs a command of the product to its end; answers its exit code and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_archon-awo"))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("HOME", self.folder.path())
+            .env("DATABASE_URL", self.pool.connect_options().to_url_lossy().to_string())
+            .env("AWO_CONFIG_DIR", self.path("config"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// Inserts an order with an id of the test's own; `steps` are separated by blanks.
+    pub async fn order_named(&self, id: &str, request: &str, steps: &str) {
+        sqlx::query(
+            "insert into agent_work_orders
+                 (agent_work_order_id, repository_url, user_request, selected_commands)
+             values ($1, $2, $3, string_to_array($4, ' '))",
+        )
+        .bind(id)
+        .bind(self.remote_url())
+        .bind(request)
+        .bind(steps)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// How an order ended: status, class, sentence, attempts of its job.
+    pub async fn outcome(&self, order: &str) -> (String, Option<String>, Option<String>, i32) {
+        sqlx::query_as(
+            "select o.status, o.error_class, o.error_message, j.attempt
+             from agent_work_orders o join awo.jobs j on j.id = o.awo_job_id
+             where o.agent_work_order_id = $1",
+        )
+        .bind(order)
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
+    }
+
+    /// The folder with everything that workers and agents write.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub async fn order(&self, request: &str) -> String {
@@ -271,7 +343,7 @@ impl Harness {
         until(words, || self.logs().contains(words)).await;
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let mut text = String::new();
         for number in 0..self.workers.len() {
             let log =

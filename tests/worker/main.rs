@@ -1,15 +1,27 @@
 //! Whole orders through real worker processes: Postgres, git, agents and signals are real.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod cancel;
+mod claude;
+#[path = "../support/claude_cli.rs"]
+mod claude_cli;
 mod crash;
 mod database;
 mod drain;
+#[path = "../support/fake_github.rs"]
+mod fake_github;
 mod halt;
 mod hammer;
 mod harness;
 mod hostile;
+mod https;
+#[path = "../support/https_remote.rs"]
+mod https_remote;
+mod leaks;
+#[path = "../support/messages_api.rs"]
+mod messages_api;
 mod orders;
 mod outage;
 mod outage_postgres;
 mod replay;
+mod telemetry;

@@ -32,6 +32,7 @@ async fn claimed(pool: &PgPool) -> (RunStore, WorkOrderId) {
 
 fn end(success: bool) -> StepEnd {
     StepEnd {
+        session: None,
         agent_name: "command",
         success,
         output: serde_json::Value::Null,

@@ -19,6 +19,7 @@ use nix::{
     },
     unistd::{close, dup2_stderr, dup2_stdin, dup2_stdout, setsid},
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::agent::lifeline::{LIFELINE_FD, STATUS_FD};
 
@@ -159,7 +160,7 @@ fn close_strangers() -> io::Result<()> {
 
 /// Cuts the shim off from the worker's session, makes it the parent of every orphan below it,
 /// takes away what the tree must not have, and returns the signals that it listens to.
-pub fn harden() -> nix::Result<SignalFd> {
+pub fn harden() -> io::Result<SignalFd> {
     // The signals are blocked first: from here on none ends the shim but SIGKILL.
     let mut heard = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -172,7 +173,21 @@ pub fn harden() -> nix::Result<SignalFd> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     // An agent of the same user must not read or trace the one that watches it.
     prctl::set_dumpable(false)?;
-    SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+    stop_looking_into_others()?;
+    Ok(SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Gives up the rights by which root reads the memory and the environment of every process, for
+/// this process and all below it: the worker's environment holds secrets. Without new privileges no
+/// program brings them back. An agent may still trace what it starts itself.
+fn stop_looking_into_others() -> io::Result<()> {
+    // Each of the three suffices for the kernel (`may_access_mm`, `ptrace_may_access`).
+    let eyes = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let mut sets = capabilities(None)?;
+    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        set.remove(eyes);
+    }
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// Points the standard streams nowhere: the agent has its own copies.

@@ -36,7 +36,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     .await?;
     Ok(StepResult {
         agent_name: run.workflow.agent_name(),
-        output: json!({ "files_changed": changes.files_changed, "session": started.session_id }),
+        output: json!({ "files_changed": changes.files_changed, "session": report.session.unwrap_or(started.session_id) }),
         text: report.text,
         class: None,
     })

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Timings;
 use crate::{
     agent::LeaseSignal,
     clock::Clock,
+    config::QueueConfig,
     domain::StepName,
     store::{self, Beat, Fence, Renewed, StoreError},
     telemetry::Metrics,
@@ -173,7 +173,7 @@ impl Pulse {
 /// Beats for all leases of this process.
 pub struct LeaseKeeper {
     worker_id: Uuid,
-    timings: Timings,
+    timings: QueueConfig,
     clock: Clock,
     database: PgConnectOptions,
     drain: CancellationToken,
@@ -189,7 +189,7 @@ impl LeaseKeeper {
     /// `interrupt` to stop at once.
     pub fn new(
         worker_id: Uuid,
-        timings: Timings,
+        timings: QueueConfig,
         clock: Clock,
         database: PgConnectOptions,
         drain: CancellationToken,

@@ -1,0 +1,1 @@
+SELECT broken, subject FROM awo.invariants

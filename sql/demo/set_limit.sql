@@ -1,0 +1,1 @@
+SELECT awo_set_repository_limit($1, $2)

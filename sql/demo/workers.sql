@@ -1,0 +1,1 @@
+SELECT worker_id, pid FROM awo.workers WHERE stopped_at IS NULL

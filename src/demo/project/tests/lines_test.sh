@@ -1,0 +1,2 @@
+#!/bin/sh
+[ "$(printf 'a\nb\n' | commands/lines)" = 2 ]

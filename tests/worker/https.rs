@@ -1,0 +1,173 @@
+//! Orders on a remote behind HTTPS, a private certificate authority and a token, and a search for
+//! that token everywhere afterwards.
+
+use std::{fs, path::PathBuf};
+
+use sqlx::PgPool;
+
+use crate::{
+    fake_github::{self, FakeGitHub},
+    harness::Harness,
+    https_remote::HttpsRemote,
+    leaks::{self, Watch},
+};
+
+const ORDER: &str = "wo-5ec7e7";
+const BRANCH: &str = "feat/write-a-file-wo-5ec7e7";
+const STEPS: &str = "create-branch planning execute prp-review commit create-pr";
+
+/// An agent that wants the token: it tells its whole environment to everybody, and writes what it
+/// finds in places that could hold a token into files that nobody redacts.
+const NOSY: &str = r#"
+env >&2
+{
+    env
+    tr '\0' '\n' < /proc/self/environ
+    for process in /proc/[0-9]*; do
+        tr '\0' '\n' < "$process/environ"
+        tr '\0' '\n' < "$process/cmdline"
+    done
+    for descriptor in /proc/$$/fd/[3-9]* /proc/$PPID/fd/*; do timeout 0.2 head -c 4096 "$descriptor"; done
+    git config --list --show-origin
+    printf 'url=%s\n\n' "$(git config remote.origin.url)" | timeout 2 git credential fill
+    find ../.. -name config -path '*git*' -exec cat {} +
+    cat "$HOME/.git-credentials" "$HOME/.netrc"
+} > "$folder/loot-$AWO_STEP" 2> /dev/null
+"#;
+
+/// Server, forge and harness of one test. The folders go last: the programs use them.
+struct Place {
+    harness: Harness,
+    github: FakeGitHub,
+    _server: HttpsRemote,
+    /// Of this test alone: workers of others are none of its business.
+    token: String,
+}
+
+impl Place {
+    async fn new(pool: PgPool) -> Self {
+        let mut harness = Harness::new(pool);
+        let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
+        let server = HttpsRemote::start(&token);
+        let github = FakeGitHub::start_for(&token).await;
+        github.push(BRANCH, true);
+        let path = fake_github::REPOSITORY;
+        let url = format!("https://{}/{path}", server.host());
+        harness.serve_remote(&server.repositories().join(format!("{path}.git")), url);
+        harness.set("AWO_ALLOWED_HOSTS", server.host());
+        harness.set("AWO_ALLOW_LOCAL_REMOTES", "false");
+        harness.set("AWO_GIT_CA_FILE", server.ca_file().display().to_string());
+        harness.set("GITHUB_API_URL", github.api_url.clone());
+        // So much is logged that a careless line would show.
+        harness.set("LOG_LEVEL", "archon_awo=trace,sqlx=debug,octocrab=debug,hyper=debug");
+        Self { harness, github, _server: server, token }
+    }
+
+    /// Fails when the token is in a file of the test, in a row, or was seen at a process.
+    async fn assert_no_trace(&self, token: &str, watch: Watch) {
+        let sightings = watch.end();
+        for program in ["git-remote-https", "archon-awo shim"] {
+            assert!(sightings.saw(program), "{program} was not seen: {:?}", sightings.programs);
+        }
+        assert_eq!(sightings.leaks, Vec::<String>::new());
+        assert_eq!(leaks::in_files(self.harness.folder(), token), Vec::<PathBuf>::new());
+        assert_eq!(leaks::in_rows(&self.harness.pool, token).await, Vec::<String>::new());
+    }
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    let token = place.token.clone();
+    place.harness.tell_agent("extra", NOSY);
+    place.harness.set("GITHUB_TOKEN", &token);
+    let worker = place.harness.start_worker();
+    let watch = Watch::start(worker, place.harness.folder(), &token, true);
+    place.harness.order_named(ORDER, "Write a file", STEPS).await;
+    place.harness.until_status(ORDER, "completed").await;
+
+    let (branches, _) = place.harness.deliveries();
+    assert_eq!(branches, [format!("refs/heads/{BRANCH}")]);
+    let file = format!("{BRANCH}:{ORDER}.txt");
+    let file = place.harness.git(&["-C", "remote.git", "show", &file]);
+    assert_eq!(file, format!("written for {ORDER}\n"));
+    let pulls = place.github.pulls();
+    assert_eq!(pulls.len(), 1, "{pulls:?}");
+    assert_eq!(
+        (&pulls[0]["head"]["ref"], &pulls[0]["base"]["ref"]),
+        (&BRANCH.into(), &"main".into())
+    );
+    assert_eq!(pulls[0]["title"], "Write a file");
+    let url: Option<String> =
+        sqlx::query_scalar("select github_pull_request_url from agent_work_orders")
+            .fetch_one(&place.harness.pool)
+            .await
+            .unwrap();
+    assert_eq!(url.as_deref(), pulls[0]["html_url"].as_str());
+
+    // The agent did look, and what it printed did arrive.
+    for step in ["planning", "execute", "prp-review", "commit", "create-pr"] {
+        let loot = fs::read_to_string(place.harness.path(&format!("agent/loot-{step}"))).unwrap();
+        for place in ["AWO_RUN_ID=", "remote.origin.url"] {
+            assert!(loot.contains(place), "{step} did not see {place}: {loot}");
+        }
+    }
+    let database = place.harness.pool.connect_options();
+    let database = format!("/{}?", database.get_database().unwrap());
+    let agent = place.harness.path("agent");
+    assert_eq!(leaks::in_files(&agent, &database), Vec::<PathBuf>::new(), "the database's address");
+    // ... where the search finds it.
+    let told = leaks::in_rows(&place.harness.pool, "AWO_RUN_ID=").await;
+    assert!(told.iter().any(|table| table.starts_with("awo.log_chunks")), "{told:?}");
+    place.assert_no_trace(&token, watch).await;
+    place.harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_wrong_token_fails_the_order_at_once(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    let token = "ghp_thisTokenIsNotTheRightOne98765432100";
+    place.harness.set("GITHUB_TOKEN", token);
+    let worker = place.harness.start_worker();
+    let sightings = Watch::start(worker, place.harness.folder(), token, true);
+    place.harness.order_named(ORDER, "Write a file", STEPS).await;
+    place.harness.until_status(ORDER, "failed").await;
+    let (_, class, message, attempts) = place.harness.outcome(ORDER).await;
+    assert_eq!((class.as_deref(), attempts), (Some("auth"), 1), "{message:?}");
+    let message = message.unwrap();
+    assert!(message.contains("GITHUB_TOKEN"), "{message}");
+    assert_eq!(place.harness.steps(ORDER).await, ["create-branch 1 failed auth"]);
+    assert!(place.github.requests().is_empty(), "{:?}", place.github.requests());
+    // Nothing but git was started: there was no agent to see.
+    let sightings = sightings.end();
+    assert!(sightings.saw("git-remote-https"), "{:?}", sightings.programs);
+    assert_eq!(sightings.leaks, Vec::<String>::new());
+    assert_eq!(leaks::in_files(place.harness.folder(), token), Vec::<PathBuf>::new());
+    assert_eq!(leaks::in_rows(&place.harness.pool, token).await, Vec::<String>::new());
+    place.harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    place.harness.set("GITHUB_TOKEN", place.token.clone());
+    let refusal = serde_json::json!({"message": "Bad credentials", "status": "401"});
+    let refusal = fake_github::Fault::Answer(401, vec![], refusal);
+    place.github.fail_next(axum::http::Method::GET, refusal);
+    place.harness.start_worker();
+    place.harness.order_named(ORDER, "Write a file", STEPS).await;
+    place.harness.until_status(ORDER, "failed").await;
+    let (_, class, message, attempts) = place.harness.outcome(ORDER).await;
+    assert_eq!((class.as_deref(), attempts), (Some("auth"), 1), "{message:?}");
+    assert_eq!(place.github.pulls().len(), 0);
+
+    // With a good token again, only the step that failed is repeated.
+    sqlx::query("select awo_requeue($1)").bind(ORDER).execute(&place.harness.pool).await.unwrap();
+    place.harness.until("select status = 'completed' from agent_work_orders").await;
+    assert_eq!(place.github.pulls().len(), 1);
+    let steps = place.harness.steps(ORDER).await;
+    assert!(steps.contains(&"create-pr 1 failed auth".to_owned()), "{steps:?}");
+    assert!(steps.contains(&"create-pr 2 ok".to_owned()), "{steps:?}");
+    assert!(!steps.iter().any(|step| step.starts_with("commit 2")), "{steps:?}");
+    place.harness.assert_sound().await;
+}
