@@ -82,6 +82,11 @@ impl StoreError {
         ours.then(|| error.message())
     }
 
+    /// Whether a row with the same key was there already.
+    fn is_collision(&self) -> bool {
+        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
     /// Whether the same statement may succeed when tried again: the connection broke, the server
     /// restarts, or two transactions collided.
     pub fn is_transient(&self) -> bool {

@@ -423,8 +423,23 @@ impl RunStore {
     }
 
     /// Appends to the log of the order.
-    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
     pub async fn append_log(
+        &self,
+        order: &WorkOrderId,
+        chunks: &[NewLogChunk],
+    ) -> Result<(), RunError> {
+        // An earlier try that seemed lost may have been slow only, and taken the same numbers.
+        let mut tries = 0;
+        loop {
+            match self.append_once(order, chunks).await {
+                Err(RunError::Store(error)) if error.is_collision() && tries < 3 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
+    async fn append_once(
         &self,
         order: &WorkOrderId,
         chunks: &[NewLogChunk],
