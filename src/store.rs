@@ -25,6 +25,8 @@ pub use run::{
     StartedStep, StepCost, StepEnd,
 };
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
 /// The text of `sql/<name>.sql`.
@@ -48,6 +50,10 @@ pub struct Store {
 /// statements that another session or an older schema prepared (26, 0A000).
 const TRANSIENT: [&str; 12] =
     ["08", "57", "53", "40", "58", "25006", "28", "3D", "XX000", "26", "0A000", "55P03"];
+
+/// Longest wait for one statement of the queue or of a run. A connection whose other end vanished without a word
+/// would otherwise hold its order for the quarter of an hour that TCP is patient.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A statement that failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,11 @@ impl StoreError {
         ours.then(|| error.message())
     }
 
+    /// Whether a row with the same key was there already.
+    fn is_collision(&self) -> bool {
+        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
     /// Whether the same statement may succeed when tried again: the connection broke, the server
     /// restarts, or two transactions collided.
     pub fn is_transient(&self) -> bool {
@@ -91,6 +102,14 @@ impl StoreError {
             _ => false,
         }
     }
+}
+
+/// The answer of a statement, or an error that is worth another try when none comes in time.
+async fn in_time<T>(
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::PoolTimedOut);
+    tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or_else(late)
 }
 
 impl Store {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, in_time};
 use crate::{
     domain::{ErrorClass, JobState},
     sql,
@@ -201,14 +201,13 @@ impl Store {
         limit: usize,
         lease: Duration,
     ) -> Result<Vec<Claimed>, StoreError> {
-        sqlx::query_as(sql!("queue/claim"))
+        let claimed = sqlx::query_as(sql!("queue/claim"))
             .bind(worker_id)
             .bind(queues)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(lease.as_secs_f64())
-            .fetch_all(self.pool())
-            .await
-            .map_err(StoreError::on("queue/claim"))
+            .fetch_all(self.pool());
+        in_time(claimed).await.map_err(StoreError::on("queue/claim"))
     }
 
     /// Ends a run. `None` when the fence is stale and nothing was changed.
@@ -222,16 +221,15 @@ impl Store {
             Settlement::Retried(_, _, delay) => delay.as_secs_f64(),
             _ => 0.0,
         };
-        sqlx::query_scalar(sql!("queue/settle"))
+        let settled = sqlx::query_scalar(sql!("queue/settle"))
             .bind(fence.job_id)
             .bind(fence.epoch)
             .bind(settlement.outcome())
             .bind(settlement.class().map(ErrorClass::as_str))
             .bind(settlement.message())
             .bind(delay)
-            .fetch_optional(self.pool())
-            .await
-            .map_err(StoreError::on("queue/settle"))
+            .fetch_optional(self.pool());
+        in_time(settled).await.map_err(StoreError::on("queue/settle"))
     }
 
     /// Time until the next scheduled job is due.
@@ -251,12 +249,11 @@ impl Store {
         grace: Duration,
         lease: Duration,
     ) -> Result<Vec<Rescued>, StoreError> {
-        sqlx::query_as(sql!("queue/rescue"))
+        let rescued = sqlx::query_as(sql!("queue/rescue"))
             .bind(grace.as_secs_f64())
             .bind(lease.as_secs_f64())
-            .fetch_all(self.pool())
-            .await
-            .map_err(StoreError::on("queue/rescue"))
+            .fetch_all(self.pool());
+        in_time(rescued).await.map_err(StoreError::on("queue/rescue"))
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Fence, Store, StoreError};
+use super::{Fence, Store, StoreError, in_time};
 use crate::{
     clock::Clock,
     domain::{ErrorClass, StepName, WorkOrderId},
@@ -197,7 +197,7 @@ impl RunStore {
     {
         let mut wait = Duration::from_millis(100);
         loop {
-            let error = match attempt().await.map_err(StoreError::on(statement)) {
+            let error = match in_time(attempt()).await.map_err(StoreError::on(statement)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_transient() => error,
                 Err(error) => return Err(error.into()),
@@ -423,8 +423,23 @@ impl RunStore {
     }
 
     /// Appends to the log of the order.
-    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
     pub async fn append_log(
+        &self,
+        order: &WorkOrderId,
+        chunks: &[NewLogChunk],
+    ) -> Result<(), RunError> {
+        // An earlier try that seemed lost may have been slow only, and taken the same numbers.
+        let mut tries = 0;
+        loop {
+            match self.append_once(order, chunks).await {
+                Err(RunError::Store(error)) if error.is_collision() && tries < 3 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
+    async fn append_once(
         &self,
         order: &WorkOrderId,
         chunks: &[NewLogChunk],

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use crate::harness::{Harness, processes_of};
+use crate::{
+    halt::Halt,
+    harness::{Harness, processes_of},
+};
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn cancelling_a_running_order_leaves_no_process_within_fifteen_seconds(pool: PgPool) {
@@ -80,4 +83,24 @@ async fn a_running_job_cannot_be_requeued_by_an_update(pool: PgPool) {
     assert!(refusal.as_ref().is_err_and(|text| text.contains("awo_cancel")), "{refusal:?}");
     harness.let_go("planning");
     harness.until_status(&order, "completed").await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_cancel_between_push_and_pull_request_leaves_what_a_requeue_completes(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    // The push is done; its step is not yet recorded as the request to cancel comes.
+    let halt = Halt::at(&harness.pool, "commit", true).await;
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    halt.until_reached(&harness).await;
+    assert_eq!(harness.deliveries().0.len(), 1, "pushed");
+    sqlx::query("select awo_cancel($1)").bind(&order).execute(&harness.pool).await.unwrap();
+    halt.lift(&harness.pool).await;
+    harness.until_status(&order, "cancelled").await;
+    assert_eq!(harness.deliveries().1, Vec::<String>::new(), "no pull request");
+    sqlx::query("select awo_requeue($1)").bind(&order).execute(&harness.pool).await.unwrap();
+    harness.until("select status = 'completed' from agent_work_orders").await;
+    let (branches, pulls) = harness.deliveries();
+    assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
+    harness.assert_sound().await;
 }

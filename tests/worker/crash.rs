@@ -1,60 +1,21 @@
 //! SIGKILL of the worker before every step and inside every step: one branch, one pull request, and
 //! no finished step runs again.
-//!
-//! The points are exact: a trigger makes the worker's own statement wait on a lock of the test,
-//! once as the step is about to start and once as its effect is done and not yet recorded.
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::harness::Harness;
-
-const LOCK: i64 = 4_242;
+use crate::{halt::Halt, harness::Harness};
 
 /// Runs an order until its worker is killed at that point; answers it and its finished steps.
 async fn kill_at(harness: &mut Harness, step: &str, inside: bool) -> (String, Vec<String>) {
-    sqlx::raw_sql(
-        "create table kill_point (step text, inside boolean);
-         create function wait_at_kill_point() returns trigger language plpgsql as $$ begin
-             if exists (select 1 from kill_point p where p.step = new.step_name
-                        and p.inside = (new.finished_at is not null)) then
-                 perform pg_advisory_xact_lock(4242);
-             end if;
-             return new;
-         end $$;
-         create trigger wait_at_kill_point before insert or update on awo.steps
-             for each row execute function wait_at_kill_point()",
-    )
-    .execute(&harness.pool)
-    .await
-    .unwrap();
-    sqlx::query("insert into kill_point values ($1, $2)")
-        .bind(step)
-        .bind(inside)
-        .execute(&harness.pool)
-        .await
-        .unwrap();
-    let mut lock = harness.pool.acquire().await.unwrap();
-    sqlx::query("select pg_advisory_lock($1)").bind(LOCK).execute(&mut *lock).await.unwrap();
-
+    let halt = Halt::at(&harness.pool, step, inside).await;
     let first = harness.start_worker();
     let order = harness.order("Write a file").await;
-    harness
-        .until("select exists (select 1 from pg_locks l join pg_database d on d.oid = l.database
-                where d.datname = current_database() and l.locktype = 'advisory' and not l.granted)")
-        .await;
+    halt.until_reached(harness).await;
     harness.signal(first, Signal::SIGKILL);
     harness.ended(first).await;
-    // The server does not notice that its client is dead: the statement must die with it.
-    sqlx::query(
-        "select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
-         where d.datname = current_database() and l.locktype = 'advisory' and not l.granted",
-    )
-    .execute(&harness.pool)
-    .await
-    .unwrap();
-    sqlx::query("delete from kill_point").execute(&harness.pool).await.unwrap();
-    sqlx::query("select pg_advisory_unlock($1)").bind(LOCK).execute(&mut *lock).await.unwrap();
+    halt.end_statement(&harness.pool).await;
+    halt.lift(&harness.pool).await;
     let finished: Vec<String> =
         sqlx::query_scalar("select step_name from awo.steps where finished_at is not null")
             .fetch_all(&harness.pool)

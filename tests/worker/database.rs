@@ -51,7 +51,7 @@ impl Database {
             .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
             .map(|line| {
                 let words = line.split(|b| *b == 0).map(String::from_utf8_lossy);
-                words.map(|word| word.into_owned()).collect::<Vec<_>>()
+                words.map(std::borrow::Cow::into_owned).collect::<Vec<_>>()
             })
             .find_map(|mut words| {
                 words.retain(|word| !word.is_empty());

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_millis(30);
-const HAMMERED_FOR: Duration = Duration::from_secs(7);
+const HAMMERED_FOR: Duration = Duration::from_secs(5);
 const WORKERS: u64 = 8;
 const ORDERS: usize = 60;
 
@@ -96,7 +96,9 @@ async fn work(store: Store, seen: Arc<Seen>, mut dice: Dice) {
         let Some(jobs) = seen.check(store.claim(worker, &queues, limit, LEASE).await) else {
             return;
         };
-        jobs.iter().for_each(|job| seen.claimed(job));
+        for job in &jobs {
+            seen.claimed(job);
+        }
         for job in &jobs {
             write_something(&store, &seen, job, &mut dice).await;
         }
@@ -205,7 +207,8 @@ async fn meddle(pool: PgPool, seen: Arc<Seen>, mut dice: Dice) {
         .await
         .unwrap();
         if let Err(error) = sqlx::query(statement).bind(&order).execute(&pool).await {
-            let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default();
+            let refused = error.as_database_error();
+            let code = refused.and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
             // Refusals of ours: it runs, or it has completed.
             if !["55006", "55000"].contains(&code.as_ref()) {
                 seen.complain(format!("{statement}: {error}"));

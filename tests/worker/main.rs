@@ -10,6 +10,7 @@ mod database;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
+mod halt;
 mod hammer;
 mod harness;
 mod hostile;

@@ -177,3 +177,28 @@ async fn an_order_sent_back_behind_its_push_keeps_its_branch_and_pull_request(po
     }
     harness.assert_sound().await;
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn two_tries_of_one_entry_at_the_same_time_leave_one_entry_and_no_gap(pool: PgPool) {
+    let (run, order) = claimed(&pool).await;
+    let journal = Uuid::new_v4();
+    for n in 0..20 {
+        let entry = [NewLogChunk {
+            step: None,
+            run_id: Some(journal),
+            stream: "event",
+            file_offset: Some(n),
+            line_count: 1,
+            data: b"{}\n".to_vec(),
+        }];
+        let tries = futures::future::join_all((0..4).map(|_| run.append_log(&order, &entry)));
+        for answer in tries.await {
+            answer.unwrap();
+        }
+    }
+    let seqs: Vec<i64> = sqlx::query_scalar("select seq from awo.log_chunks order by seq")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(seqs, (1..=20).collect::<Vec<_>>());
+}

@@ -26,6 +26,9 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         Failure::lasting(ErrorClass::Invalid, error.to_string())
     })?;
     let (title, body) = words(run, &commit, started).await?;
+    // The forge cuts secrets out of what it sends; the intent is stored here.
+    let redactor = &run.workflow.redactor;
+    let (title, body) = (redactor.text(&title), redactor.text(&body));
     let key = word("branch");
     let intent = json!({ "title": title, "body": body, "base": word("base_branch") });
     run.store.intend(Effect::PullRequest, &key, &intent).await?;

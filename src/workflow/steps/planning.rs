@@ -24,7 +24,8 @@ const PLAN_LIMIT: u64 = 1024 * 1024;
 /// Asks for the plan.
 pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
     let sandbox = run.sandbox()?;
-    let request = request_with_issue(run).await?;
+    // Kept for the next steps, so without secrets from here on.
+    let request = run.workflow.redactor.text(&request_with_issue(run).await?);
     let prompt = run.workflow.commands.load(StepName::Planning)?.render(&[&request]);
     let turn = Turn {
         step: StepName::Planning,
