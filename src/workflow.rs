@@ -2,10 +2,12 @@
 //!
 //! The runner owns git and the forge; the model only writes text and files.
 
+mod attempt;
 mod dossier;
 mod failure;
 mod journal;
 pub mod message;
+mod order;
 mod order_run;
 mod plain_text;
 pub mod prompts;
@@ -83,7 +85,7 @@ pub struct Workflow {
 impl Workflow {
     /// Runs one claimed order to an outcome. It never fails: every failure is an outcome.
     pub async fn run(&self, job: &Claimed, lease: &Lease) -> Settlement {
-        order_run::run(self, job, lease).await
+        attempt::run(self, job, lease).await
     }
 
     /// A text as it may be stored: no secrets, no NUL, not endless.

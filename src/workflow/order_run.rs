@@ -1,6 +1,6 @@
 //! One run of one order under one lease: which steps are left, in order, until an outcome.
 
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
 use tracing::{Instrument, info, info_span, warn};
@@ -11,17 +11,16 @@ use super::{
     dossier::Dossier,
     failure::{Failure, StepError},
     journal::Journal,
+    order::Order,
     steps,
 };
 use crate::{
     agent::Usage,
-    domain::{BranchName, ErrorClass, RepositoryUrl, StepName, Steps, WorkOrderId},
+    domain::{ErrorClass, StepName},
     forge::Forge,
     git::{Remote, Sandbox},
     lease::{Lease, StopReason},
-    store::{
-        Claimed, OrderFacts, OrderRecord, RunStore, Settlement, StartedStep, StepCost, StepEnd,
-    },
+    store::{Claimed, OrderFacts, RunStore, StartedStep, StepCost, StepEnd},
     telemetry::TokenCounts,
 };
 
@@ -29,45 +28,6 @@ use crate::{
 const MOST_TOKENS: u64 = 1_000_000_000_000;
 /// Most US dollars that one turn is believed to have cost.
 const MOST_USD: f64 = 100_000.0;
-
-/// An order that was found to be in order.
-pub struct Order {
-    /// Its id.
-    pub id: WorkOrderId,
-    /// Where the code is.
-    pub url: RepositoryUrl,
-    /// What to do.
-    pub request: String,
-    /// The chosen steps.
-    pub steps: Steps,
-    /// An issue to quote.
-    pub issue: Option<u64>,
-    /// The branch, if a run made one.
-    pub branch: Option<BranchName>,
-    /// The branch to start from, if not the default one.
-    pub base: Option<BranchName>,
-}
-
-impl Order {
-    fn check(workflow: &Workflow, record: OrderRecord) -> Result<Self, StepError> {
-        let invalid = |text: String| Failure::lasting(ErrorClass::Invalid, text);
-        let branch = |name: Option<String>| -> Result<Option<BranchName>, StepError> {
-            let name = name.map(|name| BranchName::from_str(&name)).transpose();
-            Ok(name.map_err(|error| invalid(error.to_string()))?)
-        };
-        Ok(Self {
-            id: record.agent_work_order_id.parse().map_err(
-                |error: crate::domain::InvalidOrderId| StepError::from(invalid(error.to_string())),
-            )?,
-            url: RepositoryUrl::parse(&record.repository_url, &workflow.settings.remotes)?,
-            request: record.user_request,
-            steps: Steps::parse(&record.selected_commands)?,
-            issue: record.github_issue_number.and_then(|number| number.parse().ok()),
-            branch: branch(record.git_branch_name)?,
-            base: branch(record.default_branch)?,
-        })
-    }
-}
 
 /// What a step leaves behind.
 pub struct StepResult {
@@ -102,106 +62,36 @@ pub struct OrderRun<'a> {
     session: Option<Uuid>,
 }
 
-/// Runs a claimed order to an outcome.
-pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
-    let span = info_span!(
-        "job.run",
-        otel.kind = "consumer",
-        job.id = job.job_id,
-        job.kind = job.kind,
-        job.attempt = job.attempt,
-        job.epoch = job.epoch,
-        job.queue = job.queue,
-        work_order.id = job.work_order_id,
-        outcome = tracing::field::Empty,
-        error.class = tracing::field::Empty,
-    );
-    if let Some(traceparent) = &job.traceparent {
-        crate::telemetry::link_or_parent(&span, traceparent);
-    }
-    async {
-        let ended = attempt(workflow, job, lease).await;
-        let settlement = settlement(workflow, job, lease, ended);
-        let span = tracing::Span::current();
-        span.record("outcome", tracing::field::debug(&settlement));
-        if let Some(class) = settlement.class() {
-            span.record("error.class", class.as_str());
-        }
-        settlement
-    }
-    .instrument(span.clone())
-    .await
-}
-
-fn settlement(
-    workflow: &Workflow,
-    job: &Claimed,
-    lease: &Lease,
-    ended: Result<Option<ErrorClass>, StepError>,
-) -> Settlement {
-    match ended {
-        Ok(class) => Settlement::Succeeded(class),
-        Err(StepError::Stopped(StopReason::Cancelled)) => {
-            Settlement::Cancelled(lease.cancel_reason())
-        }
-        Err(StepError::Stopped(StopReason::Draining)) => {
-            Settlement::Interrupted("the worker was stopped".to_owned())
-        }
-        Err(StepError::Stopped(StopReason::LeaseLost)) => {
-            // The settlement is refused by its fence; it is made so that the refusal is counted.
-            Settlement::Interrupted("the lease was lost".to_owned())
-        }
-        Err(StepError::Failed(failure)) if failure.retryable => {
-            let attempt = u32::try_from(job.attempt).unwrap_or(1);
-            let backoff = &workflow.settings.backoff;
-            let delay = backoff.delay(&workflow.clock, attempt, failure.retry_after);
-            Settlement::Retried(failure.class, workflow.clean(&failure.message), delay)
-        }
-        Err(StepError::Failed(failure)) => {
-            Settlement::Failed(failure.class, workflow.clean(&failure.message))
+impl<'a> OrderRun<'a> {
+    /// A run that begins behind the steps in `results`.
+    pub fn new(
+        workflow: &'a Workflow,
+        lease: &'a Lease,
+        store: RunStore,
+        order: Order,
+        journal: Journal,
+        dossier: Dossier,
+        results: HashMap<StepName, Value>,
+    ) -> Self {
+        let cost = StepCost::default();
+        Self {
+            workflow,
+            lease,
+            store,
+            order,
+            journal,
+            dossier,
+            results,
+            sandbox: None,
+            cost,
+            session: None,
         }
     }
-}
-
-async fn attempt(
-    workflow: &Workflow,
-    job: &Claimed,
-    lease: &Lease,
-) -> Result<Option<ErrorClass>, StepError> {
-    let store = RunStore::new(
-        workflow.store.clone(),
-        lease.fence(),
-        lease.lost_token(),
-        workflow.clock.clone(),
-    );
-    let Some(record) = store.load_order().await? else {
-        let text = format!("job {} has no work order: it was deleted", job.job_id);
-        return Err(Failure::lasting(ErrorClass::Invalid, text).into());
-    };
-    let order = Order::check(workflow, record)?;
-    let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
-    let results = store.finished_steps().await?;
-    let (journal, writer) = Journal::open(store.clone(), order.id.clone());
-    let mut run = OrderRun {
-        workflow,
-        lease,
-        store,
-        order,
-        journal,
-        dossier,
-        results,
-        sandbox: None,
-        cost: StepCost::default(),
-        session: None,
-    };
-    let ended = run.run_steps(job).await;
-    drop(run);
-    writer.finish().await;
-    ended
 }
 
 impl OrderRun<'_> {
-    async fn run_steps(&mut self, job: &Claimed) -> Result<Option<ErrorClass>, StepError> {
+    /// Runs what is left; answers the class of an order that completed without a delivery.
+    pub async fn run_steps(&mut self, job: &Claimed) -> Result<Option<ErrorClass>, StepError> {
         let begun = if self.results.is_empty() { "workflow_started" } else { "workflow_resumed" };
         let facts = json!({ "attempt": job.attempt, "crash_count": job.crash_count });
         self.journal.event("info", begun, None, facts).await;

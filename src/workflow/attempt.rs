@@ -1,0 +1,104 @@
+//! One attempt at a claimed order, from its lease to the outcome that settles it.
+
+use tracing::{Instrument, info_span};
+
+use super::{
+    Workflow,
+    dossier::Dossier,
+    failure::{Failure, StepError},
+    journal::Journal,
+    order::Order,
+    order_run::OrderRun,
+};
+use crate::{
+    domain::ErrorClass,
+    lease::{Lease, StopReason},
+    store::{Claimed, RunStore, Settlement},
+};
+
+/// Runs a claimed order to an outcome.
+pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
+    let span = info_span!(
+        "job.run",
+        otel.kind = "consumer",
+        job.id = job.job_id,
+        job.kind = job.kind,
+        job.attempt = job.attempt,
+        job.epoch = job.epoch,
+        job.queue = job.queue,
+        work_order.id = job.work_order_id,
+        outcome = tracing::field::Empty,
+        error.class = tracing::field::Empty,
+    );
+    if let Some(traceparent) = &job.traceparent {
+        crate::telemetry::link_or_parent(&span, traceparent);
+    }
+    async {
+        let ended = attempt(workflow, job, lease).await;
+        let settlement = settlement(workflow, job, lease, ended);
+        let span = tracing::Span::current();
+        span.record("outcome", tracing::field::debug(&settlement));
+        if let Some(class) = settlement.class() {
+            span.record("error.class", class.as_str());
+        }
+        settlement
+    }
+    .instrument(span.clone())
+    .await
+}
+
+fn settlement(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+    ended: Result<Option<ErrorClass>, StepError>,
+) -> Settlement {
+    match ended {
+        Ok(class) => Settlement::Succeeded(class),
+        Err(StepError::Stopped(StopReason::Cancelled)) => {
+            Settlement::Cancelled(lease.cancel_reason())
+        }
+        Err(StepError::Stopped(StopReason::Draining)) => {
+            Settlement::Interrupted("the worker was stopped".to_owned())
+        }
+        Err(StepError::Stopped(StopReason::LeaseLost)) => {
+            // The settlement is refused by its fence; it is made so that the refusal is counted.
+            Settlement::Interrupted("the lease was lost".to_owned())
+        }
+        Err(StepError::Failed(failure)) if failure.retryable => {
+            let attempt = u32::try_from(job.attempt).unwrap_or(1);
+            let backoff = &workflow.settings.backoff;
+            let delay = backoff.delay(&workflow.clock, attempt, failure.retry_after);
+            Settlement::Retried(failure.class, workflow.clean(&failure.message), delay)
+        }
+        Err(StepError::Failed(failure)) => {
+            Settlement::Failed(failure.class, workflow.clean(&failure.message))
+        }
+    }
+}
+
+async fn attempt(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+) -> Result<Option<ErrorClass>, StepError> {
+    let store = RunStore::new(
+        workflow.store.clone(),
+        lease.fence(),
+        lease.lost_token(),
+        workflow.clock.clone(),
+    );
+    let Some(record) = store.load_order().await? else {
+        let text = format!("job {} has no work order: it was deleted", job.job_id);
+        return Err(Failure::lasting(ErrorClass::Invalid, text).into());
+    };
+    let order = Order::check(workflow, record)?;
+    let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
+    let results = store.finished_steps().await?;
+    let (journal, writer) = Journal::open(store.clone(), order.id.clone());
+    let mut run = OrderRun::new(workflow, lease, store, order, journal, dossier, results);
+    let ended = run.run_steps(job).await;
+    drop(run);
+    writer.finish().await;
+    ended
+}
