@@ -185,3 +185,20 @@ async fn the_examples_for_people_at_psql_run_as_written(pool: PgPool) {
     let pending: i64 = sqlx::query_scalar(requeued).fetch_one(&pool).await.unwrap();
     assert_eq!(pending, 3, "three were ordered, one was cancelled and requeued");
 }
+
+#[test]
+fn every_source_file_has_its_line_in_the_architecture() {
+    let page = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
+    let mut named: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `"))
+        .filter_map(|line| line.split('`').next())
+        .filter(|name| name.starts_with("src/"))
+        .collect();
+    let folder = Path::new(ROOT);
+    let relative = |path: PathBuf| path.strip_prefix(folder).unwrap().display().to_string();
+    let mut there: Vec<String> = sources().into_iter().map(|(path, _)| relative(path)).collect();
+    named.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(named, there, "the list of files in ARCHITECTURE.md");
+}
