@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use archon_awo::process::blocking_command;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -142,9 +143,8 @@ impl Harness {
         let log =
             fs::File::create(self.path(&format!("worker-{}.log", self.workers.len()))).unwrap();
         let url = self.pool.connect_options().to_url_lossy().to_string();
-        let child = Command::new(env!("CARGO_BIN_EXE_archon-awo"))
+        let child = blocking_command(env!("CARGO_BIN_EXE_archon-awo"))
             .arg("worker")
-            .env_clear()
             .env("PATH", std::env::var("PATH").unwrap())
             .env("HOME", self.folder.path())
             .env("DATABASE_URL", url)
@@ -199,9 +199,8 @@ impl Harness {
 
     /// Runs a command of the product to its end; answers its exit code and what it printed.
     pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_archon-awo"))
+        let output = blocking_command(env!("CARGO_BIN_EXE_archon-awo"))
             .args(arguments)
-            .env_clear()
             .env("PATH", std::env::var("PATH").unwrap())
             .env("HOME", self.folder.path())
             .env("DATABASE_URL", self.pool.connect_options().to_url_lossy().to_string())
