@@ -5,6 +5,7 @@ mod cancel;
 mod claude;
 #[path = "../support/claude_cli.rs"]
 mod claude_cli;
+mod clone;
 mod crash;
 mod database;
 mod drain;
