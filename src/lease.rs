@@ -244,6 +244,11 @@ impl LeaseKeeper {
         self.lock().remove(&fence);
     }
 
+    /// The jobs whose leases are held.
+    pub fn held_jobs(&self) -> Vec<i64> {
+        self.lock().keys().map(|fence| fence.job_id).collect()
+    }
+
     /// How many leases are held.
     pub fn held(&self) -> usize {
         self.lock().len()

@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -68,6 +71,8 @@ pub struct Claimer {
     pub timings: QueueConfig,
     /// Cancelled when no new job may be claimed.
     pub drain: CancellationToken,
+    /// Set when a claim failed: its answer may have been lost, not the claim.
+    pub unsure: AtomicBool,
 }
 
 type Claims = Vec<(Claimed, Arc<Slot>)>;
@@ -78,6 +83,7 @@ impl Claimer {
         let mut failures: u32 = 0;
         loop {
             let Some(first) = self.free_slot().await else { return Vec::new() };
+            self.give_back_unheld().await;
             let mut permits = vec![first];
             while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
                 permits.push(permit);
@@ -106,6 +112,7 @@ impl Claimer {
                 Err(error) => {
                     drop(permits);
                     failures += 1;
+                    self.unsure.store(true, Ordering::Relaxed);
                     warn!("cannot claim jobs: {error}");
                     let ceiling = Duration::from_millis(250) * 2_u32.pow(failures.min(5));
                     let wait = self.context.clock.between(ceiling / 2, ceiling);
@@ -115,6 +122,23 @@ impl Claimer {
                     }
                 }
             }
+        }
+    }
+
+    /// After a claim without an answer: gives back what it may have leased, which nobody would run
+    /// until its lease ends.
+    async fn give_back_unheld(&self) {
+        if !self.unsure.load(Ordering::Relaxed) {
+            return;
+        }
+        let held = self.keeper.held_jobs();
+        match self.context.store.give_back_unheld(self.worker_id, &held).await {
+            Ok(0) => self.unsure.store(false, Ordering::Relaxed),
+            Ok(jobs) => {
+                self.unsure.store(false, Ordering::Relaxed);
+                warn!(jobs, "gave back jobs whose claim was not answered");
+            }
+            Err(error) => warn!("cannot look for jobs whose claim was not answered: {error}"),
         }
     }
 

@@ -1,6 +1,10 @@
 //! A worker process from its start to its last settled job.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -96,6 +100,7 @@ impl Worker {
             slots: Arc::new(Semaphore::new(usize::from(config.queue.max_concurrent))),
             timings,
             drain: shutdown.soft.clone(),
+            unsure: AtomicBool::new(false),
         });
         Ok(Self { config, pool, claimer, keeper, wake, context, shutdown, interrupt })
     }

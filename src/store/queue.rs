@@ -210,6 +210,18 @@ impl Store {
         in_time(claimed).await.map_err(StoreError::on("queue/claim"))
     }
 
+    /// Gives back jobs that were leased to this worker without its knowing, `held` being those it
+    /// knows of. Answers how many.
+    #[tracing::instrument(name = "db.jobs.give_back_unheld", skip_all, err)]
+    pub async fn give_back_unheld(&self, worker_id: Uuid, held: &[i64]) -> Result<i64, StoreError> {
+        sqlx::query_scalar(sql!("queue/give_back_unheld"))
+            .bind(worker_id)
+            .bind(held)
+            .fetch_one(self.pool())
+            .await
+            .map_err(StoreError::on("queue/give_back_unheld"))
+    }
+
     /// Ends a run. `None` when the fence is stale and nothing was changed.
     #[tracing::instrument(name = "db.jobs.settle", skip_all, fields(job.id = fence.job_id), err)]
     pub async fn settle(

@@ -202,3 +202,30 @@ async fn two_tries_of_one_entry_at_the_same_time_leave_one_entry_and_no_gap(pool
         .unwrap();
     assert_eq!(seqs, (1..=20).collect::<Vec<_>>());
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_claim_whose_answer_was_lost_is_given_back_without_a_cost(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    for _ in 0..2 {
+        sqlx::query("select awo_enqueue('acme/app', 'Do it')").execute(&pool).await.unwrap();
+    }
+    let (worker, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let queues = ["default".to_owned()];
+    let known = store.claim(worker, &queues, 1, Duration::from_secs(30)).await.unwrap();
+    let lost = store.claim(worker, &queues, 1, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(store.give_back_unheld(other, &[]).await.unwrap(), 0, "not theirs");
+    assert_eq!(store.give_back_unheld(worker, &[known[0].job_id]).await.unwrap(), 1);
+    let (state, attempt, crashes): (String, i32, i32) =
+        sqlx::query_as("select state::text, attempt, crash_count from awo.jobs where id = $1")
+            .bind(lost[0].job_id)
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!((state.as_str(), attempt, crashes), ("queued", 0, 0));
+    let again = store.claim(worker, &queues, 2, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(again.len(), 1);
+    assert!(again[0].epoch > lost[0].epoch, "the lost claim stays fenced off");
+    let broken: i64 =
+        sqlx::query_scalar("select count(*) from awo.invariants").fetch_one(&pool).await.unwrap();
+    assert_eq!(broken, 0);
+}
