@@ -87,8 +87,10 @@ impl RepositoryUrl {
         if text.trim().is_empty() {
             return Err(E::Empty);
         }
-        // Before anything repeats the address: whatever has an '@' may hold a password.
-        if text.strip_prefix("git@").unwrap_or(text).contains('@') {
+        // Before anything repeats the address: whatever has an '@' may hold a password. A folder
+        // has none.
+        let bare = text.strip_prefix("git@").unwrap_or(text);
+        if bare.contains('@') && !text.starts_with("file:///") {
             return Err(E::UserInfo);
         }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
