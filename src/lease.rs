@@ -309,7 +309,9 @@ impl LeaseKeeper {
             };
             store::heartbeat(connection, self.worker_id, beats, self.timings.lease).await
         };
-        let limit = BEAT_TIMEOUT.min(self.timings.heartbeat);
+        // Two tries must fit before the self-fence; a shorter limit than needed to connect on a busy
+        // host would lose leases for nothing.
+        let limit = BEAT_TIMEOUT.min(self.timings.self_fence / 2);
         let late = StoreError { statement: "queue/heartbeat", source: sqlx::Error::PoolTimedOut };
         timeout(limit, work).await.unwrap_or(Err(late))
     }

@@ -156,9 +156,9 @@ impl Harness {
             .env("AWO_AGENT_COMMAND", self.path("agent/agent.sh"))
             .env("ARCHON_AWO_PORT", "0")
             .envs([
-                ("AWO_LEASE", "3s"),
+                ("AWO_LEASE", "4s"),
                 ("AWO_HEARTBEAT", "500ms"),
-                ("AWO_SELF_FENCE", "2s"),
+                ("AWO_SELF_FENCE", "3s"),
                 ("AWO_RESCUE_GRACE", "500ms"),
                 ("AWO_POLL_MIN", "200ms"),
                 ("AWO_POLL_MAX", "400ms"),
