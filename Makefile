@@ -39,7 +39,7 @@ coverage: ## Print the line coverage of the tests
 	@.ci/install test tarpaulin
 	.ci/with-postgres cargo tarpaulin --locked --engine llvm --follow-exec --skip-clean \
 		--target-dir target/coverage --exclude-files 'tests/*' \
-		--timeout 300 --out Stdout --fail-under 80
+		--timeout 1800 --out Stdout --fail-under 80
 
 bench: ## Measure: make bench ARGS="sandbox --json"
 	@.ci/install demo
