@@ -180,6 +180,7 @@ pub struct LeaseKeeper {
     interrupt: CancellationToken,
     held: Mutex<HashMap<Fence, Held>>,
     beat_now: Notify,
+    rescue_due: Notify,
     pulse: watch::Sender<Pulse>,
     metrics: Metrics,
 }
@@ -206,6 +207,7 @@ impl LeaseKeeper {
             interrupt,
             held: Mutex::default(),
             beat_now: Notify::new(),
+            rescue_due: Notify::new(),
             pulse,
             metrics,
         })
@@ -259,6 +261,11 @@ impl LeaseKeeper {
         self.beat_now.notify_one();
     }
 
+    /// Waits until a heartbeat shows that some worker's lease ran out.
+    pub async fn rescue_due(&self) {
+        self.rescue_due.notified().await;
+    }
+
     /// When heartbeats last worked.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {
         self.pulse.subscribe()
@@ -278,9 +285,12 @@ impl LeaseKeeper {
             let sent = self.clock.now();
             let beats = self.beats(sent);
             match self.beat(&mut connection, &beats).await {
-                Ok(renewed) => {
-                    self.apply(&beats, &renewed, sent);
+                Ok(answer) => {
+                    self.apply(&beats, &answer.renewed, sent);
                     self.pulse.send_modify(|pulse| pulse.acknowledged = Some(sent));
+                    if answer.rescue_due {
+                        self.rescue_due.notify_one();
+                    }
                     wait = self.timings.heartbeat;
                 }
                 Err(error) => {
@@ -299,7 +309,7 @@ impl LeaseKeeper {
         &self,
         connection: &mut Option<PgConnection>,
         beats: &[Beat],
-    ) -> Result<Vec<Renewed>, StoreError> {
+    ) -> Result<store::Pulse, StoreError> {
         let work = async {
             let connection = match connection {
                 Some(connection) => connection,
@@ -307,7 +317,8 @@ impl LeaseKeeper {
                     self.database.connect().await.map_err(StoreError::on("queue/heartbeat"))?,
                 ),
             };
-            store::heartbeat(connection, self.worker_id, beats, self.timings.lease).await
+            let QueueConfig { lease, rescue_grace, .. } = self.timings;
+            store::heartbeat(connection, self.worker_id, beats, lease, rescue_grace).await
         };
         // Two tries must fit before the self-fence; a shorter limit than needed to connect on a busy
         // host would lose leases for nothing.

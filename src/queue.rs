@@ -2,11 +2,19 @@
 //! dead workers. Replicas know nothing of each other; the database decides.
 
 mod backend;
+mod claimer;
+mod engine;
 mod kinds;
+mod notifications;
 mod rescue;
 mod settle;
 mod wake;
 mod worker;
 
+pub use backend::run as run_lane;
+pub use claimer::{Claimer, Lane};
+pub use engine::{Engine, Handler};
 pub use kinds::JobContext;
+pub use notifications::Notifications;
+pub use wake::Pace;
 pub use worker::Worker;

@@ -18,7 +18,8 @@ pub use orders::{
     Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
 };
 pub use queue::{
-    Beat, Claimed, Fence, Renewed, Rescued, Settlement, WorkerRecord, heartbeat, is_listening,
+    Beat, CHANNELS, Claim, Claimed, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
+    WorkerRecord, heartbeat, is_listening,
 };
 pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,

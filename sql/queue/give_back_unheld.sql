@@ -1,10 +1,11 @@
--- Gives back what the worker $1 was leased and does not know of, $2 being the jobs it knows of: the
--- answer to a claim was lost. Costs no attempt and no crash. Lock order: job, then lease.
+-- Gives back what the worker $1 was leased from the queues $3 and does not know of, $2 being the jobs
+-- it knows of: the answer to a claim was lost. Costs no attempt and no crash. Lock order: job, then lease.
 WITH
 unheld AS (
     SELECT j.id, l.epoch
     FROM awo.leases l JOIN awo.jobs j ON j.id = l.job_id AND j.lease_epoch = l.epoch
     WHERE l.worker_id = $1 AND l.job_id <> ALL ($2::bigint[]) AND j.state = 'running'
+      AND j.queue = ANY ($3)
     ORDER BY j.id
     FOR UPDATE OF j SKIP LOCKED
 ),

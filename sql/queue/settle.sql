@@ -1,49 +1,58 @@
--- Ends the run of job $1 under epoch $2 with outcome $3 (succeeded, failed, retried, cancelled,
--- interrupted), error class $4, message $5 and, for a retry, a delay of $6 seconds. Changes nothing
--- and answers no row when the epoch is no longer the current one. Lock order: job, then lease.
+-- Ends runs: jobs $1 under epochs $2 with outcomes $3 (succeeded, failed, retried, cancelled,
+-- interrupted), error classes $4, messages $5 and, for retries, delays of $6 seconds. What is asked
+-- under an epoch that is no longer the current one changes nothing and is not in the answer.
+-- Lock order: job, then lease; several of them in the order of their ids.
 WITH
-owned AS (
-    SELECT j.id, j.attempt >= j.max_attempts AS exhausted, j.cancel_requested_at, j.cancel_reason
-    FROM awo.jobs j
-    WHERE j.id = $1 AND j.lease_epoch = $2 AND j.state = 'running'
-    FOR UPDATE
-),
-released AS (
-    DELETE FROM awo.leases l USING owned o WHERE l.job_id = o.id AND l.epoch = $2
-    RETURNING l.job_id
+asked AS MATERIALIZED (
+    SELECT a.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[],
+        $6::double precision[]) AS a (job_id, epoch, outcome, class, message, delay)
+    ORDER BY a.job_id
 ),
 -- A request to cancel wins over everything but success; a retry needs attempts left.
-decided AS (
-    SELECT o.id, o.cancel_reason, CASE
-        WHEN $3::text = 'succeeded' THEN 'succeeded'
-        WHEN $3 = 'cancelled' OR o.cancel_requested_at IS NOT NULL THEN 'cancelled'
-        WHEN $3 = 'retried' AND o.exhausted THEN 'failed'
-        ELSE $3
+owned AS MATERIALIZED (
+    SELECT a.job_id, a.epoch, a.class, a.message, a.delay, j.cancel_reason, CASE
+        WHEN a.outcome = 'succeeded' THEN 'succeeded'
+        WHEN a.outcome = 'cancelled' OR j.cancel_requested_at IS NOT NULL THEN 'cancelled'
+        WHEN a.outcome = 'retried' AND j.attempt >= j.max_attempts THEN 'failed'
+        ELSE a.outcome
     END AS outcome
-    FROM owned o JOIN released r ON r.job_id = o.id
+    FROM asked a
+    CROSS JOIN LATERAL (
+        SELECT j.attempt, j.max_attempts, j.cancel_requested_at, j.cancel_reason
+        FROM awo.jobs j JOIN awo.leases l ON l.job_id = j.id AND l.epoch = j.lease_epoch
+        WHERE j.id = a.job_id AND j.lease_epoch = a.epoch AND j.state = 'running'
+        FOR NO KEY UPDATE OF j FOR UPDATE OF l
+    ) AS j
 ),
+released AS (
+    DELETE FROM awo.leases l USING owned o
+    WHERE l.job_id = o.job_id AND l.epoch = o.epoch
+    RETURNING o.*
+),
+-- Every one of these rows is locked and was 'running' when it was. The state is not asked for again
+-- here because the planner would then read all running jobs instead of these.
 settled AS (
     UPDATE awo.jobs j SET
-        state = (CASE WHEN d.outcome IN ('retried', 'interrupted') THEN 'queued' ELSE d.outcome END)::awo.job_state,
+        state = (CASE WHEN r.outcome IN ('retried', 'interrupted') THEN 'queued' ELSE r.outcome END)::awo.job_state,
         -- An interruption by a restart of the worker is not the order's fault.
-        attempt = CASE WHEN d.outcome = 'interrupted' THEN greatest(j.attempt - 1, 0) ELSE j.attempt END,
-        interrupted_count = j.interrupted_count + (d.outcome = 'interrupted')::integer,
-        run_at = CASE d.outcome
-            WHEN 'retried' THEN now() + $6::double precision * interval '1 second'
+        attempt = CASE WHEN r.outcome = 'interrupted' THEN greatest(j.attempt - 1, 0) ELSE j.attempt END,
+        interrupted_count = j.interrupted_count + (r.outcome = 'interrupted')::integer,
+        run_at = CASE r.outcome
+            WHEN 'retried' THEN now() + r.delay * interval '1 second'
             WHEN 'interrupted' THEN now()
             ELSE j.run_at END,
-        last_error = CASE d.outcome WHEN 'cancelled' THEN coalesce(d.cancel_reason, $5)
-            WHEN 'succeeded' THEN NULL WHEN 'interrupted' THEN j.last_error ELSE $5::text END,
-        error_class = CASE d.outcome WHEN 'cancelled' THEN 'cancelled'
-            WHEN 'interrupted' THEN j.error_class ELSE $4::text END
-    FROM decided d
-    WHERE j.id = d.id AND j.state = 'running' AND j.lease_epoch = $2
-    RETURNING j.id, j.state, d.outcome
+        last_error = CASE r.outcome WHEN 'cancelled' THEN coalesce(r.cancel_reason, r.message)
+            WHEN 'succeeded' THEN NULL WHEN 'interrupted' THEN j.last_error ELSE r.message END,
+        error_class = CASE r.outcome WHEN 'cancelled' THEN 'cancelled'
+            WHEN 'interrupted' THEN j.error_class ELSE r.class END
+    FROM released r
+    WHERE j.id = r.job_id AND j.lease_epoch = r.epoch
+    RETURNING j.id, j.state, r.epoch, r.outcome, r.class, r.message
 ),
 closed AS (
     UPDATE awo.attempts a SET ended_at = now(), outcome = s.outcome,
-        error_class = CASE WHEN s.outcome = 'cancelled' THEN 'cancelled' ELSE $4 END,
-        error_message = $5
-    FROM settled s WHERE a.job_id = s.id AND a.epoch = $2
+        error_class = CASE WHEN s.outcome = 'cancelled' THEN 'cancelled' ELSE s.class END,
+        error_message = s.message
+    FROM settled s WHERE a.job_id = s.id AND a.epoch = s.epoch
 )
-SELECT s.state FROM settled s
+SELECT s.id AS job_id, s.epoch, s.state FROM settled s

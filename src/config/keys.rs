@@ -97,6 +97,9 @@ keys! {
         "Longest time between two looks for work while notifications are proven to arrive.";
     DRAIN_GRACE: ["AWO_DRAIN_GRACE"], Some("60s"), DURATION, false,
         "How long running steps may take to finish after SIGTERM.";
+    PRIORITY_AGING: ["AWO_PRIORITY_AGING"], Some("15m"),
+        "a duration such as 30s, 15m, 1h 30m, or off", false,
+        "How long a waiting job takes to gain one step of priority; off, and urgent jobs always go first.";
     RETRY_BASE: ["AWO_RETRY_BASE"], Some("10s"), DURATION, false,
         "Longest wait before the first retry; doubles with each.";
     RETRY_MAX: ["AWO_RETRY_MAX"], Some("10m"), DURATION, false,

@@ -32,6 +32,9 @@ pub struct QueueConfig {
     pub poll_idle: Duration,
     /// `AWO_DRAIN_GRACE`: how long running steps may take to finish after SIGTERM.
     pub drain_grace: Duration,
+    /// `AWO_PRIORITY_AGING`: how long a waiting job takes to gain one step of priority; zero when
+    /// it gains none.
+    pub priority_aging: Duration,
     /// `AWO_RETRY_BASE`: longest wait before the first retry.
     pub retry_base: Duration,
     /// `AWO_RETRY_MAX`: longest wait before any retry.
@@ -51,6 +54,7 @@ impl QueueConfig {
             poll_max: reader.value(&keys::POLL_MAX, values::duration)?,
             poll_idle: reader.value(&keys::POLL_IDLE, values::duration)?,
             drain_grace: reader.value(&keys::DRAIN_GRACE, values::duration)?,
+            priority_aging: reader.value(&keys::PRIORITY_AGING, values::duration_or_off)?,
             retry_base: reader.value(&keys::RETRY_BASE, values::duration)?,
             retry_max: reader.value(&keys::RETRY_MAX, values::duration)?,
         };

@@ -21,6 +21,15 @@ pub fn duration(text: &str) -> Option<Duration> {
     (SHORTEST..=LONGEST).contains(&duration).then_some(duration)
 }
 
+/// A duration, or zero for `off`.
+pub fn duration_or_off(text: &str) -> Option<Duration> {
+    if text.eq_ignore_ascii_case("off") || text == "0" {
+        Some(Duration::ZERO)
+    } else {
+        duration(text)
+    }
+}
+
 /// `true`/`false` and the usual other spellings.
 pub fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

@@ -1,19 +1,15 @@
 //! The only module that names apalis: it gives the worker loop, the concurrency limit and the
 //! layers; claims and leases are ours.
 //!
-//! apalis asks for one task at a time; the claim takes as many as there are free slots in one
-//! statement and hands them over one by one. Nothing is fetched ahead of a free slot.
+//! apalis asks for one task at a time; the claimer takes as many as there are free slots in one
+//! statement, and they are handed over one by one.
 
 use std::{
     collections::VecDeque,
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use apalis::prelude::{WorkerBuilder, WorkerBuilderExt, WorkerContext};
@@ -23,149 +19,15 @@ use apalis_core::{
     task::{Task, builder::TaskBuilder, task_id::TaskId},
 };
 use futures::{FutureExt, future::BoxFuture, ready};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
 use tracing::warn;
-use uuid::Uuid;
 
-use super::{JobContext, kinds, settle::settle, wake::Wake};
+use super::claimer::{Claimer, Claims, Slot};
 use crate::{
     config::QueueConfig,
     domain::ErrorClass,
-    lease::{Lease, LeaseKeeper},
     store::{Claimed, Settlement},
 };
-
-/// A claimed job with its lease and the slot it fills. When this is dropped, in whatever way, the
-/// slot is free again and nobody renews the lease any more.
-struct Slot {
-    lease: Lease,
-    keeper: Arc<LeaseKeeper>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.keeper.release(self.lease.fence());
-    }
-}
-
-/// Claims jobs for the free slots of this process.
-pub struct Claimer {
-    /// What jobs may touch.
-    pub context: Arc<JobContext>,
-    /// Holds the leases.
-    pub keeper: Arc<LeaseKeeper>,
-    /// Says when to look.
-    pub wake: Arc<Wake>,
-    /// The id of this process.
-    pub worker_id: Uuid,
-    /// The queues it serves.
-    pub queues: Vec<String>,
-    /// Its slots.
-    pub slots: Arc<Semaphore>,
-    /// The numbers.
-    pub timings: QueueConfig,
-    /// Cancelled when no new job may be claimed.
-    pub drain: CancellationToken,
-    /// Set when a claim failed: its answer may have been lost, not the claim.
-    pub unsure: AtomicBool,
-}
-
-type Claims = Vec<(Claimed, Arc<Slot>)>;
-
-impl Claimer {
-    /// Waits until jobs are claimed. Empty when the worker drains.
-    async fn next(self: Arc<Self>) -> Claims {
-        let mut failures: u32 = 0;
-        loop {
-            let Some(first) = self.free_slot().await else { return Vec::new() };
-            self.give_back_unheld().await;
-            let mut permits = vec![first];
-            while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-                permits.push(permit);
-            }
-            let sent = self.context.clock.now();
-            let claimed = self
-                .context
-                .store
-                .claim(self.worker_id, &self.queues, permits.len(), self.timings.lease)
-                .await;
-            match claimed {
-                Ok(jobs) if !jobs.is_empty() => {
-                    self.context.metrics.claimed(self.context.clock.now() - sent);
-                    let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
-                        let lease = self.keeper.hold(job.fence(), sent);
-                        let keeper = Arc::clone(&self.keeper);
-                        (job, Arc::new(Slot { lease, keeper, _permit: permit }))
-                    });
-                    return leased.collect();
-                }
-                Ok(_) => {
-                    failures = 0;
-                    drop(permits);
-                    self.idle().await;
-                }
-                Err(error) => {
-                    drop(permits);
-                    failures += 1;
-                    self.unsure.store(true, Ordering::Relaxed);
-                    warn!("cannot claim jobs: {error}");
-                    let ceiling = Duration::from_millis(250) * 2_u32.pow(failures.min(5));
-                    let wait = self.context.clock.between(ceiling / 2, ceiling);
-                    tokio::select! {
-                        () = self.drain.cancelled() => {}
-                        () = self.context.clock.sleep(wait) => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// After a claim without an answer: gives back what it may have leased, which nobody would run
-    /// until its lease ends.
-    async fn give_back_unheld(&self) {
-        if !self.unsure.load(Ordering::Relaxed) {
-            return;
-        }
-        let held = self.keeper.held_jobs();
-        match self.context.store.give_back_unheld(self.worker_id, &held).await {
-            Ok(0) => self.unsure.store(false, Ordering::Relaxed),
-            Ok(jobs) => {
-                self.unsure.store(false, Ordering::Relaxed);
-                warn!(jobs, "gave back jobs whose claim was not answered");
-            }
-            Err(error) => warn!("cannot look for jobs whose claim was not answered: {error}"),
-        }
-    }
-
-    async fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            biased;
-            () = self.drain.cancelled() => None,
-            permit = Arc::clone(&self.slots).acquire_owned() => permit.ok(),
-        }
-    }
-
-    async fn idle(&self) {
-        let next_due = self.context.store.next_due(&self.queues).await.ok().flatten();
-        tokio::select! {
-            () = self.drain.cancelled() => {}
-            () = self.wake.wait(&self.context.clock, &self.timings, next_due) => {}
-        }
-    }
-
-    /// Gives back what was claimed and never started.
-    async fn give_back(&self, claims: impl IntoIterator<Item = (Claimed, Arc<Slot>)>) {
-        for (_, slot) in claims {
-            let unused = Settlement::Interrupted("the worker stopped before it began".to_owned());
-            settle(&self.context, &slot.lease, &unused).await;
-        }
-    }
-}
 
 /// The source of tasks for an apalis worker.
 struct LeaseBackend {
@@ -246,7 +108,7 @@ impl BackendConfig for LeaseBackend {
     type Layer = LeaseLayer;
 
     fn config(&self) -> &QueueConfig {
-        &self.claimer.timings
+        &self.claimer.engine.timings
     }
 
     fn middleware(&mut self, _: &mut WorkerContext) -> LeaseLayer {
@@ -305,10 +167,11 @@ where
                     "archon-awo itself failed while it ran this order: see the worker's log".into(),
                 ),
             };
-            settle(&claimer.context, &slot.lease, &settlement).await;
-            claimer.context.metrics.job_finished(settlement.outcome(), settlement.class());
+            let engine = &claimer.engine;
+            engine.settle(&slot.lease, &settlement).await;
+            engine.metrics.job_finished(settlement.outcome(), settlement.class());
             if matches!(settlement, Settlement::Cancelled(_)) {
-                claimer.context.metrics.cancelled();
+                engine.metrics.cancelled();
             }
             drop(slot);
             claimer.wake.look_now();
@@ -317,19 +180,20 @@ where
     }
 }
 
-/// Runs jobs until the claimer drains and the last of them has ended.
+/// Runs the jobs of a lane until the worker drains and the last of them has ended.
 pub async fn run(claimer: Arc<Claimer>) -> Result<(), WorkerError> {
-    let slots = claimer.slots.available_permits();
-    let drain = claimer.drain.clone();
-    let context = Arc::clone(&claimer.context);
-    let name = claimer.worker_id.to_string();
+    let slots = claimer.lane.slots;
+    let drain = claimer.engine.drain.clone();
+    let handle = Arc::clone(&claimer.lane.handler);
+    // A name of its own for every lane of the process.
+    let name = format!("{}-{}", claimer.engine.worker_id, claimer.lane.queues.join("-"));
     let backend = LeaseBackend { claimer, claim: None, ready: VecDeque::new(), closing: None };
     let handler = tower::service_fn(move |task: Task<Claimed>| {
-        let context = Arc::clone(&context);
+        let handle = Arc::clone(&handle);
         async move {
             let slot = task.data().get::<Arc<Slot>>().cloned();
             let slot = slot.ok_or("a task without a lease: this backend never makes one")?;
-            Ok::<_, BoxDynError>(kinds::run(&context, &task.args, &slot.lease).await)
+            Ok::<_, BoxDynError>(handle(task.args, slot.lease.clone()).await)
         }
     });
     WorkerBuilder::new(name)

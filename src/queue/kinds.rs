@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+
+use super::engine::Handler;
 use crate::{
     clock::Clock,
     domain::ErrorClass,
@@ -23,8 +26,15 @@ pub struct JobContext {
     pub workflow: Workflow,
 }
 
-/// Runs one claimed job to an outcome. It never fails: every failure is an outcome.
-pub async fn run(context: &Arc<JobContext>, job: &Claimed, lease: &Lease) -> Settlement {
+/// Runs every job by its kind.
+pub fn handler(context: Arc<JobContext>) -> Handler {
+    Arc::new(move |job, lease| {
+        let context = Arc::clone(&context);
+        async move { run(&context, &job, &lease).await }.boxed()
+    })
+}
+
+async fn run(context: &Arc<JobContext>, job: &Claimed, lease: &Lease) -> Settlement {
     match job.kind.as_str() {
         "work_order" => context.workflow.run(job, lease).await,
         other => Settlement::Failed(

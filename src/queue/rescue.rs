@@ -5,39 +5,38 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::JobContext;
-use crate::{config::QueueConfig, lease::LeaseKeeper};
+use super::engine::Engine;
 
-/// Looks for expired leases until `stop`.
+/// Longest wait between a heartbeat that shows an expired lease and the rescue: replicas that see it
+/// at once need not all try at once.
+const SPREAD: Duration = Duration::from_millis(500);
+
+/// Rescues whenever a heartbeat of this worker shows an expired lease, until `stop`.
 ///
 /// Holds off for one lease after this worker's own heartbeats failed: then the leases of healthy
 /// neighbours may have expired for the same reason.
-pub async fn run(
-    context: Arc<JobContext>,
-    keeper: Arc<LeaseKeeper>,
-    timings: QueueConfig,
-    stop: CancellationToken,
-) {
+pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
+    let Engine { keeper, clock, timings, .. } = &*engine;
     let pulse = keeper.pulse();
-    let (low, high) = (timings.rescue_grace, timings.rescue_grace * 2);
     loop {
-        let wait = context.clock.between(low.max(Duration::from_millis(200)), high);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = context.clock.sleep(wait) => {}
+            () = keeper.rescue_due() => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = clock.sleep(clock.between(Duration::ZERO, SPREAD)) => {}
         }
         let seen = *pulse.borrow();
-        let now = context.clock.now();
-        let unsure = seen.is_failing()
-            || seen
-                .failed
-                .is_some_and(|failed| now < failed + timings.lease + timings.rescue_grace);
+        let hold_off = timings.lease + timings.rescue_grace;
+        let unsure =
+            seen.is_failing() || seen.failed.is_some_and(|failed| clock.now() < failed + hold_off);
         if unsure {
             continue;
         }
-        match context.store.rescue(timings.rescue_grace, timings.lease).await {
+        match engine.store.rescue(timings.rescue_grace, timings.lease).await {
             Ok(rescued) => {
-                context.metrics.rescued(rescued.len() as u64);
+                engine.metrics.rescued(rescued.len() as u64);
                 for job in rescued {
                     warn!(
                         job.id = job.job_id,
@@ -49,7 +48,7 @@ pub async fn run(
                     );
                 }
             }
-            Err(error) => warn!("cannot look for dead workers: {error}"),
+            Err(error) => warn!("cannot take over from dead workers: {error}"),
         }
     }
 }

@@ -1,29 +1,27 @@
 //! A worker process from its start to its last settled job.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use sqlx::PgPool;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    JobContext,
-    backend::{self, Claimer},
+    JobContext, backend,
+    claimer::{Claimer, Lane},
+    engine::Engine,
+    kinds,
+    notifications::Notifications,
     rescue,
-    wake::{self, Wake},
+    wake::Pace,
 };
 use crate::{
     agent::{AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor},
     backoff::Backoff,
     clock::Clock,
-    config::{self, Config, QueueConfig},
+    config::{self, Config},
     domain::Redactor,
     forge::ForgeSettings,
     git::{Git, GitSettings},
@@ -40,14 +38,21 @@ const HARD_STOP: Duration = Duration::from_secs(18);
 /// Longest wait for the last statement of a worker.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// The queue of the jobs that keep the product itself in order.
+const MAINTENANCE: &str = "maintenance";
+/// How often a worker looks for such jobs; nobody waits for them.
+const MAINTENANCE_PACE: Pace = Pace {
+    min: Duration::from_secs(10),
+    max: Duration::from_secs(20),
+    idle: Duration::from_mins(1),
+};
+
 /// A worker that has checked its settings and opened the database, and has not claimed anything.
 pub struct Worker {
     config: Config,
-    pool: PgPool,
-    claimer: Arc<Claimer>,
-    keeper: Arc<LeaseKeeper>,
-    wake: Arc<Wake>,
-    context: Arc<JobContext>,
+    engine: Arc<Engine>,
+    orders: Arc<Claimer>,
+    maintenance: Arc<Claimer>,
     shutdown: Shutdown,
     interrupt: CancellationToken,
 }
@@ -73,10 +78,9 @@ impl Worker {
             store::schema_state(&pool).await?.check()?;
         }
 
-        let store = Store::new(pool.clone());
+        let store = Store::new(pool);
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
-        let context = Arc::new(JobContext { store, clock: clock.clone(), metrics, workflow });
 
         let worker_id = Uuid::new_v4();
         let timings = config.queue.clone();
@@ -84,42 +88,57 @@ impl Worker {
         let keeper = LeaseKeeper::new(
             worker_id,
             timings.clone(),
-            clock,
+            clock.clone(),
             store::options(url, database.mode)?,
             shutdown.soft.clone(),
             interrupt.clone(),
-            context.metrics.clone(),
+            metrics.clone(),
         );
-        let wake = Arc::new(Wake::default());
-        let claimer = Arc::new(Claimer {
-            context: Arc::clone(&context),
-            keeper: Arc::clone(&keeper),
-            wake: Arc::clone(&wake),
-            worker_id,
-            queues: config.queue.queues.clone(),
-            slots: Arc::new(Semaphore::new(usize::from(config.queue.max_concurrent))),
-            timings,
-            drain: shutdown.soft.clone(),
-            unsure: AtomicBool::new(false),
+        let drain = shutdown.soft.clone();
+        let context = Arc::new(JobContext {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            workflow,
         });
-        Ok(Self { config, pool, claimer, keeper, wake, context, shutdown, interrupt })
+        let engine = Engine::new(worker_id, store, clock, metrics, timings.clone(), keeper, drain);
+        let orders = Lane {
+            queues: timings.queues,
+            slots: timings.max_concurrent.into(),
+            pace: Pace { min: timings.poll_min, max: timings.poll_max, idle: timings.poll_idle },
+            handler: kinds::handler(Arc::clone(&context)),
+        };
+        let maintenance = Lane {
+            queues: vec![MAINTENANCE.to_owned()],
+            slots: 1,
+            pace: MAINTENANCE_PACE,
+            handler: kinds::handler(context),
+        };
+        Ok(Self {
+            config,
+            orders: Claimer::new(Arc::clone(&engine), orders),
+            maintenance: Claimer::new(Arc::clone(&engine), maintenance),
+            engine,
+            shutdown,
+            interrupt,
+        })
     }
 
     /// The store, for the health endpoints.
     pub fn store(&self) -> &Store {
-        &self.context.store
+        &self.engine.store
     }
 
     /// The keeper of its leases, for the health endpoints.
     pub fn keeper(&self) -> &Arc<LeaseKeeper> {
-        &self.keeper
+        &self.engine.keeper
     }
 
     /// Claims and runs jobs until the soft stop; then gives back what cannot end in time.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { config, pool, claimer, keeper, wake, context, shutdown, interrupt } = self;
-        let worker_id = claimer.worker_id;
-        let store = context.store.clone();
+        let Self { config, engine, orders, maintenance, shutdown, interrupt } = self;
+        let Engine { worker_id, store, clock, keeper, .. } = &*engine;
+        let worker_id = *worker_id;
         let record = WorkerRecord {
             worker_id,
             hostname: hostname::get()
@@ -132,37 +151,29 @@ impl Worker {
         info!(worker.id = %worker_id, slots = config.queue.max_concurrent, "worker started");
 
         let stop = CancellationToken::new();
-        let timings = claimer.timings.clone();
-        let clock = context.clock.clone();
         let mut background = JoinSet::new();
-        let (beating, ended) = (Arc::clone(&keeper), stop.clone());
+        let (beating, ended) = (Arc::clone(keeper), stop.clone());
         background.spawn(async move { beating.run(ended).await });
-        background.spawn(rescue::run(
-            Arc::clone(&context),
-            Arc::clone(&keeper),
-            timings.clone(),
-            stop.clone(),
-        ));
+        background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
         if config.database.mode == DatabaseMode::Direct {
-            let wake = Arc::clone(&wake);
-            background.spawn(wake::listen(
-                pool,
-                wake,
-                Arc::clone(&keeper),
-                clock.clone(),
-                stop.clone(),
-            ));
+            let notifications = Notifications {
+                pool: store.pool().clone(),
+                lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
+                keeper: Arc::clone(keeper),
+                clock: clock.clone(),
+            };
+            background.spawn(notifications.run(stop.clone()));
         }
         let hard = shutdown.hard.clone();
-        let draining = drain(store.clone(), worker_id, clock.clone(), timings, shutdown, interrupt);
-        background.spawn(draining);
+        background.spawn(drain(Arc::clone(&engine), shutdown, interrupt));
 
         let given_up = async {
             hard.cancelled().await;
             clock.sleep(HARD_STOP).await;
         };
+        let lanes = async { tokio::join!(backend::run(orders), backend::run(maintenance)) };
         let result = tokio::select! {
-            result = backend::run(claimer) => result,
+            (orders, maintenance) = lanes => orders.and(maintenance),
             () = given_up => {
                 // Their agents die with this process; other workers take the orders over.
                 warn!(orders = keeper.held(), "stopping with orders that could not be given back");
@@ -187,25 +198,18 @@ impl Worker {
 
 /// After the soft stop: lets running steps end by themselves for the grace period, then interrupts
 /// their agents. The hard stop interrupts at once.
-async fn drain(
-    store: Store,
-    worker_id: Uuid,
-    clock: Clock,
-    timings: QueueConfig,
-    shutdown: Shutdown,
-    interrupt: CancellationToken,
-) {
+async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationToken) {
     shutdown.soft.cancelled().await;
     let over = async {
         tokio::select! {
             () = shutdown.hard.cancelled() => {}
-            () = clock.sleep(timings.drain_grace) => {}
+            () = engine.clock.sleep(engine.timings.drain_grace) => {}
         }
         interrupt.cancel();
     };
     let record = async {
         // The database may be the reason for the stop, so nothing waits for it.
-        if let Err(error) = store.drain_worker(worker_id).await {
+        if let Err(error) = engine.store.drain_worker(engine.worker_id).await {
             warn!("cannot record that this worker drains: {error}");
         }
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{FromRow, PgConnection, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Store, StoreError, in_time};
@@ -69,6 +69,28 @@ impl Claimed {
     }
 }
 
+/// The answer to a claim.
+#[derive(Debug, Clone)]
+pub enum Claim {
+    /// These jobs are leased to the worker now.
+    Jobs(Vec<Claimed>),
+    /// Nothing can be claimed now.
+    Nothing {
+        /// Time until the next scheduled job is due, if there is one.
+        due: Option<Duration>,
+    },
+}
+
+impl Claim {
+    /// The jobs, if there were any.
+    pub fn into_jobs(self) -> Vec<Claimed> {
+        match self {
+            Self::Jobs(jobs) => jobs,
+            Self::Nothing { .. } => Vec::new(),
+        }
+    }
+}
+
 /// What a heartbeat says of one lease.
 #[derive(Debug, Clone)]
 pub struct Beat {
@@ -91,6 +113,33 @@ pub struct Renewed {
     pub cancel_requested: bool,
     /// Why, in words.
     pub cancel_reason: Option<String>,
+}
+
+/// The answer of the database to a heartbeat.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    /// The leases that are still held; those that are missing are lost.
+    pub renewed: Vec<Renewed>,
+    /// Some worker's lease ran out and nobody has taken its job back yet.
+    pub rescue_due: bool,
+}
+
+/// A job that was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Settled {
+    /// The job.
+    pub job_id: i64,
+    /// The epoch that was current.
+    pub epoch: i64,
+    /// Where the job is now.
+    pub state: JobState,
+}
+
+impl Settled {
+    /// The fencing token that was current.
+    pub fn fence(&self) -> Fence {
+        Fence { job_id: self.job_id, epoch: self.epoch }
+    }
 }
 
 /// How a run is recorded to have ended.
@@ -127,6 +176,13 @@ impl Settlement {
             Self::Failed(class, _) | Self::Retried(class, ..) => Some(*class),
             Self::Cancelled(_) => Some(ErrorClass::Cancelled),
             Self::Interrupted(_) => None,
+        }
+    }
+
+    fn delay(&self) -> Duration {
+        match self {
+            Self::Retried(_, _, delay) => *delay,
+            _ => Duration::ZERO,
         }
     }
 
@@ -192,7 +248,8 @@ impl Store {
         Ok(())
     }
 
-    /// Leases up to `limit` jobs for `lease`; none is a normal answer.
+    /// Leases up to `limit` jobs for `lease`. A job gains one step of priority for every
+    /// `aging` it has waited; zero turns that off.
     #[tracing::instrument(name = "db.jobs.claim", level = "debug", skip_all, fields(limit), err)]
     pub async fn claim(
         &self,
@@ -200,58 +257,56 @@ impl Store {
         queues: &[String],
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        let claimed = sqlx::query_as(sql!("queue/claim"))
+        aging: Duration,
+    ) -> Result<Claim, StoreError> {
+        let claimed = sqlx::query(sql!("queue/claim"))
             .bind(worker_id)
             .bind(queues)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(lease.as_secs_f64())
+            .bind(aging.as_secs_f64())
             .fetch_all(self.pool());
-        in_time(claimed).await.map_err(StoreError::on("queue/claim"))
+        let rows = in_time(claimed).await.map_err(StoreError::on("queue/claim"))?;
+        read_claim(&rows).map_err(StoreError::on("queue/claim"))
     }
 
-    /// Gives back jobs that were leased to this worker without its knowing, `held` being those it
-    /// knows of. Answers how many.
+    /// Gives back jobs of `queues` that were leased to this worker without its knowing, `held` being
+    /// those it knows of. Answers how many.
     #[tracing::instrument(name = "db.jobs.give_back_unheld", skip_all, err)]
-    pub async fn give_back_unheld(&self, worker_id: Uuid, held: &[i64]) -> Result<i64, StoreError> {
+    pub async fn give_back_unheld(
+        &self,
+        worker_id: Uuid,
+        queues: &[String],
+        held: &[i64],
+    ) -> Result<i64, StoreError> {
         sqlx::query_scalar(sql!("queue/give_back_unheld"))
             .bind(worker_id)
             .bind(held)
+            .bind(queues)
             .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("queue/give_back_unheld"))
     }
 
-    /// Ends a run. `None` when the fence is stale and nothing was changed.
-    #[tracing::instrument(name = "db.jobs.settle", skip_all, fields(job.id = fence.job_id), err)]
-    pub async fn settle(
-        &self,
-        fence: Fence,
-        settlement: &Settlement,
-    ) -> Result<Option<JobState>, StoreError> {
-        let delay = match settlement {
-            Settlement::Retried(_, _, delay) => delay.as_secs_f64(),
-            _ => 0.0,
+    /// Ends runs, in one transaction. What was asked under a stale fence changes nothing and is not
+    /// in the answer.
+    #[tracing::instrument(name = "db.jobs.settle", skip_all, fields(jobs = asked.len()), err)]
+    pub async fn settle(&self, asked: &[(Fence, &Settlement)]) -> Result<Vec<Settled>, StoreError> {
+        let column = |read: fn(&Settlement) -> Option<&str>| -> Vec<Option<&str>> {
+            asked.iter().map(|(_, settlement)| read(settlement)).collect()
         };
-        let settled = sqlx::query_scalar(sql!("queue/settle"))
-            .bind(fence.job_id)
-            .bind(fence.epoch)
-            .bind(settlement.outcome())
-            .bind(settlement.class().map(ErrorClass::as_str))
-            .bind(settlement.message())
-            .bind(delay)
-            .fetch_optional(self.pool());
+        let jobs: Vec<i64> = asked.iter().map(|(fence, _)| fence.job_id).collect();
+        let epochs: Vec<i64> = asked.iter().map(|(fence, _)| fence.epoch).collect();
+        let delays: Vec<f64> = asked.iter().map(|(_, one)| one.delay().as_secs_f64()).collect();
+        let settled = sqlx::query_as(sql!("queue/settle"))
+            .bind(jobs)
+            .bind(epochs)
+            .bind(column(|one| Some(one.outcome())))
+            .bind(column(|one| one.class().map(ErrorClass::as_str)))
+            .bind(column(Settlement::message))
+            .bind(delays)
+            .fetch_all(self.pool());
         in_time(settled).await.map_err(StoreError::on("queue/settle"))
-    }
-
-    /// Time until the next scheduled job is due.
-    pub async fn next_due(&self, queues: &[String]) -> Result<Option<Duration>, StoreError> {
-        let seconds: Option<f64> = sqlx::query_scalar(sql!("queue/next_due"))
-            .bind(queues)
-            .fetch_one(self.pool())
-            .await
-            .map_err(StoreError::on("queue/next_due"))?;
-        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
     }
 
     /// Takes back jobs whose lease ended more than `grace` ago; `lease` is the length of a lease.
@@ -269,28 +324,58 @@ impl Store {
     }
 }
 
-/// Sends one heartbeat for all leases of a worker, over the connection kept for that.
+/// Jobs, or the one row that says when there will be some.
+fn read_claim(rows: &[PgRow]) -> Result<Claim, sqlx::Error> {
+    if let [row] = rows
+        && row.try_get::<Option<i64>, _>("job_id")?.is_none()
+    {
+        let seconds: Option<f64> = row.try_get("due_seconds")?;
+        let due = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        return Ok(Claim::Nothing { due });
+    }
+    rows.iter().map(Claimed::from_row).collect::<Result<_, _>>().map(Claim::Jobs)
+}
+
+/// Sends one heartbeat for all leases of a worker, over the connection kept for that. `lease` is how
+/// long they are renewed for, `grace` how long after its end others may take a job.
 pub async fn heartbeat(
     connection: &mut PgConnection,
     worker_id: Uuid,
     beats: &[Beat],
     lease: Duration,
-) -> Result<Vec<Renewed>, StoreError> {
+    grace: Duration,
+) -> Result<Pulse, StoreError> {
     let jobs: Vec<i64> = beats.iter().map(|beat| beat.fence.job_id).collect();
     let epochs: Vec<i64> = beats.iter().map(|beat| beat.fence.epoch).collect();
     let steps: Vec<&str> = beats.iter().map(|beat| beat.step.as_str()).collect();
     let silent: Vec<f64> = beats.iter().map(|beat| beat.silent.as_secs_f64()).collect();
-    sqlx::query_as(sql!("queue/heartbeat"))
+    let rows = sqlx::query(sql!("queue/heartbeat"))
         .bind(worker_id)
         .bind(jobs)
         .bind(epochs)
         .bind(steps)
         .bind(silent)
         .bind(lease.as_secs_f64())
+        .bind(grace.as_secs_f64())
         .fetch_all(connection)
         .await
-        .map_err(StoreError::on("queue/heartbeat"))
+        .map_err(StoreError::on("queue/heartbeat"))?;
+    read_pulse(&rows).map_err(StoreError::on("queue/heartbeat"))
 }
+
+fn read_pulse(rows: &[PgRow]) -> Result<Pulse, sqlx::Error> {
+    let mut pulse = Pulse::default();
+    for row in rows {
+        pulse.rescue_due = row.try_get("rescue_due")?;
+        if row.try_get::<Option<i64>, _>("job_id")?.is_some() {
+            pulse.renewed.push(Renewed::from_row(row)?);
+        }
+    }
+    Ok(pulse)
+}
+
+/// Channels a worker listens on: a queue got a job, a running job is to be cancelled.
+pub const CHANNELS: [&str; 2] = ["awo_jobs", "awo_cancel"];
 
 /// Whether this connection still receives notifications.
 pub async fn is_listening<'c>(connection: impl PgExecutor<'c>) -> Result<bool, StoreError> {

@@ -14,8 +14,8 @@ use archon_awo::{
     clock::Clock,
     domain::{ErrorClass, StepName},
     store::{
-        Beat, Claimed, Fence, NewLogChunk, RunError, RunStore, Settlement, StepCost, StepEnd,
-        Store, StoreError, heartbeat,
+        Beat, Claim, Claimed, Fence, NewLogChunk, RunError, RunStore, Settlement, StepCost,
+        StepEnd, Store, StoreError, heartbeat,
     },
 };
 use sqlx::{ConnectOptions, PgConnection, PgPool, postgres::PgPoolOptions};
@@ -93,7 +93,9 @@ async fn work(store: Store, seen: Arc<Seen>, mut dice: Dice) {
     let mut beating = connect(store.pool()).await;
     while seen.goes_on() {
         let limit = usize::try_from(1 + dice.below(4)).unwrap();
-        let Some(jobs) = seen.check(store.claim(worker, &queues, limit, LEASE).await) else {
+        let aging = if dice.below(2) == 0 { Duration::ZERO } else { Duration::from_millis(50) };
+        let claim = store.claim(worker, &queues, limit, LEASE, aging).await;
+        let Some(jobs) = seen.check(claim).map(Claim::into_jobs) else {
             return;
         };
         for job in &jobs {
@@ -111,28 +113,39 @@ async fn work(store: Store, seen: Arc<Seen>, mut dice: Dice) {
             silent: Duration::ZERO,
         };
         let beats: Vec<Beat> = jobs.iter().map(beat).collect();
-        if seen.check(heartbeat(&mut beating, worker, &beats, LEASE).await).is_none() {
+        if seen.check(heartbeat(&mut beating, worker, &beats, LEASE, GRACE).await).is_none() {
             return;
         }
-        for job in jobs {
+        // One by one, or together as one statement.
+        let together = if dice.below(2) == 0 { 1 } else { jobs.len().max(1) };
+        for jobs in jobs.chunks(together) {
             sleep(dice.moment(10)).await;
-            let words = "hammered".to_owned();
-            // Few succeed: those are out of the game.
-            let settlement = match dice.below(16) {
-                0 => Settlement::Succeeded(None),
-                1..=3 => Settlement::Failed(ErrorClass::ToolError, words),
-                4..=8 => Settlement::Retried(ErrorClass::Overloaded, words, dice.moment(20)),
-                9 => Settlement::Cancelled(words),
-                _ => Settlement::Interrupted(words),
-            };
-            let Some(state) = seen.check(store.settle(job.fence(), &settlement).await) else {
+            let settlements: Vec<_> =
+                jobs.iter().map(|job| (job.fence(), settlement(&mut dice))).collect();
+            let asked: Vec<_> = settlements.iter().map(|(fence, how)| (*fence, how)).collect();
+            let Some(settled) = seen.check(store.settle(&asked).await) else {
                 return;
             };
-            seen.settled.lock().unwrap().push((job.fence(), state.is_some()));
-            if seen.check(store.settle(job.fence(), &settlement).await).flatten().is_some() {
-                seen.complain(format!("{:?} was settled twice", job.fence()));
+            for (fence, _) in &asked {
+                let taken = settled.iter().any(|row| row.fence() == *fence);
+                seen.settled.lock().unwrap().push((*fence, taken));
+            }
+            if seen.check(store.settle(&asked).await).is_some_and(|again| !again.is_empty()) {
+                seen.complain(format!("of {settlements:?} one was settled twice"));
             }
         }
+    }
+}
+
+/// Few succeed: those are out of the game.
+fn settlement(dice: &mut Dice) -> Settlement {
+    let words = "hammered".to_owned();
+    match dice.below(16) {
+        0 => Settlement::Succeeded(None),
+        1..=3 => Settlement::Failed(ErrorClass::ToolError, words),
+        4..=8 => Settlement::Retried(ErrorClass::Overloaded, words, dice.moment(20)),
+        9 => Settlement::Cancelled(words),
+        _ => Settlement::Interrupted(words),
     }
 }
 
@@ -239,8 +252,9 @@ async fn finish(store: &Store) {
     for _ in 0..500 {
         sleep(LEASE / 4).await;
         store.rescue(GRACE, LEASE).await.unwrap();
-        for job in store.claim(Uuid::new_v4(), &queues, 64, LEASE).await.unwrap() {
-            store.settle(job.fence(), &Settlement::Succeeded(None)).await.unwrap();
+        let claim = store.claim(Uuid::new_v4(), &queues, 64, LEASE, Duration::ZERO).await.unwrap();
+        for job in claim.into_jobs() {
+            store.settle(&[(job.fence(), &Settlement::Succeeded(None))]).await.unwrap();
         }
         let open: i64 = sqlx::query_scalar(
             "select count(*) from awo.jobs where state not in ('succeeded', 'failed', 'cancelled')",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use archon_awo::{
     clock::Clock,
     domain::{StepName, WorkOrderId},
-    store::{NewLogChunk, RunStore, StepCost, StepEnd, Store},
+    store::{Claimed, NewLogChunk, RunStore, StepCost, StepEnd, Store},
 };
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
@@ -15,16 +15,18 @@ use uuid::Uuid;
 
 use crate::harness::Harness;
 
+async fn claim(store: &Store, worker: Uuid, limit: usize) -> Vec<Claimed> {
+    let (queues, lease) = (["default".to_owned()], Duration::from_secs(30));
+    store.claim(worker, &queues, limit, lease, Duration::ZERO).await.unwrap().into_jobs()
+}
+
 async fn claimed(pool: &PgPool) -> (RunStore, WorkOrderId) {
     let store = Store::new(pool.clone());
     let order: String = sqlx::query_scalar("select awo_enqueue('https://github.com/a/b', 'Work')")
         .fetch_one(pool)
         .await
         .unwrap();
-    let claim = store
-        .claim(Uuid::new_v4(), &["default".to_owned()], 1, Duration::from_secs(30))
-        .await
-        .unwrap();
+    let claim = claim(&store, Uuid::new_v4(), 1).await;
     let clock = Clock::with_random(0.5);
     let run = RunStore::new(store, claim[0].fence(), CancellationToken::new(), clock);
     (run, order.parse().unwrap())
@@ -108,7 +110,7 @@ async fn a_standby_that_takes_no_writes_yet_is_waited_for(pool: PgPool) {
         .unwrap();
     let fence = run.fence();
     let store = Store::new(standby);
-    let refused = store.settle(fence, &archon_awo::store::Settlement::Succeeded(None)).await;
+    let refused = store.settle(&[(fence, &archon_awo::store::Settlement::Succeeded(None))]).await;
     assert!(
         refused.as_ref().is_err_and(archon_awo::store::StoreError::is_transient),
         "{refused:?}"
@@ -211,10 +213,13 @@ async fn a_claim_whose_answer_was_lost_is_given_back_without_a_cost(pool: PgPool
     }
     let (worker, other) = (Uuid::new_v4(), Uuid::new_v4());
     let queues = ["default".to_owned()];
-    let known = store.claim(worker, &queues, 1, Duration::from_secs(30)).await.unwrap();
-    let lost = store.claim(worker, &queues, 1, Duration::from_secs(30)).await.unwrap();
-    assert_eq!(store.give_back_unheld(other, &[]).await.unwrap(), 0, "not theirs");
-    assert_eq!(store.give_back_unheld(worker, &[known[0].job_id]).await.unwrap(), 1);
+    let known = claim(&store, worker, 1).await;
+    let lost = claim(&store, worker, 1).await;
+    let held = [known[0].job_id];
+    assert_eq!(store.give_back_unheld(other, &queues, &[]).await.unwrap(), 0, "not theirs");
+    let elsewhere = ["maintenance".to_owned()];
+    assert_eq!(store.give_back_unheld(worker, &elsewhere, &held).await.unwrap(), 0, "other lane");
+    assert_eq!(store.give_back_unheld(worker, &queues, &held).await.unwrap(), 1);
     let (state, attempt, crashes): (String, i32, i32) =
         sqlx::query_as("select state::text, attempt, crash_count from awo.jobs where id = $1")
             .bind(lost[0].job_id)
@@ -222,7 +227,7 @@ async fn a_claim_whose_answer_was_lost_is_given_back_without_a_cost(pool: PgPool
             .await
             .unwrap();
     assert_eq!((state.as_str(), attempt, crashes), ("queued", 0, 0));
-    let again = store.claim(worker, &queues, 2, Duration::from_secs(30)).await.unwrap();
+    let again = claim(&store, worker, 2).await;
     assert_eq!(again.len(), 1);
     assert!(again[0].epoch > lost[0].epoch, "the lost claim stays fenced off");
     let broken: i64 =

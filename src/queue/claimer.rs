@@ -1,0 +1,164 @@
+//! Claims jobs for the free slots of a lane, as many as there are in one statement and none ahead of
+//! a free slot.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
+
+use super::{
+    engine::{Engine, Handler},
+    wake::{Pace, Wake},
+};
+use crate::{
+    lease::{Lease, LeaseKeeper},
+    store::{Claim, Claimed, Settlement},
+};
+
+/// Some queues, and how many of their jobs this process runs at once. A worker has one lane for
+/// orders and one for maintenance, so that hour-long orders never keep it from cleaning up.
+pub struct Lane {
+    /// The queues.
+    pub queues: Vec<String>,
+    /// How many jobs at once.
+    pub slots: usize,
+    /// How often it looks for jobs by itself.
+    pub pace: Pace,
+    /// What is done with a job.
+    pub handler: Handler,
+}
+
+/// The lease of a claimed job and the slot it fills. When this is dropped, in whatever way, the slot
+/// is free again and nobody renews the lease any more.
+pub struct Slot {
+    /// The lease.
+    pub lease: Lease,
+    keeper: Arc<LeaseKeeper>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.keeper.release(self.lease.fence());
+    }
+}
+
+/// Jobs with the slots they fill.
+pub type Claims = Vec<(Claimed, Arc<Slot>)>;
+
+/// Claims for one lane.
+pub struct Claimer {
+    /// What the lanes share.
+    pub engine: Arc<Engine>,
+    /// The lane.
+    pub lane: Lane,
+    /// Says when to look.
+    pub wake: Arc<Wake>,
+    slots: Arc<Semaphore>,
+    /// Set when a claim failed: its answer may have been lost, not the claim.
+    unsure: AtomicBool,
+}
+
+impl Claimer {
+    /// A claimer that has claimed nothing.
+    pub fn new(engine: Arc<Engine>, lane: Lane) -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(lane.slots));
+        let wake = Arc::new(Wake::new(lane.queues.clone()));
+        Arc::new(Self { engine, lane, wake, slots, unsure: AtomicBool::new(false) })
+    }
+
+    /// Waits until jobs are claimed. Empty when the worker drains.
+    pub async fn next(self: Arc<Self>) -> Claims {
+        let Engine { store, clock, timings, .. } = &*self.engine;
+        let mut failures: u32 = 0;
+        loop {
+            let Some(first) = self.free_slot().await else { return Vec::new() };
+            self.give_back_unheld().await;
+            let mut permits = vec![first];
+            while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
+                permits.push(permit);
+            }
+            let sent = clock.now();
+            let claimed = store
+                .claim(
+                    self.engine.worker_id,
+                    &self.lane.queues,
+                    permits.len(),
+                    timings.lease,
+                    timings.priority_aging,
+                )
+                .await;
+            match claimed {
+                Ok(Claim::Jobs(jobs)) => {
+                    self.engine.metrics.claimed(clock.now() - sent);
+                    let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
+                        let keeper = Arc::clone(&self.engine.keeper);
+                        let lease = keeper.hold(job.fence(), sent);
+                        (job, Arc::new(Slot { lease, keeper, _permit: permit }))
+                    });
+                    return leased.collect();
+                }
+                Ok(Claim::Nothing { due }) => {
+                    failures = 0;
+                    drop(permits);
+                    tokio::select! {
+                        () = self.engine.drain.cancelled() => {}
+                        () = self.wake.wait(clock, &self.lane.pace, due) => {}
+                    }
+                }
+                Err(error) => {
+                    drop(permits);
+                    failures += 1;
+                    self.unsure.store(true, Ordering::Relaxed);
+                    warn!("cannot claim jobs: {error}");
+                    let ceiling = Duration::from_millis(250) * 2_u32.pow(failures.min(5));
+                    let wait = clock.between(ceiling / 2, ceiling);
+                    tokio::select! {
+                        () = self.engine.drain.cancelled() => {}
+                        () = clock.sleep(wait) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives back what was claimed and never started.
+    pub async fn give_back(&self, claims: impl IntoIterator<Item = (Claimed, Arc<Slot>)>) {
+        let unused = Settlement::Interrupted("the worker stopped before it began".to_owned());
+        let slots: Vec<_> = claims.into_iter().map(|(_, slot)| slot).collect();
+        join_all(slots.iter().map(|slot| self.engine.settle(&slot.lease, &unused))).await;
+    }
+
+    /// After a claim without an answer: gives back what it may have leased, which nobody would run
+    /// until its lease ends.
+    async fn give_back_unheld(&self) {
+        if !self.unsure.load(Ordering::Relaxed) {
+            return;
+        }
+        let Engine { worker_id, store, keeper, .. } = &*self.engine;
+        let held = keeper.held_jobs();
+        match store.give_back_unheld(*worker_id, &self.lane.queues, &held).await {
+            Ok(0) => self.unsure.store(false, Ordering::Relaxed),
+            Ok(jobs) => {
+                self.unsure.store(false, Ordering::Relaxed);
+                warn!(jobs, "gave back jobs whose claim was not answered");
+            }
+            Err(error) => warn!("cannot look for jobs whose claim was not answered: {error}"),
+        }
+    }
+
+    async fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            () = self.engine.drain.cancelled() => None,
+            permit = Arc::clone(&self.slots).acquire_owned() => permit.ok(),
+        }
+    }
+}
