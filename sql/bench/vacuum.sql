@@ -1,0 +1,1 @@
+VACUUM (ANALYZE) awo.jobs, awo.leases, awo.attempts, awo.repositories, awo_bench.floor_jobs
