@@ -97,7 +97,13 @@ async fn a_claim_walks_the_indexes_made_for_it(pool: PgPool) {
     let reads = plan(&mut connection, sql!("queue/claim"), &parameters).await;
     assert_eq!(
         of_jobs(&reads),
-        ["jobs by jobs_claim", "jobs by jobs_due", "jobs by jobs_oldest", "jobs by jobs_pkey"],
+        [
+            "jobs by jobs_claim",
+            "jobs by jobs_due",
+            "jobs by jobs_first",
+            "jobs by jobs_oldest",
+            "jobs by jobs_pkey"
+        ],
         "{reads:?}"
     );
 }

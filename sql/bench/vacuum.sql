@@ -1,1 +1,1 @@
-VACUUM (ANALYZE) awo.jobs, awo.leases, awo.attempts, awo.repositories, awo_bench.floor_jobs
+VACUUM (ANALYZE) awo.jobs, awo.repositories, awo_bench.floor_jobs

@@ -29,8 +29,8 @@ pub async fn measure(
     clock: &Clock,
     progress: Progress<'_>,
 ) -> anyhow::Result<Vec<Measurement>> {
-    // Slots are limited by the replica, not by a repository.
-    place.limit_repositories(64).await?;
+    // As many as by default: a hundred slots in all, more than a replica has.
+    place.limit_repositories(2).await?;
     let (mut single, mut batched) = (Vec::new(), Vec::new());
     let mut ours = [Vec::new(), Vec::new()];
     // One unmeasured round warms connections, plans and pages.
