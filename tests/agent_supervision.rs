@@ -12,6 +12,7 @@ use archon_awo::{
     agent::{
         AgentKind, AgentReport, CommandSettings, KillPlan, LeaseSignal, OutputChunk, OutputStream,
     },
+    clock::boot_time,
     domain::{ErrorClass, Redactor},
 };
 use tokio::time::Instant;
@@ -27,8 +28,8 @@ fn script(bench: &Bench, interpreter: &str, text: &str) -> AgentKind {
 
 /// Renews the lease for that long.
 fn hold(bench: &Bench, time: Duration) {
-    let deadline = Instant::now() + time;
-    bench.lease.send_replace(LeaseSignal::Held { deadline });
+    let until = boot_time() + time;
+    bench.lease.send_replace(LeaseSignal::Held { until });
 }
 
 fn class(report: &AgentReport) -> Option<ErrorClass> {

@@ -30,9 +30,10 @@ use nix::{
 };
 
 use super::{
-    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, boot_time, nanos},
+    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, nanos},
     process_table::{TreeRule, send},
 };
+use crate::clock::boot_time;
 pub(super) use setup::ShimArguments;
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.

@@ -85,7 +85,7 @@ impl Claimer {
             while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
                 permits.push(permit);
             }
-            let sent = clock.now();
+            let (sent, sent_boot) = (clock.now(), clock.boot_time());
             let claimed = store
                 .claim(
                     self.engine.worker_id,
@@ -100,7 +100,7 @@ impl Claimer {
                     self.engine.metrics.claimed(clock.now() - sent);
                     let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
                         let keeper = Arc::clone(&self.engine.keeper);
-                        let lease = keeper.hold(job.fence(), sent);
+                        let lease = keeper.hold(job.fence(), sent_boot);
                         (job, Arc::new(Slot { lease, keeper, _permit: permit }))
                     });
                     return leased.collect();

@@ -8,14 +8,14 @@ use archon_awo::{
         AgentKind, AgentReport, AgentRequest, KillPlan, LeaseSignal, Limits, OutputChunk,
         Supervisor,
     },
-    clock::Clock,
+    clock::{Clock, boot_time},
     domain::{Redactor, StepName},
 };
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,13 +57,13 @@ impl Bench {
             spool: root.join("spool.ndjson"),
             extra_env: Vec::new(),
         };
-        let deadline = Instant::now() + Duration::from_mins(10);
+        let until = boot_time() + Duration::from_mins(10);
         Self {
             _folder: folder,
             redactor: Redactor::default(),
             kill_plan: QUICK,
             limits: Limits::default(),
-            lease: watch::Sender::new(LeaseSignal::Held { deadline }),
+            lease: watch::Sender::new(LeaseSignal::Held { until }),
             cancel: CancellationToken::new(),
             request,
         }

@@ -25,4 +25,6 @@ mod orders;
 mod outage;
 mod outage_postgres;
 mod replay;
+mod rescue;
+mod rolling;
 mod telemetry;

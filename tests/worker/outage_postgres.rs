@@ -11,7 +11,7 @@ use crate::{
     outage::state,
 };
 
-async fn place() -> (Database, PgPool) {
+pub async fn place() -> (Database, PgPool) {
     let database = Database::start();
     // The test server answers before it writes; this one must keep what it has promised.
     let pool = PgPool::connect(&database.url).await.unwrap();
