@@ -123,6 +123,7 @@ fn doctor_names_every_problem_and_what_to_do() {
         "✘ database: cannot reach the database",
         "✘ repositories folder: AWO_REPOSITORY_DIR is \"/dev/null/x\"",
         "✔ git: git version",
+        "✔ freezer: ",
         "✘ agent: AWO_AGENT_COMMAND names the agent \"no-such-agent\"",
         "✘ github token: GITHUB_TOKEN is not set",
     ] {

@@ -18,10 +18,12 @@ use super::{
     wake::Pace,
 };
 use crate::{
-    agent::{AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor},
+    agent::{
+        self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor,
+    },
     backoff::Backoff,
     clock::Clock,
-    config::{self, Config},
+    config::{self, Config, Freezer, NotRunnable, freezer_problem},
     domain::Redactor,
     forge::ForgeSettings,
     git::{Git, GitSettings},
@@ -67,6 +69,7 @@ impl Worker {
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         config::check_runnable(&config)?;
+        prepare_freezer(config.agent.freezer).await?;
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
@@ -216,6 +219,21 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
     tokio::join!(over, record);
 }
 
+/// Sees that agents can be frozen, and ends those whose shim and worker were killed together.
+async fn prepare_freezer(wanted: Freezer) -> anyhow::Result<()> {
+    let prepared = tokio::task::spawn_blocking(move || {
+        let found = agent::find_freezer(wanted)?;
+        Ok((found, agent::end_orphans()))
+    });
+    match prepared.await.context("cannot look for cgroups")? {
+        Ok((freezer, orphans)) => {
+            info!(%freezer, orphans, "agents can be frozen");
+            Ok(())
+        }
+        Err(reason) => Err(NotRunnable(vec![freezer_problem(reason)]).into()),
+    }
+}
+
 fn workflow(
     config: &Config,
     store: Store,
@@ -239,7 +257,7 @@ fn workflow(
         settings: WorkflowSettings {
             remotes: config.remotes.clone(),
             token: config.github.token.clone(),
-            agent: agent(config),
+            agent: agent_of(config),
             timeout: config.agent.timeout,
             idle_timeout: config.agent.idle_timeout,
             review_rounds: config.agent.review_rounds,
@@ -256,14 +274,15 @@ fn workflow(
             redactor.clone(),
             clock.clone(),
             KillPlan::default(),
-        ),
+        )
+        .with_freezer(config.agent.freezer),
         redactor,
         clock,
         metrics,
     })
 }
 
-fn agent(config: &Config) -> AgentKind {
+fn agent_of(config: &Config) -> AgentKind {
     let agent = &config.agent;
     if let (config::AgentKind::Command, Some(words)) = (&agent.kind, &agent.command_line) {
         return AgentKind::Command(CommandSettings { command_line: shell_words::join(words) });

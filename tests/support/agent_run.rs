@@ -9,6 +9,7 @@ use archon_awo::{
         Supervisor,
     },
     clock::{Clock, boot_time},
+    config::Freezer,
     domain::{Redactor, StepName},
 };
 use tempfile::TempDir;
@@ -29,6 +30,7 @@ pub struct Bench {
     _folder: TempDir,
     pub redactor: Redactor,
     pub kill_plan: KillPlan,
+    pub freezer: Freezer,
     pub limits: Limits,
     pub lease: watch::Sender<LeaseSignal>,
     pub cancel: CancellationToken,
@@ -62,6 +64,7 @@ impl Bench {
             _folder: folder,
             redactor: Redactor::default(),
             kill_plan: QUICK,
+            freezer: Freezer::Auto,
             limits: Limits::default(),
             lease: watch::Sender::new(LeaseSignal::Held { until }),
             cancel: CancellationToken::new(),
@@ -77,6 +80,7 @@ impl Bench {
         let shim = env!("CARGO_BIN_EXE_archon-awo");
         Supervisor::new(shim, self.redactor.clone(), Clock::system(), self.kill_plan)
             .with_limits(self.limits)
+            .with_freezer(self.freezer)
     }
 
     /// Starts a run in the background and hands out its output.
