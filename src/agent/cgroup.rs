@@ -125,7 +125,8 @@ fn locate(mounts: &str, cgroups: &str) -> Result<PathBuf, String> {
     if point.contains('\\') || below.components().any(|part| part.as_os_str() == "..") {
         return Err(format!("the cgroup {ours} of this process cannot be reached"));
     }
-    Ok(Path::new(&point).join(below))
+    // Joining nothing would add a slash.
+    Ok(Path::new(&point).join(below).components().collect())
 }
 
 /// The cgroup of one run.

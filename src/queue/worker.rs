@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     agent::{
-        self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor,
+        self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, FreezerReport,
+        KillPlan, Supervisor,
     },
     backoff::Backoff,
     clock::Clock,
@@ -69,7 +70,7 @@ impl Worker {
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         config::check_runnable(&config)?;
-        prepare_freezer(config.agent.freezer).await?;
+        let freezer = freezer(config.agent.freezer).await?;
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
@@ -84,6 +85,8 @@ impl Worker {
         let store = Store::new(pool);
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
+        info!(%freezer, "agents can be frozen");
+        end_orphans().await;
 
         let worker_id = Uuid::new_v4();
         let timings = config.queue.clone();
@@ -219,18 +222,19 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
     tokio::join!(over, record);
 }
 
-/// Sees that agents can be frozen, and ends those whose shim and worker were killed together.
-async fn prepare_freezer(wanted: Freezer) -> anyhow::Result<()> {
-    let prepared = tokio::task::spawn_blocking(move || {
-        let found = agent::find_freezer(wanted)?;
-        Ok((found, agent::end_orphans()))
-    });
-    match prepared.await.context("cannot look for cgroups")? {
-        Ok((freezer, orphans)) => {
-            info!(%freezer, orphans, "agents can be frozen");
-            Ok(())
-        }
-        Err(reason) => Err(NotRunnable(vec![freezer_problem(reason)]).into()),
+/// What freezes agents here, or why nothing that was asked for does.
+async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
+    let found = tokio::task::spawn_blocking(move || agent::find_freezer(wanted)).await;
+    let found = found.context("cannot look for cgroups")?;
+    found.map_err(|reason| NotRunnable(vec![freezer_problem(reason)]).into())
+}
+
+/// Ends agents whose worker and shim were killed together.
+async fn end_orphans() {
+    match tokio::task::spawn_blocking(agent::end_orphans).await {
+        Ok(0) => {}
+        Ok(processes) => warn!(processes, "ended agents that a dead worker had left behind"),
+        Err(error) => warn!("cannot look for agents of dead workers: {error}"),
     }
 }
 
