@@ -25,7 +25,7 @@ dead AS MATERIALIZED (
 gone AS (
     DELETE FROM awo.leases l USING dead d
     WHERE l.job_id = d.id AND l.epoch = d.epoch
-    RETURNING l.job_id, l.epoch, l.worker_id, l.heartbeat_at
+    RETURNING l.job_id, l.epoch, l.worker_id, l.heartbeat_at, l.expires_at
 ),
 rescued AS (
     UPDATE awo.jobs j SET
@@ -54,7 +54,7 @@ rescued AS (
         CASE
             WHEN w.worker_id IS NULL THEN 'unknown'
             WHEN w.stopped_at IS NOT NULL THEN 'stopped'
-            WHEN w.heartbeat_at > g.heartbeat_at THEN 'alive'
+            WHEN w.heartbeat_at > g.expires_at THEN 'alive'
             WHEN w.draining_at IS NOT NULL THEN 'draining'
             ELSE 'silent' END AS worker_was
 ),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use archon_awo::store::{Beat, Store, WorkerRecord, heartbeat};
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::harness::Harness;
 
@@ -119,6 +121,65 @@ async fn failures_spend_attempts_only(pool: PgPool) {
     harness.assert_sound().await;
 }
 
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_was_known_of_the_worker_is_told_apart(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (lease, queues) = (Duration::from_millis(20), ["default".to_owned()]);
+    let states = ["unknown", "silent", "draining", "stopped", "alive"];
+    for state in states {
+        let url = format!("https://github.com/acme/{state}");
+        sqlx::query("select awo_enqueue($1, $2)")
+            .bind(url)
+            .bind(state)
+            .execute(&pool)
+            .await
+            .unwrap();
+        let worker_id = Uuid::new_v4();
+        if state != "unknown" {
+            let (hostname, queues) = ("host".to_owned(), queues.to_vec());
+            let record = WorkerRecord { worker_id, hostname, pid: 7, queues, max_concurrent: 1 };
+            store.register_worker(&record).await.unwrap();
+        }
+        store.claim(worker_id, &queues, 1, lease, Duration::ZERO).await.unwrap();
+        match state {
+            "draining" => store.drain_worker(worker_id).await.unwrap(),
+            "stopped" => store.retire_worker(worker_id).await.unwrap(),
+            _ => {}
+        }
+        tokio::time::sleep(lease * 2).await;
+        if state == "alive" {
+            // It beats on, without this lease.
+            let mut connection = pool.acquire().await.unwrap();
+            heartbeat(&mut connection, worker_id, &[], lease).await.unwrap();
+        }
+    }
+    let expired = store.expired_leases().await.unwrap();
+    let rescued = store.rescue(&expired, Duration::from_millis(10), lease).await.unwrap();
+    assert_eq!(rescued.len(), states.len());
+    let noted: Vec<(String, String)> = sqlx::query_as(
+        "select o.user_request, a.worker_was from awo.attempts a
+         join agent_work_orders o on o.awo_job_id = a.job_id where a.outcome = 'crashed'",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(noted.len(), states.len());
+    assert!(noted.iter().all(|(expected, was)| expected == was), "{noted:?}");
+    // Seen once, renewed since: left alone.
+    let worker = Uuid::new_v4();
+    let claim = store.claim(worker, &queues, 1, lease, Duration::ZERO).await.unwrap();
+    let fence = claim.into_jobs()[0].fence();
+    tokio::time::sleep(lease * 2).await;
+    let expired = store.expired_leases().await.unwrap();
+    assert_eq!(expired.len(), 1);
+    let mut connection = pool.acquire().await.unwrap();
+    let beat = Beat { fence, step: "execute".to_owned(), silent: Duration::ZERO };
+    heartbeat(&mut connection, worker, &[beat], lease).await.unwrap();
+    tokio::time::sleep(lease * 2).await;
+    let rescued = store.rescue(&expired, Duration::from_millis(10), lease).await.unwrap();
+    assert!(rescued.is_empty(), "{rescued:?}");
+}
+
 /// Two workers with two running orders each.
 async fn four_running(harness: &mut Harness) -> Vec<u32> {
     sqlx::query("select awo_set_repository_limit($1, 8)")
@@ -127,7 +188,9 @@ async fn four_running(harness: &mut Harness) -> Vec<u32> {
         .await
         .unwrap();
     harness.hold("execute");
-    let workers = (0..2).map(|_| harness.start_worker_with(&[("AWO_MAX_CONCURRENT", "2")]));
+    // An owner may take longer to renew than replicas wait for each other at random.
+    let settings = [("AWO_MAX_CONCURRENT", "2"), ("AWO_HEARTBEAT", "1400ms")];
+    let workers = (0..2).map(|_| harness.start_worker_with(&settings));
     let workers = workers.collect();
     for _ in 0..4 {
         harness.order("Write a file").await;
@@ -178,6 +241,8 @@ async fn workers_that_stood_still_together_do_not_rescue_each_other(pool: PgPool
     tokio::time::sleep(PAST_RESCUE).await;
     for worker in &workers {
         harness.signal(*worker, Signal::SIGCONT);
+        // The first one has the time to look around before the next one is there.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
     }
     tokio::time::sleep(PAST_RESCUE).await;
     nobody_was_rescued(&harness).await;
