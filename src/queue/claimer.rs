@@ -86,7 +86,7 @@ impl Claimer {
             let Some(first) = self.free_slot().await else { return Vec::new() };
             self.give_back_unheld().await;
             let permits = self.gather(first).await;
-            let sent = clock.now();
+            let (sent, sent_boot) = (clock.now(), clock.boot_time());
             let claimed = store
                 .claim(
                     self.engine.worker_id,
@@ -101,7 +101,7 @@ impl Claimer {
                     self.engine.metrics.claimed(clock.now() - sent);
                     let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
                         let keeper = Arc::clone(&self.engine.keeper);
-                        let lease = keeper.hold(job.fence(), sent);
+                        let lease = keeper.hold(job.fence(), sent_boot);
                         (job, Arc::new(Slot { lease, keeper, _permit: permit }))
                     });
                     return leased.collect();

@@ -137,6 +137,33 @@ pub struct Attempt {
     pub outcome: Option<String>,
     pub error_class: Option<String>,
     pub error_message: Option<String>,
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    pub cancel_acknowledged_at: Option<DateTime<Utc>>,
+    pub tree_empty_at: Option<DateTime<Utc>>,
+    pub released_at: Option<DateTime<Utc>>,
+    pub silent_seconds: Option<f64>,
+    pub worker_was: Option<String>,
+}
+
+/// How far a cancel has come. A stage without a time was not seen, not yet or never.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
+pub struct Cancellation {
+    /// The status of the order.
+    pub status: String,
+    /// Somebody asked for it.
+    pub requested_at: Option<DateTime<Utc>>,
+    /// The worker had heard of it.
+    pub acknowledged_at: Option<DateTime<Utc>>,
+    /// No process of the order's agents was left.
+    pub tree_empty_at: Option<DateTime<Utc>>,
+    /// Nobody held the order's sandbox.
+    pub released_at: Option<DateTime<Utc>>,
+    /// From the request to `acknowledged_at`.
+    pub acknowledged_seconds: Option<f64>,
+    /// From the request to `tree_empty_at`.
+    pub tree_empty_seconds: Option<f64>,
+    /// From the request to `released_at`.
+    pub released_seconds: Option<f64>,
 }
 
 /// An artifact, without its content.
@@ -303,6 +330,16 @@ impl Store {
             .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/cancel"))
+    }
+
+    /// How far the cancel of an order has come; `None` when there is no such order.
+    #[instrument(name = "db.cancellations.find", skip_all)]
+    pub async fn cancellation(&self, id: &str) -> Result<Option<Cancellation>, StoreError> {
+        sqlx::query_as(sql!("orders/cancellation"))
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(StoreError::on("orders/cancellation"))
     }
 
     /// Runs an order again, where it stopped or from an earlier step on.

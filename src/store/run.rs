@@ -141,6 +141,17 @@ pub struct OrderFacts {
     pub files_changed: Option<i32>,
 }
 
+/// Stages of the end of an attempt, as far as they were seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// The worker has heard of a request to cancel.
+    pub cancel_heard: bool,
+    /// No process of its agents is left.
+    pub tree_empty: bool,
+    /// Nobody holds its sandbox.
+    pub released: bool,
+}
+
 /// An effect outside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -416,6 +427,24 @@ impl RunStore {
                     .bind(&artifact.path)
                     .bind(&artifact.sha256)
                     .bind(artifact.size_bytes)
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Notes stages of the end of the attempt, with the database's time; one that was noted before
+    /// keeps its own.
+    #[tracing::instrument(name = "db.attempts.note_stages", skip_all, err)]
+    pub async fn note_stages(&self, stages: Stages) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/note_stages", || {
+                sqlx::query(sql!("run/note_stages"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(stages.cancel_heard)
+                    .bind(stages.tree_empty)
+                    .bind(stages.released)
                     .execute(self.store.pool())
             })
             .await?;

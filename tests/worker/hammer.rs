@@ -113,7 +113,7 @@ async fn work(store: Store, seen: Arc<Seen>, mut dice: Dice) {
             silent: Duration::ZERO,
         };
         let beats: Vec<Beat> = jobs.iter().map(beat).collect();
-        if seen.check(heartbeat(&mut beating, worker, &beats, LEASE, GRACE).await).is_none() {
+        if seen.check(heartbeat(&mut beating, worker, &beats, LEASE).await).is_none() {
             return;
         }
         // One by one, or together as one statement.
@@ -194,7 +194,9 @@ async fn write_something(store: &Store, seen: &Seen, job: &Claimed, dice: &mut D
 /// Takes back what looks dead, as every replica does.
 async fn rescue(store: Store, seen: Arc<Seen>, mut dice: Dice) {
     while seen.goes_on() {
-        if let Some(rescued) = seen.check(store.rescue(GRACE, LEASE).await) {
+        let Some(expired) = seen.check(store.expired_leases().await) else { return };
+        sleep(dice.moment(10)).await;
+        if let Some(rescued) = seen.check(store.rescue(&expired, GRACE, LEASE).await) {
             seen.rescues.fetch_add(rescued.len() as u64, Ordering::Relaxed);
         }
         sleep(dice.moment(20)).await;
@@ -251,7 +253,8 @@ async fn finish(store: &Store) {
     let queues = vec!["default".to_owned()];
     for _ in 0..500 {
         sleep(LEASE / 4).await;
-        store.rescue(GRACE, LEASE).await.unwrap();
+        let expired = store.expired_leases().await.unwrap();
+        store.rescue(&expired, GRACE, LEASE).await.unwrap();
         let claim = store.claim(Uuid::new_v4(), &queues, 64, LEASE, Duration::ZERO).await.unwrap();
         for job in claim.into_jobs() {
             store.settle(&[(job.fence(), &Settlement::Succeeded(None))]).await.unwrap();
