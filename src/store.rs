@@ -9,6 +9,7 @@ mod orders;
 mod queue;
 mod queue_control;
 mod run;
+mod schedules;
 
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
@@ -25,6 +26,7 @@ pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     StartedStep, StepCost, StepEnd,
 };
+pub use schedules::{Fired, Schedule};
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     JobContext, backend,
     claimer::{Claimer, Lane},
+    cron::Schedules,
     engine::Engine,
     kinds,
     notifications::Notifications,
@@ -155,10 +156,15 @@ impl Worker {
         let (beating, ended) = (Arc::clone(keeper), stop.clone());
         background.spawn(async move { beating.run(ended).await });
         background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
+        let schedules = Schedules::new(store.clone(), clock.clone());
+        let changed = Arc::clone(&schedules.wake);
+        // A worker that drains may be about to go: others fire meanwhile, or it makes up at its start.
+        background.spawn(schedules.run(engine.drain.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
                 pool: store.pool().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
+                schedules: changed,
                 keeper: Arc::clone(keeper),
                 clock: clock.clone(),
             };
