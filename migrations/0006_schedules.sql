@@ -105,17 +105,21 @@ CREATE TRIGGER notify_schedules AFTER INSERT OR DELETE OR UPDATE OF expression, 
 
 -- The product keeps itself in order with the same means. Change or pause these like any other.
 INSERT INTO awo.schedules (name, expression, kind, queue, skip_while_open) VALUES
-    ('rescue_check',                 '*/5 * * * *',  'rescue_check',                 'maintenance', true),
+    ('rescue_check',                 '*/10 * * * *', 'rescue_check',                 'maintenance', true),
     ('heartbeat_report',             '2-59/15 * * * *', 'heartbeat_report',          'maintenance', true),
     ('retention',                    '11 * * * *',   'retention',                    'maintenance', true),
     ('repository_cache_maintenance', '41 3 * * *',   'repository_cache_maintenance', 'maintenance', true);
 INSERT INTO awo.queues (name) VALUES ('maintenance') ON CONFLICT DO NOTHING;
+-- Their jobs are kept for a day, orders for months: an index of their own, so that the many do not hide
+-- the few.
+CREATE INDEX jobs_maintenance_retention ON awo.jobs (finished_at)
+    WHERE finished_at IS NOT NULL AND queue = 'maintenance';
 
 -- Workers as their heartbeats show them; dead: silent for a minute, which is longer than any lease.
 CREATE VIEW awo.worker_health AS
 SELECT w.worker_id, w.hostname, w.pid, w.version, w.queues, w.max_concurrent, w.started_at, w.heartbeat_at,
     now() - w.heartbeat_at AS heartbeat_age,
-    CASE WHEN w.stopped_at IS NOT NULL THEN 'stopped'
+    CASE WHEN w.stopped_at >= w.heartbeat_at THEN 'stopped'
          WHEN w.heartbeat_at < now() - interval '1 minute' THEN 'dead'
          WHEN w.draining_at IS NOT NULL THEN 'draining'
          ELSE 'alive' END AS state,

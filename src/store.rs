@@ -5,6 +5,7 @@
 
 mod connect;
 mod health;
+mod history;
 mod orders;
 mod queue;
 mod queue_control;
@@ -14,7 +15,8 @@ mod schedules;
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
 };
-pub use health::QueueDepth;
+pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
+pub use history::History;
 pub use orders::{
     Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
 };
@@ -83,11 +85,6 @@ impl StoreError {
         // Classes: data exception, integrity violation, prerequisite state, no data.
         let ours = ["22", "23", "55", "P0"].iter().any(|class| code.starts_with(class));
         ours.then(|| error.message())
-    }
-
-    /// Whether a row with the same key was there already.
-    fn is_collision(&self) -> bool {
-        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
 
     /// Whether the same statement may succeed when tried again: the connection broke, the server

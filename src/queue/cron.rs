@@ -86,15 +86,12 @@ impl Schedules {
         let times = schedule.missed_fires().due(&cron, schedule.after, schedule.now)?;
         if !times.is_empty() {
             for fired in self.store.fire_schedule(schedule, &times).await? {
-                match fired.job_id {
-                    Some(job) => info!(
-                        schedule.name = schedule.name,
-                        job.id = job,
-                        fire_at = %fired.fire_at.to_rfc3339(),
-                        "schedule fired"
-                    ),
-                    None => debug!(schedule.name = schedule.name, "its last job is still open"),
-                }
+                let Some(job) = fired.job_id else {
+                    debug!(schedule.name = schedule.name, "its last job is still open");
+                    continue;
+                };
+                let at = fired.fire_at.to_rfc3339();
+                info!(schedule.name = schedule.name, job.id = job, fire_at = at, "schedule fired");
             }
         }
         let next = cron.next(schedule.now)?;

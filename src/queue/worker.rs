@@ -27,6 +27,7 @@ use crate::{
     forge::ForgeSettings,
     git::{Git, GitSettings},
     lease::LeaseKeeper,
+    maintenance::Maintenance,
     shutdown::Shutdown,
     store::{self, DatabaseMode, Store, WorkerRecord},
     telemetry::Metrics,
@@ -80,6 +81,9 @@ impl Worker {
         }
 
         let store = Store::new(pool);
+        if let Err(error) = store.ensure_log_days().await {
+            warn!("cannot make the log's tables for the coming days: {error}");
+        }
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
 
@@ -96,11 +100,20 @@ impl Worker {
             metrics.clone(),
         );
         let drain = shutdown.soft.clone();
+        let maintenance = Maintenance {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            history: config.history,
+            keeper: Arc::clone(&keeper),
+            git: workflow.git.clone(),
+        };
         let context = Arc::new(JobContext {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             workflow,
+            maintenance,
         });
         let engine = Engine::new(worker_id, store, clock, metrics, timings.clone(), keeper, drain);
         let orders = Lane {
