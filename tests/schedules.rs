@@ -21,12 +21,15 @@ const PAYLOAD: &str =
 
 /// A work order by schedule; `columns` and `values` are added to the statement.
 async fn schedule(pool: &PgPool, name: &str, expression: &str, more: &[(&str, &str)]) {
-    let columns: String = more.iter().map(|(column, _)| format!(", {column}")).collect();
-    let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
-    let insert = format!(
-        "INSERT INTO awo.schedules (name, expression, payload{columns})
-         VALUES ('{name}', '{expression}', '{PAYLOAD}'{values})"
-    );
+    let columns: Vec<&str> = ["name", "expression", "payload"]
+        .into_iter()
+        .chain(more.iter().map(|(column, _)| *column))
+        .collect();
+    let own = [format!("'{name}'"), format!("'{expression}'"), format!("'{PAYLOAD}'")];
+    let values: Vec<String> =
+        own.into_iter().chain(more.iter().map(|(_, value)| (*value).to_owned())).collect();
+    let (columns, values) = (columns.join(", "), values.join(", "));
+    let insert = format!("INSERT INTO awo.schedules ({columns}) VALUES ({values})");
     run(pool, &insert).await.unwrap();
 }
 
