@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
@@ -23,7 +22,7 @@ use crate::{
     clock::Clock,
     config::QueueConfig,
     domain::StepName,
-    store::{self, Beat, Fence, Renewed, StoreError},
+    store::{self, Beat, Dial, Fence, Line, Renewed, StoreError},
     telemetry::Metrics,
 };
 
@@ -175,7 +174,7 @@ pub struct LeaseKeeper {
     worker_id: Uuid,
     timings: QueueConfig,
     clock: Clock,
-    database: PgConnectOptions,
+    database: Dial,
     drain: CancellationToken,
     interrupt: CancellationToken,
     held: Mutex<HashMap<Fence, Held>>,
@@ -192,7 +191,7 @@ impl LeaseKeeper {
         worker_id: Uuid,
         timings: QueueConfig,
         clock: Clock,
-        database: PgConnectOptions,
+        database: Dial,
         drain: CancellationToken,
         interrupt: CancellationToken,
         metrics: Metrics,
@@ -307,7 +306,7 @@ impl LeaseKeeper {
 
     async fn beat(
         &self,
-        connection: &mut Option<PgConnection>,
+        connection: &mut Option<Line>,
         beats: &[Beat],
     ) -> Result<store::Pulse, StoreError> {
         let work = async {

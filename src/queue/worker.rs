@@ -27,7 +27,7 @@ use crate::{
     git::{Git, GitSettings},
     lease::LeaseKeeper,
     shutdown::Shutdown,
-    store::{self, DatabaseMode, Store, WorkerRecord},
+    store::{self, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
     workflow::{Workflow, WorkflowSettings, prompts::CommandFiles},
 };
@@ -89,7 +89,7 @@ impl Worker {
             worker_id,
             timings.clone(),
             clock.clone(),
-            store::options(url, database.mode)?,
+            Dial { options: store::options(url, database.mode)?, mode: database.mode },
             shutdown.soft.clone(),
             interrupt.clone(),
             metrics.clone(),
@@ -157,7 +157,7 @@ impl Worker {
         background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
-                pool: store.pool().clone(),
+                pool: store.database().pool().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
                 keeper: Arc::clone(keeper),
                 clock: clock.clone(),

@@ -204,7 +204,7 @@ impl Store {
             .bind(&order.idempotency_key)
             .bind(order.id.as_ref().map(WorkOrderId::as_str))
             .bind(&order.traceparent)
-            .fetch_one(self.pool())
+            .fetch_one(self.database())
             .await
             .map_err(StoreError::on("orders/enqueue"))
     }
@@ -219,7 +219,7 @@ impl Store {
         sqlx::query_as(sql!("orders/list"))
             .bind(status.map(OrderStatus::as_str))
             .bind(i64::from(limit))
-            .fetch_all(self.pool())
+            .fetch_all(self.database())
             .await
             .map_err(StoreError::on("orders/list"))
     }
@@ -229,7 +229,7 @@ impl Store {
     pub async fn find_order(&self, id: &str) -> Result<Option<OrderDetail>, StoreError> {
         sqlx::query_as(sql!("orders/find"))
             .bind(id)
-            .fetch_optional(self.pool())
+            .fetch_optional(self.database())
             .await
             .map_err(StoreError::on("orders/find"))
     }
@@ -239,7 +239,7 @@ impl Store {
     pub async fn step_runs(&self, id: &str) -> Result<Vec<StepRun>, StoreError> {
         sqlx::query_as(sql!("orders/steps"))
             .bind(id)
-            .fetch_all(self.pool())
+            .fetch_all(self.database())
             .await
             .map_err(StoreError::on("orders/steps"))
     }
@@ -249,7 +249,7 @@ impl Store {
     pub async fn attempts(&self, job_id: i64) -> Result<Vec<Attempt>, StoreError> {
         sqlx::query_as(sql!("orders/attempts"))
             .bind(job_id)
-            .fetch_all(self.pool())
+            .fetch_all(self.database())
             .await
             .map_err(StoreError::on("orders/attempts"))
     }
@@ -259,7 +259,7 @@ impl Store {
     pub async fn artifacts(&self, id: &str) -> Result<Vec<Artifact>, StoreError> {
         sqlx::query_as(sql!("orders/artifacts"))
             .bind(id)
-            .fetch_all(self.pool())
+            .fetch_all(self.database())
             .await
             .map_err(StoreError::on("orders/artifacts"))
     }
@@ -269,7 +269,7 @@ impl Store {
     pub async fn order_progress(&self, id: &str) -> Result<Option<OrderProgress>, StoreError> {
         sqlx::query_as(sql!("orders/progress"))
             .bind(id)
-            .fetch_optional(self.pool())
+            .fetch_optional(self.database())
             .await
             .map_err(StoreError::on("orders/progress"))
     }
@@ -288,7 +288,7 @@ impl Store {
             .bind(after)
             .bind(step.map(StepName::as_str))
             .bind(i64::from(limit))
-            .fetch_all(self.pool())
+            .fetch_all(self.database())
             .await
             .map_err(StoreError::on("orders/log_chunks"))
     }
@@ -300,7 +300,7 @@ impl Store {
         sqlx::query_scalar(sql!("orders/cancel"))
             .bind(id)
             .bind(reason)
-            .fetch_one(self.pool())
+            .fetch_one(self.database())
             .await
             .map_err(StoreError::on("orders/cancel"))
     }
@@ -315,7 +315,7 @@ impl Store {
         sqlx::query_scalar(sql!("orders/requeue"))
             .bind(id)
             .bind(from_step.map(StepName::as_str))
-            .fetch_one(self.pool())
+            .fetch_one(self.database())
             .await
             .map_err(StoreError::on("orders/requeue"))
     }

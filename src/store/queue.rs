@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, PgConnection, PgExecutor, Row, postgres::PgRow};
+use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Store, StoreError, in_time};
@@ -222,7 +222,7 @@ impl Store {
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(&worker.queues)
             .bind(worker.max_concurrent)
-            .execute(self.pool())
+            .execute(self.database())
             .await
             .map_err(StoreError::on("queue/register_worker"))?;
         Ok(())
@@ -232,7 +232,7 @@ impl Store {
     pub async fn drain_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
         sqlx::query(sql!("queue/drain_worker"))
             .bind(worker_id)
-            .execute(self.pool())
+            .execute(self.database())
             .await
             .map_err(StoreError::on("queue/drain_worker"))?;
         Ok(())
@@ -242,7 +242,7 @@ impl Store {
     pub async fn retire_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
         sqlx::query(sql!("queue/retire_worker"))
             .bind(worker_id)
-            .execute(self.pool())
+            .execute(self.database())
             .await
             .map_err(StoreError::on("queue/retire_worker"))?;
         Ok(())
@@ -265,7 +265,7 @@ impl Store {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(lease.as_secs_f64())
             .bind(aging.as_secs_f64())
-            .fetch_all(self.pool());
+            .fetch_all(self.database());
         let rows = in_time(claimed).await.map_err(StoreError::on("queue/claim"))?;
         read_claim(&rows).map_err(StoreError::on("queue/claim"))
     }
@@ -283,7 +283,7 @@ impl Store {
             .bind(worker_id)
             .bind(held)
             .bind(queues)
-            .fetch_one(self.pool())
+            .fetch_one(self.database())
             .await
             .map_err(StoreError::on("queue/give_back_unheld"))
     }
@@ -305,7 +305,7 @@ impl Store {
             .bind(column(|one| one.class().map(ErrorClass::as_str)))
             .bind(column(Settlement::message))
             .bind(delays)
-            .fetch_all(self.pool());
+            .fetch_all(self.database());
         in_time(settled).await.map_err(StoreError::on("queue/settle"))
     }
 
@@ -319,7 +319,7 @@ impl Store {
         let rescued = sqlx::query_as(sql!("queue/rescue"))
             .bind(grace.as_secs_f64())
             .bind(lease.as_secs_f64())
-            .fetch_all(self.pool());
+            .fetch_all(self.database());
         in_time(rescued).await.map_err(StoreError::on("queue/rescue"))
     }
 }
@@ -338,8 +338,8 @@ fn read_claim(rows: &[PgRow]) -> Result<Claim, sqlx::Error> {
 
 /// Sends one heartbeat for all leases of a worker, over the connection kept for that. `lease` is how
 /// long they are renewed for, `grace` how long after its end others may take a job.
-pub async fn heartbeat(
-    connection: &mut PgConnection,
+pub async fn heartbeat<'c>(
+    connection: impl PgExecutor<'c>,
     worker_id: Uuid,
     beats: &[Beat],
     lease: Duration,

@@ -11,7 +11,7 @@ impl Store {
     pub async fn pause_queue(&self, name: &str) -> Result<(), StoreError> {
         sqlx::query(sql!("queue_control/pause"))
             .bind(name)
-            .execute(self.pool())
+            .execute(self.database())
             .await
             .map(drop)
             .map_err(StoreError::on("queue_control/pause"))
@@ -22,7 +22,7 @@ impl Store {
     pub async fn resume_queue(&self, name: &str) -> Result<(), StoreError> {
         sqlx::query(sql!("queue_control/resume"))
             .bind(name)
-            .execute(self.pool())
+            .execute(self.database())
             .await
             .map(drop)
             .map_err(StoreError::on("queue_control/resume"))

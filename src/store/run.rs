@@ -222,7 +222,7 @@ impl RunStore {
         self.patiently("run/load_order", || {
             sqlx::query_as(sql!("run/load_order"))
                 .bind(self.fence.job_id)
-                .fetch_optional(self.store.pool())
+                .fetch_optional(self.store.database())
         })
         .await
     }
@@ -234,7 +234,7 @@ impl RunStore {
             .patiently("run/finished_steps", || {
                 sqlx::query_as(sql!("run/finished_steps"))
                     .bind(self.fence.job_id)
-                    .fetch_all(self.store.pool())
+                    .fetch_all(self.store.database())
             })
             .await?;
         let known = |(name, output): (String, Option<Value>)| {
@@ -262,7 +262,7 @@ impl RunStore {
                 .bind(number)
                 .bind(agent_name)
                 .bind(session)
-                .fetch_optional(self.store.pool())
+                .fetch_optional(self.store.database())
         })
         .await?
         .ok_or(RunError::Stale(self.fence))
@@ -296,7 +296,7 @@ impl RunStore {
                 .bind(end.cost.cache_creation_tokens)
                 .bind(end.cost.usd)
                 .bind(end.session)
-                .fetch_optional(self.store.pool())
+                .fetch_optional(self.store.database())
         })
         .await?
         .ok_or(RunError::Stale(self.fence))
@@ -311,7 +311,7 @@ impl RunStore {
                 .bind(self.fence.job_id)
                 .bind(self.fence.epoch)
                 .bind(&names)
-                .execute(self.store.pool())
+                .execute(self.store.database())
         })
         .await?;
         Ok(())
@@ -335,7 +335,7 @@ impl RunStore {
                     .bind(&facts.pull_request_url)
                     .bind(facts.commits)
                     .bind(facts.files_changed)
-                    .execute(self.store.pool())
+                    .execute(self.store.database())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -352,7 +352,7 @@ impl RunStore {
                     .bind(effect.as_str())
                     .bind(key)
                     .bind(intent)
-                    .execute(self.store.pool())
+                    .execute(self.store.database())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -370,7 +370,7 @@ impl RunStore {
                 .bind(self.fence.job_id)
                 .bind(effect.as_str())
                 .bind(key)
-                .fetch_optional(self.store.pool())
+                .fetch_optional(self.store.database())
         })
         .await
     }
@@ -391,7 +391,7 @@ impl RunStore {
                     .bind(effect.as_str())
                     .bind(key)
                     .bind(result)
-                    .execute(self.store.pool())
+                    .execute(self.store.database())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -416,7 +416,7 @@ impl RunStore {
                     .bind(&artifact.path)
                     .bind(&artifact.sha256)
                     .bind(artifact.size_bytes)
-                    .execute(self.store.pool())
+                    .execute(self.store.database())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -463,7 +463,7 @@ impl RunStore {
                     .bind(&offsets)
                     .bind(&lines)
                     .bind(&data)
-                    .fetch_one(self.store.pool())
+                    .fetch_one(self.store.database())
             })
             .await?;
         self.owned(u64::from(owned))

@@ -10,12 +10,14 @@ use std::{
 };
 
 use anyhow::Context;
+use archon_awo::store::{self, DatabaseMode};
 use nix::sys::signal::Signal;
+use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{self, Cluster},
     plan::{Fault, KINDS, Thaw},
     pooler::Pooler,
     proxy::Proxy,
@@ -63,8 +65,6 @@ impl Place {
         let volume = Arc::new(Volume::mount(&folder.join("volume")).await?);
         let cluster = Cluster::start(&folder).await?;
         let pool = cluster.pool();
-        archon_awo::store::MIGRATOR.run(&pool).await?;
-        sqlx::raw_sql(include_str!("audit.sql")).execute(&pool).await?;
         let (pooler, target) = if needs.pooler {
             let pooler = Pooler::start(&folder, cluster.port).await?;
             let address = pooler.address();
@@ -72,6 +72,13 @@ impl Place {
         } else {
             (None, cluster.address())
         };
+        let mode = if needs.pooler { DatabaseMode::Pooler } else { DatabaseMode::Direct };
+        let url = SecretString::from(cluster::url(target.port()));
+        let database = store::connect(&url, mode, 6).await?;
+        // Several workers of a new deployment do this at once.
+        let migrations = (0..3).map(|_| store::migrate(&database));
+        futures::future::try_join_all(migrations).await?;
+        sqlx::raw_sql(include_str!("audit.sql")).execute(&pool).await?;
         let names = (0..needs.remotes).map(|n| folder.join("remotes").join(format!("app-{n}.git")));
         let remotes = names.map(Remote::create).collect::<anyhow::Result<_>>()?;
         let witness = Witness::start();

@@ -5,7 +5,13 @@ use std::{fmt::Write as _, fs, path::Path, time::Duration};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use crate::{orders::Orders, place::Place, plan::KINDS, replica::count_logged, verdict::Verdict};
+use crate::{
+    orders::Orders,
+    place::Place,
+    plan::KINDS,
+    replica::{Killed, count_logged},
+    verdict::Verdict,
+};
 
 /// A distribution of times, in seconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -58,6 +64,7 @@ pub struct Report {
     pub frozen_by_the_shim: usize,
     pub worker_starts: usize,
     pub ended_by_themselves: Vec<String>,
+    pub requeue: Times,
     pub redispatch: Times,
     pub cancel: Times,
     pub verdict: Verdict,
@@ -88,13 +95,17 @@ impl Report {
         .await?;
         let words = ["stale epoch", "the lease is lost", "suspending", "\"missed\":true"];
         let [stale, lost, self_fences, frozen] = count_logged(&place.folder, words);
-        let (mut worker_starts, mut ended_by_themselves, mut redispatch) = (0, vec![], vec![]);
+        let (mut worker_starts, mut ended_by_themselves) = (0, vec![]);
+        let (mut requeue, mut redispatch) = (vec![], vec![]);
         for replica in &place.replicas {
             let process = replica.process().await;
             worker_starts += process.starts();
             ended_by_themselves.extend(process.unasked.iter().cloned());
             for killed in &process.killed {
-                redispatch.extend(redispatched(pool, killed.pid, killed.at).await?);
+                for times in redispatched(pool, *killed).await? {
+                    requeue.push(times.0);
+                    redispatch.extend(times.1);
+                }
             }
         }
         let cancel: Vec<f64> = sqlx::query_scalar(
@@ -124,6 +135,7 @@ impl Report {
             frozen_by_the_shim: frozen,
             worker_starts,
             ended_by_themselves,
+            requeue: Times::of(requeue),
             redispatch: Times::of(redispatch),
             cancel: Times::of(cancel),
             verdict,
@@ -161,7 +173,8 @@ impl Report {
             "agent runs seen by the witness",
             format!("{} ({} ticks)", self.agent_runs, self.ticks),
         );
-        row("SIGKILL to the next claim", self.redispatch.words());
+        row("SIGKILL until its orders are queued again", self.requeue.words());
+        row("SIGKILL to the next claim, waiting for a slot included", self.redispatch.words());
         row("cancel to its proven end", self.cancel.words());
         row("stale writes refused", self.stale_writes_refused.to_string());
         row("self-fences", self.self_fences.to_string());
@@ -191,19 +204,24 @@ impl Report {
     }
 }
 
-/// Seconds from the kill of a process to the next claim of each order it had.
-pub async fn redispatched(pool: &PgPool, pid: u32, at: f64) -> anyhow::Result<Vec<f64>> {
-    Ok(sqlx::query_scalar(
-        "select extract(epoch from min(n.claimed_at))::double precision - $2
+/// Seconds from the kill of a process until each order it had was queued again, and to its next
+/// claim if there was one.
+pub async fn redispatched(
+    pool: &PgPool,
+    killed: Killed,
+) -> anyhow::Result<Vec<(f64, Option<f64>)>> {
+    Ok(sqlx::query_as(
+        "select extract(epoch from a.ended_at)::double precision - $2,
+             extract(epoch from min(n.claimed_at))::double precision - $2
          from awo.attempts a
          join awo.workers w on w.worker_id = a.worker_id
-         join awo.attempts n on n.job_id = a.job_id and n.epoch > a.epoch
+         left join awo.attempts n on n.job_id = a.job_id and n.epoch > a.epoch
          where w.pid = $1 and a.outcome = 'crashed'
            and a.claimed_at <= to_timestamp($2) and a.ended_at >= to_timestamp($2)
          group by a.job_id, a.epoch",
     )
-    .bind(i32::try_from(pid)?)
-    .bind(at)
+    .bind(i32::try_from(killed.pid)?)
+    .bind(killed.at)
     .fetch_all(pool)
     .await?)
 }
