@@ -41,10 +41,10 @@ coverage: ## Print the line coverage of the tests
 		--target-dir target/coverage --exclude-files 'tests/*' \
 		--timeout 1800 --out Stdout --fail-under 80
 
-bench: ## Measure: make bench ARGS="sandbox --json"
+bench: ## Measure: make bench ARGS="queue --json", or ARGS="sandbox --json"
 	@.ci/install demo
 	@cargo build --locked --release
-	@.ci/with-postgres $${CARGO_TARGET_DIR:-target}/release/archon-awo bench $(ARGS)
+	@AWO_PG_SYNC=on .ci/with-postgres $${CARGO_TARGET_DIR:-target}/release/archon-awo bench $(ARGS)
 
 clean: ## Delete what was built, after asking
 	@printf 'Delete target/ and .demo/? [y/N] '; read answer; \

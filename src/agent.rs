@@ -4,10 +4,12 @@
 //! [`Supervisor::run`] is the way in. Between it and the agent stands the [shim](run_shim), which
 //! holds the sandbox's lock and ends the agent's processes when the worker cannot.
 
+mod cgroup;
 mod claude;
 mod command;
 mod conversation;
 mod frames;
+mod freezer;
 mod launch;
 mod lifeline;
 mod process_table;
@@ -23,6 +25,7 @@ pub use claude::{ClaudeCredential, ClaudeSettings};
 pub use command::{CommandSettings, InvalidCommand};
 pub use conversation::{Conversation, MAX_ANSWER, ProviderError, ResultLine};
 pub use frames::{Frame, Framer};
+pub use freezer::{FreezerReport, end_orphans, find_freezer};
 pub use launch::{AgentKind, DEFAULT_PATH};
 pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};

@@ -1,17 +1,28 @@
 //! Measurements a user can repeat: each value stands beside the barest way to do the same thing,
 //! measured in the same run on the same machine.
 
+pub mod queue;
 pub mod sandbox;
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
 use serde::Serialize;
+
+/// Told what is done and how far it is: a phase, steps done, steps in all.
+pub type Progress<'a> = &'a (dyn Fn(&'static str, usize, usize) + Sync);
 
 /// What `archon-awo bench … --json` prints.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     /// Where it was measured.
     pub machine: Machine,
+    /// The database that was measured, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
     /// What was measured.
     pub results: Vec<Measurement>,
 }
@@ -29,6 +40,19 @@ pub struct Machine {
     pub kernel: String,
     /// Type of the file system that was measured on.
     pub file_system: String,
+}
+
+/// The database server of a measurement, as it describes itself.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct Database {
+    /// Its version.
+    pub version: String,
+    /// Whether what it wrote reaches the disk at all.
+    pub fsync: String,
+    /// Whether a commit waits for that.
+    pub synchronous_commit: String,
+    /// Its memory for pages.
+    pub shared_buffers: String,
 }
 
 /// One value and its floor.
@@ -52,6 +76,11 @@ impl Measurement {
         let ratio = (floor > 0.0).then(|| rounded(value / floor));
         Self { name, unit, value: rounded(value), floor: Some(rounded(floor)), ratio }
     }
+
+    /// A value for which there is no barest way.
+    pub fn alone(name: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { name, unit, value: rounded(value), floor: None, ratio: None }
+    }
 }
 
 fn rounded(number: f64) -> f64 {
@@ -67,6 +96,47 @@ pub fn median(values: &[f64]) -> f64 {
         [] => 0.0,
         sorted if sorted.len() % 2 == 1 => sorted[middle],
         sorted => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// The value below which `share` (0 to 1) of the others lie; 0 when there is none.
+pub fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let below = sorted.len() * rank(share) / 1000;
+    sorted.get(below.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// A share in whole thousandths, so that places are counted and not rounded.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+fn rank(share: f64) -> usize {
+    (share.clamp(0.0, 1.0) * 1000.0).round() as usize
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn real(number: u64) -> f64 {
+    number as f64
+}
+
+/// A folder that goes away with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> anyhow::Result<Self> {
+        let parent = parent.canonicalize().with_context(|| parent.display().to_string())?;
+        let folder = parent.join(format!("archon-awo-bench-{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -108,7 +178,7 @@ fn file_system(mounts: &str, folder: &Path) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{Measurement, file_system, median};
+    use super::{Measurement, file_system, median, percentile};
 
     #[test]
     fn a_ratio_is_value_by_floor_and_missing_without_one() {
@@ -122,6 +192,15 @@ mod tests {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median(&[4.0, 1.0]) - 2.5).abs() < 1e-9);
         assert!(median(&[]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_percentile_leaves_its_share_below() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert!((percentile(&values, 0.5) - 101.0).abs() < 1e-9);
+        assert!((percentile(&values, 0.99) - 199.0).abs() < 1e-9);
+        assert!((percentile(&values, 1.0) - 200.0).abs() < 1e-9);
+        assert!(percentile(&[], 0.99).abs() < 1e-9);
     }
 
     #[test]

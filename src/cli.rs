@@ -118,7 +118,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             return demo::run(args, &host, Clock::system()).await;
         }
         Command::Dev(args) => return demo::dev(args, &host, Clock::system()).await,
-        Command::Bench(args) => return bench::run(args, &output).await,
+        Command::Bench(args) => return bench::run(args, &host, &output).await,
         command => command,
     };
     let config = Config::load(&host)?;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 /// Reads time and draws random numbers. Cheap to clone.
@@ -29,6 +30,12 @@ impl Clock {
         Instant::now()
     }
 
+    /// A reading of the clock that also counts while the machine sleeps, since its start. What must
+    /// end when a lease does is counted by this one.
+    pub fn boot_time(&self) -> Duration {
+        boot_time()
+    }
+
     /// Waits for `duration`.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
@@ -38,6 +45,12 @@ impl Clock {
     pub fn between(&self, low: Duration, high: Duration) -> Duration {
         low + high.saturating_sub(low).mul_f64((self.random)())
     }
+}
+
+/// The clock that also counts while the machine sleeps, for processes that have no [`Clock`].
+pub fn boot_time() -> Duration {
+    // Every Linux since 2.6.39 has this clock, so the fallback is never used; it means "at once".
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
 }
 
 impl std::fmt::Debug for Clock {

@@ -23,9 +23,9 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use agent::{AgentConfig, AgentKind, ClaudeConfig};
+pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
 pub use check::{NotRunnable, Problem, check_runnable, find_program};
-pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder};
+pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder, freezer_problem};
 pub use database::DatabaseConfig;
 pub use folders::FoldersConfig;
 pub use http::HttpConfig;

@@ -22,7 +22,7 @@ pub enum Exit {
     Configuration = 3,
     /// The database cannot be reached, is too old or on another schema version.
     Database = 4,
-    /// `enqueue --wait`: the work order ended other than completed.
+    /// `enqueue --wait`, `cancel --wait`: the work order ended other than it should.
     OrderFailed = 5,
     /// There is no such thing, or a rule forbids it.
     Refused = 6,
@@ -51,6 +51,20 @@ pub enum CommandError {
         /// Its error message.
         message: String,
     },
+    /// The order that was to be cancelled had ended otherwise.
+    #[error("work order {id} ended {status} before it could be cancelled")]
+    NotCancelled {
+        /// The order.
+        id: String,
+        /// `completed` or `failed`.
+        status: String,
+    },
+    /// The order is cancelled, and nobody has seen its processes end.
+    #[error(
+        "work order {0} is cancelled, but nobody saw its processes end: its worker was lost; \
+         they are frozen or killed when the lease ends, `archon-awo show {0}` names the host"
+    )]
+    NotProven(String),
     /// `doctor` found problems, and has printed them.
     #[error("{0} of the checks failed")]
     ProblemsFound(usize),
@@ -80,7 +94,10 @@ pub fn code(error: &anyhow::Error) -> Exit {
             return match error {
                 CommandError::Usage(_) => Exit::Usage,
                 CommandError::NoSuchOrder(_) => Exit::Refused,
-                CommandError::OrderFailed { .. } => Exit::OrderFailed,
+                CommandError::OrderFailed { .. } | CommandError::NotCancelled { .. } => {
+                    Exit::OrderFailed
+                }
+                CommandError::NotProven(_) => Exit::Failure,
                 CommandError::ProblemsFound(_) => Exit::Unhealthy,
                 CommandError::Interrupted => Exit::Interrupted,
             };

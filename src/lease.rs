@@ -48,7 +48,8 @@ struct Progress {
 }
 
 struct Held {
-    acknowledged: Instant,
+    /// When the last acknowledged beat was sent, on the boot clock.
+    acknowledged: Duration,
     signal: watch::Sender<LeaseSignal>,
     lost: CancellationToken,
     cancel: CancellationToken,
@@ -88,7 +89,7 @@ impl Lease {
 
     /// Whether the last acknowledged heartbeat is fresh enough to act on the outside world.
     pub fn is_fresh(&self) -> bool {
-        matches!(*self.signal.borrow(), LeaseSignal::Held { deadline } if self.clock.now() < deadline)
+        matches!(*self.signal.borrow(), LeaseSignal::Held { until } if self.clock.boot_time() < until)
     }
 
     /// Why the run should stop at the next step boundary, if it should.
@@ -117,6 +118,11 @@ impl Lease {
             }
         });
         token
+    }
+
+    /// Cancelled when this worker has heard that the job is to be cancelled.
+    pub fn cancel_token(&self) -> CancellationToken {
+        self.cancel.clone()
     }
 
     /// Cancelled when the lease is lost.
@@ -191,7 +197,7 @@ impl LeaseKeeper {
         worker_id: Uuid,
         timings: QueueConfig,
         clock: Clock,
-        database: Dial,
+        database: impl Into<Dial>,
         drain: CancellationToken,
         interrupt: CancellationToken,
         metrics: Metrics,
@@ -201,7 +207,7 @@ impl LeaseKeeper {
             worker_id,
             timings,
             clock,
-            database,
+            database: database.into(),
             drain,
             interrupt,
             held: Mutex::default(),
@@ -212,10 +218,10 @@ impl LeaseKeeper {
         })
     }
 
-    /// Takes over a lease whose claim was sent at `sent`.
-    pub fn hold(&self, fence: Fence, sent: Instant) -> Lease {
-        let deadline = sent + self.timings.self_fence;
-        let (signal, watching) = watch::channel(LeaseSignal::Held { deadline });
+    /// Takes over a lease whose claim was sent at `sent`, a reading of [`Clock::boot_time`].
+    pub fn hold(&self, fence: Fence, sent: Duration) -> Lease {
+        let until = sent + self.timings.self_fence;
+        let (signal, watching) = watch::channel(LeaseSignal::Held { until });
         let progress = Progress { step: "", output_at: self.clock.now() };
         let held = Held {
             acknowledged: sent,
@@ -260,7 +266,7 @@ impl LeaseKeeper {
         self.beat_now.notify_one();
     }
 
-    /// Waits until a heartbeat shows that some worker's lease ran out.
+    /// Waits until a heartbeat shows that some lease ran out.
     pub async fn rescue_due(&self) {
         self.rescue_due.notified().await;
     }
@@ -274,6 +280,7 @@ impl LeaseKeeper {
     pub async fn run(&self, stop: CancellationToken) {
         let mut connection = None;
         let mut wait = Duration::ZERO;
+        let mut last = self.clock.boot_time();
         loop {
             tokio::select! {
                 biased;
@@ -281,11 +288,19 @@ impl LeaseKeeper {
                 () = self.beat_now.notified() => {}
                 () = self.clock.sleep(wait) => {}
             }
-            let sent = self.clock.now();
+            let (sent, sent_boot) = (self.clock.now(), self.clock.boot_time());
+            if sent_boot.saturating_sub(last) > self.longest_gap() {
+                // The process or its machine stood still. What it held may be lost, and its
+                // neighbours may have stood still as well: theirs only looks dead.
+                warn!("no time to beat for {:?}", sent_boot.saturating_sub(last));
+                self.suspend_silent();
+                self.pulse.send_modify(|pulse| pulse.failed = Some(sent));
+            }
+            last = sent_boot;
             let beats = self.beats(sent);
             match self.beat(&mut connection, &beats).await {
                 Ok(answer) => {
-                    self.apply(&beats, &answer.renewed, sent);
+                    self.apply(&beats, &answer.renewed, sent_boot);
                     self.pulse.send_modify(|pulse| pulse.acknowledged = Some(sent));
                     if answer.rescue_due {
                         self.rescue_due.notify_one();
@@ -316,14 +331,21 @@ impl LeaseKeeper {
                     self.database.connect().await.map_err(StoreError::on("queue/heartbeat"))?,
                 ),
             };
-            let QueueConfig { lease, rescue_grace, .. } = self.timings;
-            store::heartbeat(connection, self.worker_id, beats, lease, rescue_grace).await
+            store::heartbeat(connection, self.worker_id, beats, self.timings.lease).await
         };
-        // Two tries must fit before the self-fence; a shorter limit than needed to connect on a busy
-        // host would lose leases for nothing.
-        let limit = BEAT_TIMEOUT.min(self.timings.self_fence / 2);
         let late = StoreError { statement: "queue/heartbeat", source: sqlx::Error::PoolTimedOut };
-        timeout(limit, work).await.unwrap_or(Err(late))
+        timeout(self.beat_limit(), work).await.unwrap_or(Err(late))
+    }
+
+    /// Two tries must fit before the self-fence; a shorter limit than needed to connect on a busy
+    /// host would lose leases for nothing.
+    fn beat_limit(&self) -> Duration {
+        BEAT_TIMEOUT.min(self.timings.self_fence / 2)
+    }
+
+    /// The time between two beats that a busy host may need; more means that it stood still.
+    fn longest_gap(&self) -> Duration {
+        self.timings.heartbeat * 2 + self.beat_limit()
     }
 
     fn beats(&self, now: Instant) -> Vec<Beat> {
@@ -339,7 +361,7 @@ impl LeaseKeeper {
     }
 
     /// Leases that were in the beat and not in the answer are lost; the others hold for longer.
-    fn apply(&self, beats: &[Beat], renewed: &[Renewed], sent: Instant) {
+    fn apply(&self, beats: &[Beat], renewed: &[Renewed], sent: Duration) {
         let mut held = self.lock();
         for Beat { fence, .. } in beats {
             let Some(lease) = held.get_mut(fence) else { continue };
@@ -352,11 +374,11 @@ impl LeaseKeeper {
                 continue;
             };
             lease.acknowledged = sent;
-            let deadline = sent + self.timings.self_fence;
+            let until = sent + self.timings.self_fence;
             if matches!(*lease.signal.borrow(), LeaseSignal::Suspended) {
                 info!(job.id = fence.job_id, "lease still ours, going on");
             }
-            lease.signal.send_replace(LeaseSignal::Held { deadline });
+            lease.signal.send_replace(LeaseSignal::Held { until });
             if answer.cancel_requested && !lease.cancel.is_cancelled() {
                 let mut reason = lease.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner);
                 reason.clone_from(&answer.cancel_reason);
@@ -368,7 +390,7 @@ impl LeaseKeeper {
     /// Freezes what could not be renewed for too long. The shim of each agent does the same by
     /// itself at the deadline, also when this process is stopped.
     fn suspend_silent(&self) {
-        let now = self.clock.now();
+        let now = self.clock.boot_time();
         for (fence, lease) in self.lock().iter() {
             let due = now >= lease.acknowledged + self.timings.self_fence;
             if due && matches!(*lease.signal.borrow(), LeaseSignal::Held { .. }) {

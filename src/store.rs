@@ -17,15 +17,16 @@ pub use connect::{
 pub use database::{Database, Dial, Line};
 pub use health::QueueDepth;
 pub use orders::{
-    Artifact, Attempt, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary, StepRun,
+    Artifact, Attempt, Cancellation, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary,
+    StepRun,
 };
 pub use queue::{
-    Beat, CHANNELS, Claim, Claimed, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
+    Beat, CHANNELS, Claim, Claimed, Expired, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
     WorkerRecord, heartbeat, is_listening,
 };
 pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
-    StartedStep, StepCost, StepEnd,
+    Stages, StartedStep, StepCost, StepEnd,
 };
 
 use std::time::Duration;
@@ -120,7 +121,7 @@ impl Store {
     }
 
     /// Where statements go, those of other layers too.
-    pub fn database(&self) -> &Database {
+    pub fn pool(&self) -> &Database {
         &self.database
     }
 }

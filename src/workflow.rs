@@ -11,6 +11,7 @@ mod order;
 mod order_run;
 mod plain_text;
 pub mod prompts;
+mod proof;
 pub mod pull_request_text;
 pub mod review;
 mod steps;

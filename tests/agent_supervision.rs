@@ -4,6 +4,8 @@
 
 #[path = "support/agent_run.rs"]
 mod agent_run;
+#[path = "support/frozen.rs"]
+mod frozen;
 
 use std::{fs, time::Duration};
 
@@ -12,8 +14,10 @@ use archon_awo::{
     agent::{
         AgentKind, AgentReport, CommandSettings, KillPlan, LeaseSignal, OutputChunk, OutputStream,
     },
+    clock::boot_time,
     domain::{ErrorClass, Redactor},
 };
+use frozen::is_frozen;
 use tokio::time::Instant;
 
 /// An agent that is a script for `interpreter` (`sh` or `python3`).
@@ -27,8 +31,8 @@ fn script(bench: &Bench, interpreter: &str, text: &str) -> AgentKind {
 
 /// Renews the lease for that long.
 fn hold(bench: &Bench, time: Duration) {
-    let deadline = Instant::now() + time;
-    bench.lease.send_replace(LeaseSignal::Held { deadline });
+    let until = boot_time() + time;
+    bench.lease.send_replace(LeaseSignal::Held { until });
 }
 
 fn class(report: &AgentReport) -> Option<ErrorClass> {
@@ -276,7 +280,7 @@ async fn a_missed_deadline_stops_every_process_and_a_renewal_continues_them() {
     assert!(!bench.agents().is_empty());
     eventually("all are stopped", || async {
         let agents = bench.agents();
-        !agents.is_empty() && agents.iter().all(|(_, state)| *state == 'T')
+        !agents.is_empty() && agents.iter().all(|(pid, _)| is_frozen(*pid))
     })
     .await;
     // Stopped means that nothing moves, in other sessions neither.
@@ -297,7 +301,7 @@ async fn a_suspended_lease_freezes_at_once_and_a_lost_one_kills() {
     content(&bench.request.checkout.join("up")).await;
     bench.lease.send_replace(LeaseSignal::Suspended);
     eventually("all are stopped", || async {
-        bench.agents().iter().all(|(_, state)| *state == 'T')
+        bench.agents().iter().all(|(pid, _)| is_frozen(*pid))
     })
     .await;
     bench.lease.send_replace(LeaseSignal::Lost);

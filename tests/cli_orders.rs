@@ -147,6 +147,9 @@ async fn a_waiting_order_is_cancelled_and_queued_again(pool: PgPool) {
         assert_eq!(shown["status"], "cancelled");
         assert_eq!(shown["error_message"], "Cancelled: not now");
         assert_eq!(program.run(&["cancel", &id]).ok(), cancelled);
+        let proof = program.run(&["cancel", &id, "--wait"]).ok();
+        assert!(proof.contains("0.0 s  the sandbox is free"), "{proof}");
+        assert!(proof.ends_with(&cancelled), "{proof}");
         let requeued = program.run(&["requeue", &id, "--json"]).json();
         assert_eq!(requeued["status"], "pending");
         assert_eq!(program.run(&["show", &id, "--json"]).json()["status"], "pending");
@@ -171,6 +174,12 @@ async fn a_queue_is_paused_and_resumed(pool: PgPool) {
     off_thread(move || {
         program.run(&["resume", "default"]).ok();
         program.run(&["pause", "nope"]).refused(6, "there is no queue \"nope\"");
+        let paused = program.run(&["pause", "--repository", "o/r", "--json"]).json();
+        assert_eq!(paused, serde_json::json!({ "repository": "o/r", "paused": true }));
+        let opened = program.run(&["resume", "--repository", "github.com/o/r"]).ok();
+        assert_eq!(opened, "repository github.com/o/r is open\n");
+        program.run(&["pause", "--repository=-x"]).refused(6, "starts with \"-\"");
+        program.run(&["pause", "a", "--repository", "o/r"]).refused(2, "cannot be used with");
     })
     .await;
     assert!(!sqlx::query_scalar::<_, bool>(paused).fetch_one(&pool).await.unwrap());

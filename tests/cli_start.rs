@@ -25,6 +25,30 @@ fn an_invalid_setting_stops_every_command() {
 }
 
 #[test]
+fn times_that_do_not_fit_each_other_stop_the_start() {
+    let cases: [(&str, &str, &str); 10] = [
+        ("AWO_HEARTBEAT", "25s", "AWO_HEARTBEAT is 25s: expected two heartbeats to fit"),
+        ("AWO_HEARTBEAT", "10s", "so less than half of AWO_SELF_FENCE (20s)"),
+        ("AWO_SELF_FENCE", "8s", "AWO_HEARTBEAT is 5s: expected two heartbeats to fit"),
+        ("AWO_SELF_FENCE", "30s", "AWO_SELF_FENCE is 30s: expected agents to stand still"),
+        ("AWO_SELF_FENCE", "29.6", "so at least 500ms less than AWO_LEASE (30s)"),
+        ("AWO_LEASE", "20s", "AWO_SELF_FENCE is 20s: expected agents to stand still"),
+        ("AWO_POLL_MIN", "3s", "AWO_POLL_MIN is 3s: expected no more than AWO_POLL_MAX (2s)"),
+        ("AWO_POLL_MAX", "20s", "AWO_POLL_MAX is 20s: expected no more than AWO_POLL_IDLE (15s)"),
+        ("AWO_POLL_IDLE", "1s", "AWO_POLL_MAX is 2s: expected no more than AWO_POLL_IDLE (1s)"),
+        ("AWO_RETRY_BASE", "1h", "AWO_RETRY_BASE is 1h: expected no more than AWO_RETRY_MAX (10m)"),
+    ];
+    for (name, value, words) in cases {
+        Program::new().with(name, value).run(&["worker"]).refused(3, words);
+    }
+    // The tightest that fit: the start fails for another reason.
+    let tight = [("AWO_HEARTBEAT", "9.9"), ("AWO_SELF_FENCE", "20"), ("AWO_LEASE", "20.5")];
+    let program =
+        tight.iter().fold(Program::new(), |program, (name, value)| program.with(name, value));
+    program.run(&["worker"]).refused(3, "DATABASE_URL is not set");
+}
+
+#[test]
 fn an_unreachable_database_is_named_without_its_password() {
     let program = Program::new().with("DATABASE_URL", &nobody());
     let ran = program.run(&["list"]);
@@ -99,6 +123,7 @@ fn doctor_names_every_problem_and_what_to_do() {
         "✘ database: cannot reach the database",
         "✘ repositories folder: AWO_REPOSITORY_DIR is \"/dev/null/x\"",
         "✔ git: git version",
+        "✔ freezer: ",
         "✘ agent: AWO_AGENT_COMMAND names the agent \"no-such-agent\"",
         "✘ github token: GITHUB_TOKEN is not set",
     ] {
@@ -126,4 +151,26 @@ fn a_command_line_that_is_not_understood_ends_with_code_2() {
     program.run(&["lst"]).refused(2, "list");
     program.run(&["list", "--limit", "0"]).refused(2, "--limit");
     assert!(program.run(&["--version"]).ok().starts_with("archon-awo "));
+}
+
+#[test]
+fn a_worker_told_to_use_cgroups_says_why_it_cannot() {
+    // As in a container whose cgroups are read-only: found by what doctor says of this host.
+    let program = Program::new().with("AWO_FREEZER", "ice");
+    program.run(&["worker"]).refused(3, "AWO_FREEZER is \"ice\": expected auto, cgroup or signal");
+    let found = |word: &str| {
+        let ran = Program::new().with("AWO_FREEZER", word).run(&["doctor", "--json"]);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "freezer").unwrap()
+    };
+    assert_eq!(found("signal")["detail"], "SIGSTOP: AWO_FREEZER is signal");
+    let (auto, forced) = (found("auto"), found("cgroup"));
+    assert_eq!(auto["ok"], true);
+    let by_cgroup = auto["detail"].as_str().unwrap().starts_with("a cgroup for each run below /");
+    assert_eq!(forced["ok"], by_cgroup, "{auto} {forced}");
+    if !by_cgroup {
+        let program = Program::new().with("AWO_FREEZER", "cgroup");
+        program.run(&["worker"]).refused(3, "AWO_FREEZER is cgroup, and ");
+    }
 }

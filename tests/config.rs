@@ -113,9 +113,7 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
             "expected an address that starts with http:// (",
         ),
         ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
-        ("AWO_SELF_FENCE", "30s", "AWO_SELF_FENCE is 30s: expected less than AWO_LEASE (30s)"),
-        ("AWO_HEARTBEAT", "25s", "AWO_HEARTBEAT is 25s: expected less than AWO_SELF_FENCE (20s)"),
-        ("AWO_POLL_MAX", "20s", "expected no more than AWO_POLL_IDLE (15s)"),
+        ("AWO_RESCUE_GRACE", "0", "AWO_RESCUE_GRACE is \"0\": expected a duration"),
     ];
     for (name, value, words) in cases {
         let error = load(&[(name, value)]).map(|_| ()).unwrap_err();

@@ -128,7 +128,7 @@ async fn a_draining_worker_is_degraded_and_not_ready(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_worker_whose_heartbeats_are_lost_is_unhealthy(pool: PgPool) {
-    let times = [("AWO_HEARTBEAT", "10ms"), ("AWO_SELF_FENCE", "20ms"), ("AWO_LEASE", "30ms")];
+    let times = [("AWO_HEARTBEAT", "10ms"), ("AWO_SELF_FENCE", "30ms"), ("AWO_LEASE", "1s")];
     let server = server(&pool, &times).await;
     let long_ago = tokio::time::Instant::now().checked_sub(Duration::from_secs(1));
     server.status.send_modify(|status| status.last_heartbeat_ok = long_ago);

@@ -179,12 +179,15 @@ async fn check_rights(pool: &PgPool) {
         "SELECT * FROM awo.stuck",
         "SELECT * FROM awo.throughput",
         "SELECT * FROM awo.invariants",
+        "SELECT * FROM awo.cancellations",
         "SELECT awo_enqueue('acme/app', 'x')",
         "SELECT awo_cancel('one')",
         "SELECT awo_requeue('one')",
         "SELECT awo_pause_queue('default')",
         "SELECT awo_resume_queue('default')",
         "SELECT awo_set_repository_limit('acme/app', 3)",
+        "SELECT awo_pause_repository('acme/app')",
+        "SELECT awo_resume_repository('acme/app')",
     ];
     for statement in allowed {
         assert_eq!(as_role(pool, "service_role", statement).await, Ok(()), "{statement}");

@@ -246,6 +246,41 @@ async fn queues_pause_and_resume_and_unknown_ones_are_refused(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn repositories_pause_and_resume_by_address_and_by_key(pool: PgPool) {
+    let paused = "SELECT count(*) FROM awo.repositories WHERE paused_at IS NOT NULL";
+    // One that nobody has ordered from can be paused before the first order.
+    run(&pool, "SELECT awo_pause_repository('https://github.com/Acme/App.git')").await.unwrap();
+    run(&pool, "SELECT awo_pause_repository('github.com/acme/app')").await.unwrap();
+    assert_eq!(count(&pool, paused).await, 1);
+    run(&pool, "SELECT awo_resume_repository('acme/app')").await.unwrap();
+    assert_eq!(count(&pool, paused).await, 0);
+    for function in ["awo_pause_repository", "awo_resume_repository"] {
+        let said = refusal(run(&pool, &format!("SELECT {function}('ext::sh')")).await);
+        assert!(said.contains("names a git transport helper"), "{said}");
+        let said = refusal(run(&pool, &format!("SELECT {function}(NULL)")).await);
+        assert!(said.contains("repository_url is empty"), "{said}");
+    }
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_cancel_while_queued_is_proven_at_once(pool: PgPool) {
+    let (order, job) = rows::order(&pool).await;
+    run(&pool, &format!("SELECT awo_cancel('{order}')")).await.unwrap();
+    let stages = format!(
+        "SELECT concat_ws(' ', epoch, outcome, acknowledged_seconds, tree_empty_seconds, released_seconds)
+         FROM awo.cancellations WHERE job_id = {job}"
+    );
+    assert_eq!(text(&pool, &stages).await.unwrap(), "cancelled 0 0 0");
+    let (order, job) = job_in(&pool, JobState::Running).await;
+    run(&pool, &format!("SELECT awo_cancel('{order}')")).await.unwrap();
+    let stages = format!(
+        "SELECT concat_ws(' ', epoch, coalesce(outcome, '-'), requested_at IS NOT NULL, num_nulls(acknowledged_at, tree_empty_at, released_at))
+         FROM awo.cancellations WHERE job_id = {job}"
+    );
+    assert_eq!(text(&pool, &stages).await.unwrap(), "1 - t 3", "only asked for");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn the_limit_of_a_repository_is_held_by_its_slots(pool: PgPool) {
     let limit = |repo: &str, n: &str| format!("SELECT awo_set_repository_limit('{repo}', {n})");
     run(&pool, &limit("acme/app", "1")).await.unwrap();

@@ -11,38 +11,66 @@ room AS MATERIALIZED (
     GROUP BY r.repo_key
     HAVING count(l.job_id) < r.max_concurrent
 ),
--- The first few jobs of each repository with room, by priority and by age, each read in the order of
--- an index: a repository with a hundred thousand jobs waiting costs no more than one with two. Two
--- more than there are slots, in case a neighbour locks the first ones.
+-- The front of each queue, by priority and by age. Only what has waited for a whole step can have
+-- gained one: the second index is not walked while nothing is old.
+front AS MATERIALIZED (
+    SELECT f.* FROM unnest($2::text[]) AS wanted (queue)
+    JOIN awo.queues q ON q.name = wanted.queue AND q.paused_at IS NULL
+    CROSS JOIN LATERAL (
+        (SELECT j.id, j.repo_key, j.priority, j.run_at FROM awo.jobs j
+         WHERE j.state = 'queued' AND j.queue = q.name AND j.run_at <= now()
+         ORDER BY j.priority DESC, j.run_at, j.id LIMIT 2 * $3 + 32)
+        UNION
+        (SELECT j.id, j.repo_key, j.priority, j.run_at FROM awo.jobs j
+         WHERE j.state = 'queued' AND j.queue = q.name
+           AND j.run_at <= now() - $5::double precision * interval '1 second' AND $5 > 0
+         ORDER BY j.run_at, j.id LIMIT 2 * $3 + 32)
+    ) AS f
+),
+ranked AS MATERIALIZED (
+    SELECT f.id, f.run_at, f.rank, room.slots, row_number() OVER (
+        PARTITION BY f.repo_key ORDER BY f.rank DESC, f.run_at, f.id) AS nth
+    FROM (SELECT f.*, f.priority + CASE WHEN $5 > 0
+              THEN floor(extract(epoch FROM now() - f.run_at) / $5) ELSE 0 END AS rank FROM front f) f
+    JOIN room ON room.repo_key = f.repo_key
+),
+-- Whether the front holds enough jobs that may run, or is all there is.
+enough AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM ranked WHERE nth <= slots) >= $3
+        OR (SELECT count(*) FROM front) < 2 * $3 + 32 AS yes
+),
+-- If not, repositories without room block it: then the best few jobs of each repository with room, so
+-- that one with a hundred thousand jobs waiting hides no other and costs no more than one with two.
 head AS MATERIALIZED (
-    SELECT h.id, h.repo_key, h.run_at, room.slots,
-        h.priority + CASE WHEN $5::double precision > 0
-            THEN floor(extract(epoch FROM now() - h.run_at) / $5) ELSE 0 END AS rank
+    SELECT h.*, room.slots
     FROM unnest($2::text[]) AS wanted (queue)
     JOIN awo.queues q ON q.name = wanted.queue AND q.paused_at IS NULL
     CROSS JOIN room
     CROSS JOIN LATERAL (
-        (SELECT j.id, j.repo_key, j.priority, j.run_at FROM awo.jobs j
-         WHERE j.state = 'queued' AND j.queue = q.name AND j.repo_key = room.repo_key
-           AND j.run_at <= now()
-         ORDER BY j.priority DESC, j.run_at, j.id
-         LIMIT least(room.slots, $3) + 2)
-        UNION
-        (SELECT j.id, j.repo_key, j.priority, j.run_at FROM awo.jobs j
-         WHERE j.state = 'queued' AND j.queue = q.name AND j.repo_key = room.repo_key
-           AND j.run_at <= now() AND $5 > 0
-         ORDER BY j.run_at, j.id
-         LIMIT least(room.slots, $3) + 2)
+        SELECT b.id, b.run_at, b.rank, row_number() OVER (ORDER BY b.rank DESC, b.run_at, b.id) AS nth
+        FROM (SELECT b.*, b.priority + CASE WHEN $5 > 0
+                  THEN floor(extract(epoch FROM now() - b.run_at) / $5) ELSE 0 END AS rank
+            FROM (
+                (SELECT j.id, j.priority, j.run_at FROM awo.jobs j
+                 WHERE j.state = 'queued' AND j.queue = q.name AND j.repo_key = room.repo_key
+                   AND j.run_at <= now()
+                 ORDER BY j.priority DESC, j.run_at, j.id LIMIT least(room.slots, $3) + 2)
+                UNION
+                (SELECT j.id, j.priority, j.run_at FROM awo.jobs j
+                 WHERE j.state = 'queued' AND j.queue = q.name AND j.repo_key = room.repo_key
+                   AND j.run_at <= now() - $5 * interval '1 second' AND $5 > 0
+                 ORDER BY j.run_at, j.id LIMIT least(room.slots, $3) + 2)
+            ) AS b) AS b
     ) AS h
+    WHERE NOT (SELECT yes FROM enough)
 ),
--- The best of them within each repository's room, so that a full one does not crowd out another.
+-- Those that fit into their repository's room first; the others are spare, in case a neighbour holds
+-- the lock of one of the first.
 chosen AS MATERIALIZED (
-    SELECT r.id, r.rank, r.run_at
-    FROM (SELECT h.*, row_number() OVER (
-              PARTITION BY h.repo_key ORDER BY h.rank DESC, h.run_at, h.id) AS nth FROM head h) r
-    WHERE r.nth <= r.slots + 2
-    ORDER BY r.rank DESC, r.run_at, r.id
-    LIMIT $3 + 16
+    SELECT c.id, row_number() OVER (ORDER BY c.nth > c.slots, c.rank DESC, c.run_at, c.id) AS place
+    FROM (SELECT id, run_at, rank, nth, slots FROM ranked WHERE (SELECT yes FROM enough)
+          UNION ALL SELECT id, run_at, rank, nth, slots FROM head) c
+    ORDER BY place LIMIT 2 * $3 + 32
 ),
 -- Locked one by one in that order until there are enough. A join that the planner may turn around
 -- would read every waiting job.
@@ -51,8 +79,7 @@ candidate AS MATERIALIZED (
         row_number() OVER (PARTITION BY l.repo_key ORDER BY l.place) AS nth
     FROM (
         SELECT j.id, j.repo_key, j.lease_epoch, c.place
-        FROM (SELECT id, row_number() OVER (ORDER BY rank DESC, run_at, id) AS place
-              FROM chosen ORDER BY place) c
+        FROM (SELECT * FROM chosen ORDER BY place) c
         CROSS JOIN LATERAL (
             SELECT j.id, j.repo_key, j.lease_epoch FROM awo.jobs j
             WHERE j.id = c.id AND j.state = 'queued'
@@ -96,8 +123,14 @@ SELECT s.id AS job_id, s.lease_epoch AS epoch, s.kind, s.work_order_id, s.attemp
     idle.due_seconds
 FROM started s
 FULL JOIN (
-    SELECT (SELECT extract(epoch FROM min(j.run_at) - now())::double precision FROM awo.jobs j
-            WHERE j.state = 'queued' AND j.run_at > now() AND j.queue = ANY ($2)) AS due_seconds
+    -- Neighbours were faster at all of them: look again in a moment.
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM chosen) THEN 0.25 ELSE (
+        SELECT extract(epoch FROM min(next.run_at) - now())::double precision
+        FROM unnest($2) AS wanted (queue)
+        CROSS JOIN LATERAL (
+            SELECT j.run_at FROM awo.jobs j
+            WHERE j.state = 'queued' AND j.queue = wanted.queue AND j.run_at > now()
+            ORDER BY j.run_at LIMIT 1) AS next) END AS due_seconds
     WHERE NOT EXISTS (SELECT 1 FROM started)
 ) AS idle ON false
 ORDER BY s.priority DESC, s.run_at, s.id

@@ -2,7 +2,7 @@
 -- seconds since the last output $5; each is extended to $6 seconds from now. A lease that is not
 -- answered is lost. An expired lease that nobody has rescued may be renewed: its processes were
 -- frozen before it expired. Every row, of which there is at least one, also says whether some lease
--- ran out more than $7 seconds ago, so that idle replicas need no other look at the leases.
+-- has run out, so that idle replicas need no other look at the leases.
 WITH worker AS (
     UPDATE awo.workers SET heartbeat_at = now() WHERE worker_id = $1
 ),
@@ -26,8 +26,7 @@ beat AS (
     RETURNING l.job_id, l.epoch
 ),
 expired AS (
-    SELECT EXISTS (SELECT 1 FROM awo.leases l
-        WHERE l.expires_at < now() - $7::double precision * interval '1 second') AS any
+    SELECT EXISTS (SELECT 1 FROM awo.leases l WHERE l.expires_at < now()) AS any
 )
 SELECT b.job_id, b.epoch, coalesce(j.cancel_requested_at IS NOT NULL, false) AS cancel_requested,
     j.cancel_reason, expired.any AS rescue_due

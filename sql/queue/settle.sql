@@ -47,12 +47,16 @@ settled AS (
             WHEN 'interrupted' THEN j.error_class ELSE r.class END
     FROM released r
     WHERE j.id = r.job_id AND j.lease_epoch = r.epoch
-    RETURNING j.id, j.state, r.epoch, r.outcome, r.class, r.message
+    RETURNING j.id, j.state, j.cancel_requested_at, r.epoch, r.outcome, r.class, r.message
 ),
 closed AS (
     UPDATE awo.attempts a SET ended_at = now(), outcome = s.outcome,
         error_class = CASE WHEN s.outcome = 'cancelled' THEN 'cancelled' ELSE s.class END,
-        error_message = s.message
+        error_message = s.message,
+        -- A run that ended before its worker heard of the request answers it by ending.
+        cancel_requested_at = coalesce(a.cancel_requested_at, s.cancel_requested_at),
+        cancel_acknowledged_at = CASE WHEN s.outcome = 'cancelled'
+            THEN coalesce(a.cancel_acknowledged_at, now()) ELSE a.cancel_acknowledged_at END
     FROM settled s WHERE a.job_id = s.id AND a.epoch = s.epoch
 )
 SELECT s.id AS job_id, s.epoch, s.state FROM settled s

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Descriptor of the shim's end of the lifeline.
@@ -100,12 +99,6 @@ pub enum Status {
         /// Whether the agent's program itself could not be started.
         agent: bool,
     },
-}
-
-/// Now, in nanoseconds of the clock that also counts while the machine sleeps.
-pub fn boot_time() -> Duration {
-    // Every Linux since 2.6.39 has this clock, so the fallback is never used; it means "at once".
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
 }
 
 /// A duration as the nanoseconds of an [`Order`]; saturates after 584 years.

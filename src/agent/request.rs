@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::{StepName, WorkOrderId};
@@ -48,8 +47,9 @@ pub struct AgentRequest {
 pub enum LeaseSignal {
     /// It is ours until then.
     Held {
-        /// When the agent must be frozen unless a later deadline has been told.
-        deadline: Instant,
+        /// When the agent must be frozen unless a later time has been told, as a reading of
+        /// [`crate::clock::boot_time`]: an agent must not go on after its machine has slept.
+        until: Duration,
     },
     /// It may not be ours any more: freeze the agent now.
     Suspended,

@@ -5,6 +5,7 @@
 //! starts the agent, stops it where it stands when the lease is not renewed in time, and ends the
 //! whole tree of processes when the agent ends, when it is told to, or when the worker is gone.
 
+mod freeze;
 mod setup;
 
 use std::{
@@ -30,10 +31,12 @@ use nix::{
 };
 
 use super::{
-    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, boot_time, nanos},
+    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, nanos},
     process_table::{TreeRule, send},
 };
-pub(super) use setup::ShimArguments;
+use crate::clock::boot_time;
+pub(super) use freeze::Freezing;
+pub(super) use setup::{ShimArguments, lock_sandbox};
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.
 const TICK: Duration = Duration::from_secs(1);
@@ -84,6 +87,7 @@ struct Shim {
     pipes: setup::Pipes,
     signals: SignalFd,
     tree: TreeRule,
+    freezing: Freezing,
     began: Duration,
     lock: Option<Flock<File>>,
     agent: Option<Pid>,
@@ -104,11 +108,13 @@ impl Shim {
             spared: None,
             except: getpid(),
         };
+        let freezing = Freezing::of_run(&arguments);
         Self {
             arguments,
             pipes,
             signals,
             tree,
+            freezing,
             began: boot_time(),
             lock: None,
             agent: None,
@@ -214,7 +220,8 @@ impl Shim {
             spared: Some(self.arguments.run_marker()),
             except: getpid(),
         };
-        let killed = kill_until_empty(&leftovers, || true);
+        let mut killed = self.freezing.clear_leftovers(&self.arguments);
+        killed.extend(kill_until_empty(&leftovers, || true));
         if !killed.is_empty() {
             eprintln!("archon-awo: ended {} processes of an earlier run", killed.len());
         }
@@ -222,7 +229,21 @@ impl Shim {
 
     /// Starts the agent with the shim's own environment and standard streams, which the worker
     /// made for it, and lets go of the streams so that their end is the end of the tree.
-    fn start(&self) -> Result<Pid, String> {
+    fn start(&mut self) -> Result<Pid, String> {
+        self.freezing.enter()?;
+        let spawned = self.spawn();
+        if let Err(message) = self.freezing.leave() {
+            // Frozen together with its agent, the shim would watch nothing.
+            self.sweep_tree();
+            return Err(message);
+        }
+        if spawned.is_err() {
+            self.freezing.remove();
+        }
+        spawned
+    }
+
+    fn spawn(&self) -> Result<Pid, String> {
         let program = &self.arguments.program;
         let child = crate::process::blocking_command(program)
             .args(&self.arguments.arguments)
@@ -243,9 +264,7 @@ impl Shim {
         let ours = self.frozen.is_some_and(|frozen| thaw || frozen.missed);
         if ours && self.deadline > boot_time() {
             self.frozen = None;
-            for process in self.tree.find() {
-                send(process.pid, Signal::SIGCONT);
-            }
+            self.freezing.thaw();
             self.pipes.tell(&Status::Thawed);
         }
     }
@@ -254,28 +273,13 @@ impl Shim {
         if self.ending != Ending::Not {
             return self.end_now();
         }
-        self.stop_tree();
+        self.freezing.freeze(&self.tree);
         if self.frozen.is_none() {
             self.frozen = Some(Frozen { since: boot_time(), missed });
             self.pipes.tell(&Status::Frozen { missed });
         } else if let Some(frozen) = &mut self.frozen {
             // Told after having done it alone: only the one who told may undo it.
             frozen.missed &= missed;
-        }
-    }
-
-    /// Stops processes until none runs; one that forked meanwhile is found in the next round.
-    fn stop_tree(&self) {
-        for _ in 0..100 {
-            let living = self.tree.find();
-            let running: Vec<_> = living.iter().filter(|process| !process.is_stopped()).collect();
-            if running.is_empty() {
-                return;
-            }
-            for process in running {
-                send(process.pid, Signal::SIGSTOP);
-            }
-            sleep(Duration::from_millis(2));
         }
     }
 
@@ -319,7 +323,7 @@ impl Shim {
                 self.end_now();
             }
             // Again, in case something outside continued a part of it.
-            Some(_) => self.stop_tree(),
+            Some(_) => self.freezing.freeze(&self.tree),
             None => {}
         }
     }
@@ -343,16 +347,31 @@ impl Shim {
 
     /// Ends everything that is left and says so.
     fn sweep(&mut self) {
-        let tree = self.tree.clone();
-        let mut killed = kill_until_empty(&tree, || {
-            self.reap();
-            true
-        });
-        self.reap();
+        let mut killed = self.sweep_tree();
         killed.retain(|pid| self.agent.is_none_or(|agent| agent.as_raw() != *pid));
         let since = self.end_began.unwrap_or_else(boot_time);
         let ms = nanos(boot_time().saturating_sub(since)) / 1_000_000;
         self.pipes.tell(&Status::TreeEmpty { ms, swept: killed.len() as u64 });
+    }
+
+    /// Kills until no process of the run is left, and returns who had to be killed.
+    fn sweep_tree(&mut self) -> BTreeSet<i32> {
+        let tree = self.tree.clone();
+        let mut killed = self.freezing.kill();
+        killed.extend(kill_until_empty(&tree, || {
+            self.reap();
+            self.freezing.kill();
+            true
+        }));
+        let mut pause = Duration::from_millis(1);
+        while !self.freezing.remove() {
+            killed.extend(self.freezing.kill());
+            self.reap();
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+        self.reap();
+        killed
     }
 }
 

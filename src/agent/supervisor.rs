@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cgroup::OwnCgroup,
     claude::ClaudeCredential,
     launch::{AgentKind, Launch},
     process_table::TreeRule,
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    config::Freezer,
     domain::{ErrorClass, Redactor},
 };
 use shim_process::ShimProcess;
@@ -87,6 +89,7 @@ pub struct Supervisor {
     clock: Clock,
     kill_plan: KillPlan,
     limits: Limits,
+    freezer: Freezer,
 }
 
 impl Supervisor {
@@ -98,7 +101,15 @@ impl Supervisor {
         clock: Clock,
         kill_plan: KillPlan,
     ) -> Self {
-        Self { shim: shim.into(), redactor, clock, kill_plan, limits: Limits::default() }
+        let (shim, limits) = (shim.into(), Limits::default());
+        Self { shim, redactor, clock, kill_plan, limits, freezer: Freezer::Auto }
+    }
+
+    /// The same with agents that are frozen in this way.
+    #[must_use]
+    pub fn with_freezer(mut self, freezer: Freezer) -> Self {
+        self.freezer = freezer;
+        self
     }
 
     /// The same with other limits.
@@ -198,6 +209,7 @@ impl Supervisor {
             interrupt_grace: self.kill_plan.interrupt,
             terminate_grace: self.kill_plan.terminate,
             longest_freeze: self.limits.longest_freeze,
+            freezer: self.freezer,
             program: launch.program.clone().into_os_string(),
             arguments: launch.arguments.iter().map(OsString::from).collect(),
         }
@@ -213,7 +225,13 @@ impl Supervisor {
             except: getpid(),
         };
         let (clock, began) = (self.clock.clone(), self.clock.now());
+        let cgroup = OwnCgroup::find();
+        let cgroup =
+            cgroup.map(|own| own.of_run(&request.sandbox_root, &request.run_id.to_string()));
         let swept = tokio::task::spawn_blocking(move || {
+            if let Ok(cgroup) = cgroup {
+                cgroup.kill_and_remove();
+            }
             kill_until_empty(&tree, || clock.now() - began < WORKER_SWEEP);
             tree.find().is_empty()
         });

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncWriteExt, BufWriter};
 
-use super::{BenchReport, Machine, Measurement, median};
+use super::{BenchReport, Machine, Measurement, Progress, Scratch, median, real};
 use crate::{
     clock::Clock,
     domain::{Redactor, RemoteRules, RepositoryUrl, WorkOrderId},
@@ -51,9 +51,6 @@ impl SandboxBench {
     }
 }
 
-/// Told what is done and how far it is: a phase, steps done, steps in all.
-pub type Progress<'a> = &'a (dyn Fn(&'static str, usize, usize) + Sync);
-
 /// Runs every measurement; takes two to five minutes with the default sizes.
 pub async fn run(
     plan: &SandboxBench,
@@ -61,7 +58,7 @@ pub async fn run(
     progress: Progress<'_>,
 ) -> anyhow::Result<BenchReport> {
     let folder = Scratch::make(&plan.folder)?;
-    let bench = Bench { plan, clock, progress, folder: &folder.0 };
+    let bench = Bench { plan, clock, progress, folder: folder.path() };
     bench.build_remote().await.context("cannot build the repository to measure with")?;
     let mut results = bench.cold().await?;
     let git = bench.git("volume");
@@ -74,7 +71,7 @@ pub async fn run(
         git.remove_sandbox(&id).await?;
     }
     results.push(bench.warm(&git, "sandbox_warm_churned", 1000).await?);
-    Ok(BenchReport { machine: Machine::here(&plan.folder), results })
+    Ok(BenchReport { machine: Machine::here(&plan.folder), database: None, results })
 }
 
 struct Bench<'a> {
@@ -265,29 +262,6 @@ impl Bench<'_> {
 
 fn order(kind: &str, number: usize) -> anyhow::Result<WorkOrderId> {
     Ok(format!("{kind}-{number}").parse()?)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn real(number: u64) -> f64 {
-    number as f64
-}
-
-/// A folder that goes away with its owner.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(parent: &Path) -> anyhow::Result<Self> {
-        let parent = parent.canonicalize().with_context(|| parent.display().to_string())?;
-        let folder = parent.join(format!("archon-awo-bench-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Bytes that do not compress, the same in every run (xorshift64*).

@@ -1,14 +1,20 @@
 //! `archon-awo bench`: measures this machine, each value beside the barest way to do the same.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::Subcommand;
+use anyhow::Context;
+use clap::{Subcommand, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
 use crate::{
-    bench::{BenchReport, sandbox},
+    bench::{
+        BenchReport,
+        queue::{self, QueueBench},
+        sandbox,
+    },
     clock::Clock,
+    config::{Config, Host},
 };
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +25,10 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
+    /// The queue: jobs a second, pickup, an idle replica, claims from a deep backlog.
+    ///
+    /// Makes a database of its own on the server of `DATABASE_URL`, and drops it.
+    Queue(QueueArgs),
     /// Sandboxes: making one cold, warm and after many were deleted, its disk, its deletion.
     Sandbox(SandboxArgs),
 }
@@ -29,19 +39,36 @@ struct SandboxArgs {
     #[arg(long, value_name = "PATH", default_value = ".")]
     folder: PathBuf,
     /// How often each thing is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Sandboxes made and deleted before the churned measurement.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u16).range(0..=10_000))]
     churn: u16,
 }
 
-pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
-    let Subject::Sandbox(args) = args.subject;
-    let folder = std::path::absolute(&args.folder)?;
-    let mut plan = sandbox::SandboxBench::new(folder);
-    plan.rounds = args.rounds.into();
-    plan.churn = args.churn.into();
+#[derive(Debug, clap::Args)]
+struct QueueArgs {
+    /// How often each thing is measured; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Jobs in a round of throughput.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = value_parser!(u32).range(100..=1_000_000))]
+    jobs: u32,
+    /// Jobs whose pickup is timed.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u16).range(1..=10_000))]
+    pickups: u16,
+    /// How long an idle worker is watched, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u16).range(1..=3600))]
+    idle: u16,
+    /// Claims that are timed in each round of a backlog.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u16).range(10..=10_000))]
+    claims: u16,
+    /// Rows of the deepest backlog; the others hold a tenth and a thousandth.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u32).range(10_000..=10_000_000))]
+    backlog: u32,
+}
+
+pub(super) async fn run(args: Args, host: &Host, output: &Output) -> anyhow::Result<()> {
     // Hidden by indicatif itself where standard error is not a terminal.
     let bar = ProgressBar::new(0).with_style(
         ProgressStyle::with_template("{msg:28} {wide_bar} {pos}/{len} {elapsed}")
@@ -52,17 +79,46 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     };
-    let report = sandbox::run(&plan, &Clock::system(), &progress).await?;
+    let clock = Clock::system();
+    let report = match args.subject {
+        Subject::Sandbox(args) => {
+            let mut plan = sandbox::SandboxBench::new(std::path::absolute(&args.folder)?);
+            plan.rounds = args.rounds.into();
+            plan.churn = args.churn.into();
+            sandbox::run(&plan, &clock, &progress).await?
+        }
+        Subject::Queue(args) => queue::run(&queue_plan(&args, host)?, &clock, &progress).await?,
+    };
     bar.finish_and_clear();
     if output.is_json() { output.document(&report) } else { print(&report, output) }
+}
+
+fn queue_plan(args: &QueueArgs, host: &Host) -> anyhow::Result<QueueBench> {
+    let config = Config::load(host)?;
+    let url = config.database.required_url()?.clone();
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    let mut plan = QueueBench::new(url, config.queue, program, config.search_path);
+    plan.rounds = args.rounds.into();
+    plan.jobs = usize::try_from(args.jobs)?;
+    plan.pickups = args.pickups.into();
+    plan.idle = Duration::from_secs(args.idle.into());
+    plan.claims = args.claims.into();
+    plan.backlog = usize::try_from(args.backlog)?;
+    Ok(plan)
 }
 
 fn print(report: &BenchReport, output: &Output) -> anyhow::Result<()> {
     let machine = &report.machine;
     output.line(format!(
-        "{}, {} cores, {} MiB, Linux {}, {}\n",
+        "{}, {} cores, {} MiB, Linux {}, {}",
         machine.cpu, machine.cores, machine.memory_mib, machine.kernel, machine.file_system
     ))?;
+    if let Some(database) = &report.database {
+        output.line(format!(
+            "PostgreSQL {}, fsync {}, synchronous_commit {}, shared_buffers {}\n",
+            database.version, database.fsync, database.synchronous_commit, database.shared_buffers
+        ))?;
+    }
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |n| format!("{n:.3}"));
     let rows: Vec<Vec<String>> = report
         .results

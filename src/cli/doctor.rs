@@ -87,6 +87,7 @@ async fn check_all(config: &Config) -> Vec<Check> {
     }
     checks.push(git(config).await);
     checks.push(agent(config).await);
+    checks.push(freezer(config).await);
     let built_in = || match &config.agent.commands_dir {
         Some(folder) => format!("{} can be read", folder.display()),
         None => "the built-in ones".to_owned(),
@@ -181,6 +182,15 @@ async fn agent(config: &Config) -> Check {
             "see that `claude --version` works for this user",
         ),
     }
+}
+
+/// How agents are frozen here.
+async fn freezer(config: &Config) -> Check {
+    let wanted = config.agent.freezer;
+    let found = tokio::task::spawn_blocking(move || crate::agent::find_freezer(wanted)).await;
+    let found = found.unwrap_or_else(|error| Err(error.to_string()));
+    let result = found.map(|freezer| freezer.to_string()).map_err(config::freezer_problem);
+    Check::from("freezer", result)
 }
 
 /// What `program --version` prints; the error follows the program's name.

@@ -1,5 +1,6 @@
 //! `archon-awo show`: one work order with its steps, attempts and artifacts.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
@@ -42,6 +43,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
         return output.document(&story);
     }
     print_order(&story.order, output)?;
+    print_cancel(&story, output)?;
     if !story.steps.is_empty() {
         output.line("")?;
         output
@@ -81,11 +83,33 @@ fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
     line("finished", order.finished_at.map(time))?;
     line("job", Some(job(order)))?;
     line("worker", worker(order))?;
-    line("cancel asked", order.cancel_requested_at.map(time))?;
     if order.total_input_tokens + order.total_output_tokens > 0 {
         let (input, output) = (order.total_input_tokens, order.total_output_tokens);
         let cost = order.total_cost_usd;
         line("usage", Some(format!("{input} tokens in, {output} out, ${cost:.4}")))?;
+    }
+    Ok(())
+}
+
+/// The stages of a cancel in the newest attempt.
+fn print_cancel(story: &Story, output: &Output) -> anyhow::Result<()> {
+    let Some(asked) = story.order.cancel_requested_at else { return Ok(()) };
+    let since = |at: DateTime<Utc>| {
+        let after = (at - asked).as_seconds_f64().max(0.0);
+        format!("{} ({after:.1} s after)", time(at))
+    };
+    let last = story.attempts.last().filter(|last| last.ended_at.is_none_or(|end| end >= asked));
+    let stage = |read: fn(&Attempt) -> Option<DateTime<Utc>>| last.and_then(read).map(since);
+    let lines = [
+        ("cancel asked", Some(time(asked))),
+        ("cancel heard", stage(|attempt| attempt.cancel_acknowledged_at)),
+        ("tree empty", stage(|attempt| attempt.tree_empty_at)),
+        ("sandbox free", stage(|attempt| attempt.released_at)),
+    ];
+    for (name, value) in lines {
+        if let Some(value) = value {
+            output.line(format!("{name:<13}{value}"))?;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,28 @@ pub enum AgentKind {
     Command,
 }
 
+/// How a tree of processes is stopped where it stands (`AWO_FREEZER`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Freezer {
+    /// By cgroups where they can be made, else by signals.
+    Auto,
+    /// By cgroups of version 2; without them nothing starts.
+    Cgroup,
+    /// By SIGSTOP to every process that is found.
+    Signal,
+}
+
+impl Freezer {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cgroup => "cgroup",
+            Self::Signal => "signal",
+        }
+    }
+}
+
 /// How steps are run by an agent.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -33,6 +55,8 @@ pub struct AgentConfig {
     pub commands_dir: Option<PathBuf>,
     /// `AWO_REVIEW_ROUNDS`: how often the blockers of a review go back to the agent.
     pub review_rounds: u32,
+    /// `AWO_FREEZER`: how agents are frozen.
+    pub freezer: Freezer,
 }
 
 /// Settings of the Claude Code CLI.
@@ -78,6 +102,7 @@ impl AgentConfig {
             commands_dir: reader
                 .optional(&keys::COMMANDS_DIR, |text| values::path(text, home.as_deref()))?,
             review_rounds: reader.value(&keys::REVIEW_ROUNDS, values::number(0..=20))?,
+            freezer: reader.value(&keys::FREEZER, |text| Freezer::from_str(text, true).ok())?,
         })
     }
 }

@@ -144,6 +144,17 @@ pub(crate) fn check_commands(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What is wrong when agents shall be frozen by cgroups and cannot; `reason` says why.
+pub(crate) fn freezer_problem(reason: String) -> Problem {
+    let setting = keys::FREEZER.name();
+    Problem {
+        setting,
+        problem: format!("{setting} is cgroup, and {reason}"),
+        help: "delegate a cgroup of version 2 to the worker (systemd: Delegate=yes), or set it to auto"
+            .to_owned(),
+    }
+}
+
 pub(crate) fn check_ca_file(config: &Config) -> Result<(), Problem> {
     let Some(file) = &config.git.ca_file else { return Ok(()) };
     let setting = keys::GIT_CA_FILE.name();

@@ -133,6 +133,8 @@ keys! {
         "Folder whose command files replace the built-in ones.";
     REVIEW_ROUNDS: ["AWO_REVIEW_ROUNDS"], Some("2"), "a whole number from 0 to 20", false,
         "How often the blockers of a review are handed back to the agent.";
+    FREEZER: ["AWO_FREEZER"], Some("auto"), "auto, cgroup or signal", false,
+        "How agents are frozen and killed: by cgroups of version 2 where they can be made, or by signals.";
 
     ALLOWED_HOSTS: ["AWO_ALLOWED_HOSTS"], Some("github.com"),
         "host names, with :port where it is not 443, separated by commas", false,

@@ -9,6 +9,10 @@ use super::{
     values,
 };
 
+/// What freezing a tree of processes may take on a busy host: agents stand still at least that long
+/// before their lease ends.
+const FREEZE_MARGIN: Duration = Duration::from_millis(500);
+
 /// The queue as one worker sees it.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
@@ -62,14 +66,23 @@ impl QueueConfig {
         Ok(queue)
     }
 
-    /// Whether the times fit each other.
+    /// Whether the times fit each other: heartbeat < self-fence < lease < rescue.
+    ///
+    /// The rescue comes after the end of a lease by itself: its grace is never zero.
     fn check(&self) -> Result<(), ConfigError> {
-        // A worker must notice that it cannot renew its leases, and stop, before others may take
-        // its orders; and one late heartbeat is no reason to stop.
-        let heartbeat = (&keys::HEARTBEAT, self.heartbeat);
         let self_fence = (&keys::SELF_FENCE, self.self_fence);
-        less(heartbeat, self_fence)?;
-        less(self_fence, (&keys::LEASE, self.lease))?;
+        // One beat that fails is no reason to freeze: the next one still comes in time.
+        if self.heartbeat * 2 >= self.self_fence {
+            let relation =
+                "two heartbeats to fit before the agents are frozen, so less than half of";
+            return Err(conflict((&keys::HEARTBEAT, self.heartbeat), relation, self_fence));
+        }
+        // A worker that cannot renew its leases has stopped its agents before others may go on.
+        if self.self_fence + FREEZE_MARGIN > self.lease {
+            let relation =
+                "agents to stand still before others may go on, so at least 500ms less than";
+            return Err(conflict(self_fence, relation, (&keys::LEASE, self.lease)));
+        }
         let poll_max = (&keys::POLL_MAX, self.poll_max);
         at_most((&keys::POLL_MIN, self.poll_min), poll_max)?;
         at_most(poll_max, (&keys::POLL_IDLE, self.poll_idle))?;
@@ -78,10 +91,6 @@ impl QueueConfig {
 }
 
 type Named = (&'static Key, Duration);
-
-fn less(low: Named, high: Named) -> Result<(), ConfigError> {
-    if low.1 < high.1 { Ok(()) } else { Err(conflict(low, "less than", high)) }
-}
 
 fn at_most(low: Named, high: Named) -> Result<(), ConfigError> {
     if low.1 <= high.1 { Ok(()) } else { Err(conflict(low, "no more than", high)) }

@@ -104,7 +104,7 @@ impl Place {
         )?;
         let database = store::connect(&postgres.url(), DatabaseMode::Direct, 4).await?;
         store::migrate(&database).await?;
-        let pool = database.pool().clone();
+        let pool = database.connections().clone();
         let from = bin.display();
         narrator.say(clock.now(), format_args!("private Postgres from {from}, schema migrated"));
         narrator.say(clock.now(), format_args!("git remote {}", remote.url()));

@@ -3,10 +3,15 @@
 use std::{
     fs::{File, TryLockError},
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use nix::fcntl::OFlag;
 
 use super::{GitError, blocking};
 
@@ -63,6 +68,22 @@ impl FileLock {
         Ok(same.then(|| Self { file, path: path.to_owned() }))
     }
 
+    /// Whether nobody holds the lock on `path`, a file that an agent may have replaced: no link is
+    /// followed, nothing is made and no pipe is waited for.
+    pub(super) fn is_free(path: &Path) -> Result<bool, GitError> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = match File::options().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(GitError::file("open the lock file", path)(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(GitError::file("lock", path)(error)),
+        }
+    }
+
     /// A descriptor for a child: the lock lasts as long as the child, even when we are killed.
     pub(super) fn share(&self) -> io::Result<OwnedFd> {
         self.file.try_clone().map(OwnedFd::from)
@@ -91,9 +112,12 @@ mod tests {
         drop(held);
         let refused = FileLock::acquire(path.clone(), Duration::from_millis(120)).await;
         assert!(refused.is_err(), "a shared descriptor must keep the lock");
+        assert!(!FileLock::is_free(&path).unwrap());
         drop(shared);
         let free = FileLock::acquire(path.clone(), Duration::from_secs(5)).await.unwrap();
+        assert!(!FileLock::is_free(&path).unwrap());
         free.remove().unwrap();
         assert!(!path.exists());
+        assert!(FileLock::is_free(&path).unwrap() && !path.exists());
     }
 }

@@ -112,6 +112,13 @@ impl Git {
         .await
     }
 
+    /// Whether nobody holds the sandbox of an order: no agent's shim, no git and no worker.
+    pub async fn sandbox_is_free(&self, order: &WorkOrderId) -> Result<bool, GitError> {
+        let volume = self.volume();
+        let locks = [volume.order_lock(order), volume.agent_lock(order)];
+        blocking(move || Ok(FileLock::is_free(&locks[0])? && FileLock::is_free(&locks[1])?)).await
+    }
+
     pub(super) async fn lock_order(&self, order: &WorkOrderId) -> Result<FileLock, GitError> {
         FileLock::acquire(self.volume().order_lock(order), self.settings().lock_timeout).await
     }

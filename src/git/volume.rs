@@ -70,6 +70,11 @@ impl Volume {
         self.cache().join("locks").join(order.as_str())
     }
 
+    /// Held by the shim of an agent as long as a process of the agent lives.
+    pub(super) fn agent_lock(&self, order: &WorkOrderId) -> PathBuf {
+        self.sandbox(order).join(".lock")
+    }
+
     fn cache(&self) -> PathBuf {
         self.root.join(".cache")
     }

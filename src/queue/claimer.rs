@@ -22,6 +22,10 @@ use crate::{
     store::{Claim, Claimed, Settlement},
 };
 
+/// Most jobs in one claim. A wide lane is filled by several, so that one half of it is claimed while the
+/// other is settled.
+const BATCH: usize = 32;
+
 /// Some queues, and how many of their jobs this process runs at once. A worker has one lane for
 /// orders and one for maintenance, so that hour-long orders never keep it from cleaning up.
 pub struct Lane {
@@ -81,11 +85,8 @@ impl Claimer {
         loop {
             let Some(first) = self.free_slot().await else { return Vec::new() };
             self.give_back_unheld().await;
-            let mut permits = vec![first];
-            while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-                permits.push(permit);
-            }
-            let sent = clock.now();
+            let permits = self.gather(first).await;
+            let (sent, sent_boot) = (clock.now(), clock.boot_time());
             let claimed = store
                 .claim(
                     self.engine.worker_id,
@@ -100,7 +101,7 @@ impl Claimer {
                     self.engine.metrics.claimed(clock.now() - sent);
                     let leased = jobs.into_iter().zip(permits).map(|(job, permit)| {
                         let keeper = Arc::clone(&self.engine.keeper);
-                        let lease = keeper.hold(job.fence(), sent);
+                        let lease = keeper.hold(job.fence(), sent_boot);
                         (job, Arc::new(Slot { lease, keeper, _permit: permit }))
                     });
                     return leased.collect();
@@ -151,6 +152,24 @@ impl Claimer {
                 warn!(jobs, "gave back jobs whose claim was not answered");
             }
             Err(error) => warn!("cannot look for jobs whose claim was not answered: {error}"),
+        }
+    }
+
+    /// All free slots, up to a batch. Runs that ended together free theirs one after the other: as long as more
+    /// become free, the claim waits for them, once around the runtime's queue each time.
+    async fn gather(&self, first: OwnedSemaphorePermit) -> Vec<OwnedSemaphorePermit> {
+        let mut permits = vec![first];
+        loop {
+            let before = permits.len();
+            tokio::task::yield_now().await;
+            while permits.len() < BATCH
+                && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
+            {
+                permits.push(permit);
+            }
+            if permits.len() == before || permits.len() == BATCH {
+                return permits;
+            }
         }
     }
 

@@ -119,14 +119,25 @@ impl Settler {
                     })),
                 },
                 _turn = self.turn.lock() => {
-                    let batch: Vec<Waiting> = {
-                        let mut waiting = self.lock();
-                        let size = waiting.len().min(BATCH);
-                        waiting.drain(..size).collect()
-                    };
+                    let batch = self.gather().await;
                     self.send(batch).await;
                 }
             }
+        }
+    }
+
+    /// What waits, with the runs that end at this moment: as long as more do, the statement waits for
+    /// them, once around the runtime's queue each time.
+    async fn gather(&self) -> Vec<Waiting> {
+        let mut seen = 0;
+        loop {
+            tokio::task::yield_now().await;
+            let mut waiting = self.lock();
+            if waiting.len() == seen || waiting.len() >= BATCH {
+                let size = waiting.len().min(BATCH);
+                return waiting.drain(..size).collect();
+            }
+            seen = waiting.len();
         }
     }
 

@@ -18,10 +18,13 @@ use super::{
     wake::Pace,
 };
 use crate::{
-    agent::{AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, KillPlan, Supervisor},
+    agent::{
+        self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, FreezerReport,
+        KillPlan, Supervisor,
+    },
     backoff::Backoff,
     clock::Clock,
-    config::{self, Config},
+    config::{self, Config, Freezer, NotRunnable, freezer_problem},
     domain::Redactor,
     forge::ForgeSettings,
     git::{Git, GitSettings},
@@ -67,6 +70,7 @@ impl Worker {
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         config::check_runnable(&config)?;
+        let freezer = freezer(config.agent.freezer).await?;
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
@@ -81,6 +85,8 @@ impl Worker {
         let store = Store::new(pool);
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
+        info!(%freezer, "agents can be frozen");
+        end_orphans().await;
 
         let worker_id = Uuid::new_v4();
         let timings = config.queue.clone();
@@ -157,7 +163,7 @@ impl Worker {
         background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
-                pool: store.database().pool().clone(),
+                pool: store.pool().connections().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
                 keeper: Arc::clone(keeper),
                 clock: clock.clone(),
@@ -216,6 +222,22 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
     tokio::join!(over, record);
 }
 
+/// What freezes agents here, or why nothing that was asked for does.
+async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
+    let found = tokio::task::spawn_blocking(move || agent::find_freezer(wanted)).await;
+    let found = found.context("cannot look for cgroups")?;
+    found.map_err(|reason| NotRunnable(vec![freezer_problem(reason)]).into())
+}
+
+/// Ends agents whose worker and shim were killed together.
+async fn end_orphans() {
+    match tokio::task::spawn_blocking(agent::end_orphans).await {
+        Ok(0) => {}
+        Ok(processes) => warn!(processes, "ended agents that a dead worker had left behind"),
+        Err(error) => warn!("cannot look for agents of dead workers: {error}"),
+    }
+}
+
 fn workflow(
     config: &Config,
     store: Store,
@@ -239,7 +261,7 @@ fn workflow(
         settings: WorkflowSettings {
             remotes: config.remotes.clone(),
             token: config.github.token.clone(),
-            agent: agent(config),
+            agent: agent_of(config),
             timeout: config.agent.timeout,
             idle_timeout: config.agent.idle_timeout,
             review_rounds: config.agent.review_rounds,
@@ -256,14 +278,15 @@ fn workflow(
             redactor.clone(),
             clock.clone(),
             KillPlan::default(),
-        ),
+        )
+        .with_freezer(config.agent.freezer),
         redactor,
         clock,
         metrics,
     })
 }
 
-fn agent(config: &Config) -> AgentKind {
+fn agent_of(config: &Config) -> AgentKind {
     let agent = &config.agent;
     if let (config::AgentKind::Command, Some(words)) = (&agent.kind, &agent.command_line) {
         return AgentKind::Command(CommandSettings { command_line: shell_words::join(words) });

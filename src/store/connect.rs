@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, Executor, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -17,6 +17,10 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Oldest server that is supported, as `server_version_num`: PostgreSQL 14.
 const OLDEST_SERVER: i32 = 140_000;
+
+/// How long a connection may lie idle and be used without asking whether it still works. A busy worker
+/// saves a round trip per statement; what breaks within that time is tried again by its caller.
+const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// How the database is reached (`AWO_DATABASE_MODE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -125,11 +129,24 @@ pub async fn connect(
     );
     let unreachable = |source| ConnectError::Unreachable { address, source };
     let attempt = options.clone();
-    let pool = PgPoolOptions::new()
+    let mut pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(10))
-        .connect_with(options)
-        .await;
+        .test_before_acquire(false)
+        .before_acquire(|connection, idle| {
+            Box::pin(
+                async move { Ok(idle.idle_for < TRUSTED_FOR || connection.ping().await.is_ok()) },
+            )
+        });
+    if mode == DatabaseMode::Direct {
+        pool = pool.after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(sql!("connect/plan_once"))).await?;
+                Ok(())
+            })
+        });
+    }
+    let pool = pool.connect_with(options).await;
     let database = match pool {
         Ok(pool) => Database::new(pool, mode),
         // The pool tried until its time was over, and kept the reason to itself.
@@ -165,8 +182,8 @@ pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> 
         return state.check();
     }
     match database.mode() {
-        DatabaseMode::Direct => MIGRATOR.run(database.pool()).await?,
-        DatabaseMode::Pooler => migrate_in_one_transaction(database.pool()).await?,
+        DatabaseMode::Direct => MIGRATOR.run(database.connections()).await?,
+        DatabaseMode::Pooler => migrate_in_one_transaction(database.connections()).await?,
     }
     Ok(())
 }

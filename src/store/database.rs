@@ -62,7 +62,7 @@ impl Database {
     }
 
     /// The pool itself, for what is not a single statement. Not for statements.
-    pub fn pool(&self) -> &PgPool {
+    pub fn connections(&self) -> &PgPool {
         &self.pool
     }
 
@@ -79,6 +79,13 @@ pub struct Dial {
     pub options: PgConnectOptions,
     /// What stands in between.
     pub mode: DatabaseMode,
+}
+
+impl From<PgConnectOptions> for Dial {
+    /// Straight to the server.
+    fn from(options: PgConnectOptions) -> Self {
+        Self { options, mode: DatabaseMode::Direct }
+    }
 }
 
 impl Dial {

@@ -25,7 +25,7 @@ impl Store {
     #[instrument(name = "db.ping", skip_all, level = "debug")]
     pub async fn ping(&self) -> Result<(), StoreError> {
         let answer: Result<i32, _> =
-            sqlx::query_scalar(sql!("health/ping")).fetch_one(self.database()).await;
+            sqlx::query_scalar(sql!("health/ping")).fetch_one(self.pool()).await;
         answer.map(drop).map_err(StoreError::on("health/ping"))
     }
 
@@ -33,7 +33,7 @@ impl Store {
     #[instrument(name = "db.jobs.queue_depth", skip_all, level = "debug")]
     pub async fn queue_depth(&self) -> Result<Vec<QueueDepth>, StoreError> {
         sqlx::query_as(sql!("health/queue_depth"))
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("health/queue_depth"))
     }

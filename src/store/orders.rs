@@ -137,6 +137,33 @@ pub struct Attempt {
     pub outcome: Option<String>,
     pub error_class: Option<String>,
     pub error_message: Option<String>,
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    pub cancel_acknowledged_at: Option<DateTime<Utc>>,
+    pub tree_empty_at: Option<DateTime<Utc>>,
+    pub released_at: Option<DateTime<Utc>>,
+    pub silent_seconds: Option<f64>,
+    pub worker_was: Option<String>,
+}
+
+/// How far a cancel has come. A stage without a time was not seen, not yet or never.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
+pub struct Cancellation {
+    /// The status of the order.
+    pub status: String,
+    /// Somebody asked for it.
+    pub requested_at: Option<DateTime<Utc>>,
+    /// The worker had heard of it.
+    pub acknowledged_at: Option<DateTime<Utc>>,
+    /// No process of the order's agents was left.
+    pub tree_empty_at: Option<DateTime<Utc>>,
+    /// Nobody held the order's sandbox.
+    pub released_at: Option<DateTime<Utc>>,
+    /// From the request to `acknowledged_at`.
+    pub acknowledged_seconds: Option<f64>,
+    /// From the request to `tree_empty_at`.
+    pub tree_empty_seconds: Option<f64>,
+    /// From the request to `released_at`.
+    pub released_seconds: Option<f64>,
 }
 
 /// An artifact, without its content.
@@ -204,7 +231,7 @@ impl Store {
             .bind(&order.idempotency_key)
             .bind(order.id.as_ref().map(WorkOrderId::as_str))
             .bind(&order.traceparent)
-            .fetch_one(self.database())
+            .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/enqueue"))
     }
@@ -219,7 +246,7 @@ impl Store {
         sqlx::query_as(sql!("orders/list"))
             .bind(status.map(OrderStatus::as_str))
             .bind(i64::from(limit))
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("orders/list"))
     }
@@ -229,7 +256,7 @@ impl Store {
     pub async fn find_order(&self, id: &str) -> Result<Option<OrderDetail>, StoreError> {
         sqlx::query_as(sql!("orders/find"))
             .bind(id)
-            .fetch_optional(self.database())
+            .fetch_optional(self.pool())
             .await
             .map_err(StoreError::on("orders/find"))
     }
@@ -239,7 +266,7 @@ impl Store {
     pub async fn step_runs(&self, id: &str) -> Result<Vec<StepRun>, StoreError> {
         sqlx::query_as(sql!("orders/steps"))
             .bind(id)
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("orders/steps"))
     }
@@ -249,7 +276,7 @@ impl Store {
     pub async fn attempts(&self, job_id: i64) -> Result<Vec<Attempt>, StoreError> {
         sqlx::query_as(sql!("orders/attempts"))
             .bind(job_id)
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("orders/attempts"))
     }
@@ -259,7 +286,7 @@ impl Store {
     pub async fn artifacts(&self, id: &str) -> Result<Vec<Artifact>, StoreError> {
         sqlx::query_as(sql!("orders/artifacts"))
             .bind(id)
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("orders/artifacts"))
     }
@@ -269,7 +296,7 @@ impl Store {
     pub async fn order_progress(&self, id: &str) -> Result<Option<OrderProgress>, StoreError> {
         sqlx::query_as(sql!("orders/progress"))
             .bind(id)
-            .fetch_optional(self.database())
+            .fetch_optional(self.pool())
             .await
             .map_err(StoreError::on("orders/progress"))
     }
@@ -288,7 +315,7 @@ impl Store {
             .bind(after)
             .bind(step.map(StepName::as_str))
             .bind(i64::from(limit))
-            .fetch_all(self.database())
+            .fetch_all(self.pool())
             .await
             .map_err(StoreError::on("orders/log_chunks"))
     }
@@ -300,9 +327,19 @@ impl Store {
         sqlx::query_scalar(sql!("orders/cancel"))
             .bind(id)
             .bind(reason)
-            .fetch_one(self.database())
+            .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/cancel"))
+    }
+
+    /// How far the cancel of an order has come; `None` when there is no such order.
+    #[instrument(name = "db.cancellations.find", skip_all)]
+    pub async fn cancellation(&self, id: &str) -> Result<Option<Cancellation>, StoreError> {
+        sqlx::query_as(sql!("orders/cancellation"))
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(StoreError::on("orders/cancellation"))
     }
 
     /// Runs an order again, where it stopped or from an earlier step on.
@@ -315,7 +352,7 @@ impl Store {
         sqlx::query_scalar(sql!("orders/requeue"))
             .bind(id)
             .bind(from_step.map(StepName::as_str))
-            .fetch_one(self.database())
+            .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/requeue"))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -120,7 +121,7 @@ pub struct Renewed {
 pub struct Pulse {
     /// The leases that are still held; those that are missing are lost.
     pub renewed: Vec<Renewed>,
-    /// Some worker's lease ran out and nobody has taken its job back yet.
+    /// Some lease has run out: its worker may be dead.
     pub rescue_due: bool,
 }
 
@@ -208,8 +209,21 @@ pub struct Rescued {
     pub state: JobState,
     /// Who had it.
     pub worker_id: Uuid,
-    /// Seconds since that worker's last heartbeat.
+    /// Seconds since that worker last renewed the lease.
     pub silent_seconds: f64,
+    /// What was known of it: `silent`, `draining`, `stopped`, `alive` or `unknown`.
+    pub worker_was: String,
+}
+
+/// A lease that has run out, and when it was last renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Expired {
+    /// The job.
+    pub job_id: i64,
+    /// The epoch of the lease.
+    pub epoch: i64,
+    /// The database's time of its last renewal.
+    pub heartbeat_at: DateTime<Utc>,
 }
 
 impl Store {
@@ -222,7 +236,7 @@ impl Store {
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(&worker.queues)
             .bind(worker.max_concurrent)
-            .execute(self.database())
+            .execute(self.pool())
             .await
             .map_err(StoreError::on("queue/register_worker"))?;
         Ok(())
@@ -232,7 +246,7 @@ impl Store {
     pub async fn drain_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
         sqlx::query(sql!("queue/drain_worker"))
             .bind(worker_id)
-            .execute(self.database())
+            .execute(self.pool())
             .await
             .map_err(StoreError::on("queue/drain_worker"))?;
         Ok(())
@@ -242,7 +256,7 @@ impl Store {
     pub async fn retire_worker(&self, worker_id: Uuid) -> Result<(), StoreError> {
         sqlx::query(sql!("queue/retire_worker"))
             .bind(worker_id)
-            .execute(self.database())
+            .execute(self.pool())
             .await
             .map_err(StoreError::on("queue/retire_worker"))?;
         Ok(())
@@ -265,7 +279,7 @@ impl Store {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .bind(lease.as_secs_f64())
             .bind(aging.as_secs_f64())
-            .fetch_all(self.database());
+            .fetch_all(self.pool());
         let rows = in_time(claimed).await.map_err(StoreError::on("queue/claim"))?;
         read_claim(&rows).map_err(StoreError::on("queue/claim"))
     }
@@ -283,7 +297,7 @@ impl Store {
             .bind(worker_id)
             .bind(held)
             .bind(queues)
-            .fetch_one(self.database())
+            .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("queue/give_back_unheld"))
     }
@@ -305,21 +319,36 @@ impl Store {
             .bind(column(|one| one.class().map(ErrorClass::as_str)))
             .bind(column(Settlement::message))
             .bind(delays)
-            .fetch_all(self.database());
+            .fetch_all(self.pool());
         in_time(settled).await.map_err(StoreError::on("queue/settle"))
     }
 
-    /// Takes back jobs whose lease ended more than `grace` ago; `lease` is the length of a lease.
+    /// Leases that have run out, at most a thousand: the first of the two looks before a rescue.
+    #[tracing::instrument(name = "db.leases.expired", level = "debug", skip_all, err)]
+    pub async fn expired_leases(&self) -> Result<Vec<Expired>, StoreError> {
+        let expired = sqlx::query_as(sql!("queue/expired")).fetch_all(self.pool());
+        in_time(expired).await.map_err(StoreError::on("queue/expired"))
+    }
+
+    /// Takes back jobs whose leases were `seen` to have run out, were not renewed since, and ended
+    /// more than `grace` ago; `lease` is the length of a lease.
     #[tracing::instrument(name = "db.jobs.rescue", level = "debug", skip_all, err)]
     pub async fn rescue(
         &self,
+        seen: &[Expired],
         grace: Duration,
         lease: Duration,
     ) -> Result<Vec<Rescued>, StoreError> {
+        let jobs: Vec<i64> = seen.iter().map(|lease| lease.job_id).collect();
+        let epochs: Vec<i64> = seen.iter().map(|lease| lease.epoch).collect();
+        let beats: Vec<DateTime<Utc>> = seen.iter().map(|lease| lease.heartbeat_at).collect();
         let rescued = sqlx::query_as(sql!("queue/rescue"))
             .bind(grace.as_secs_f64())
             .bind(lease.as_secs_f64())
-            .fetch_all(self.database());
+            .bind(jobs)
+            .bind(epochs)
+            .bind(beats)
+            .fetch_all(self.pool());
         in_time(rescued).await.map_err(StoreError::on("queue/rescue"))
     }
 }
@@ -337,13 +366,12 @@ fn read_claim(rows: &[PgRow]) -> Result<Claim, sqlx::Error> {
 }
 
 /// Sends one heartbeat for all leases of a worker, over the connection kept for that. `lease` is how
-/// long they are renewed for, `grace` how long after its end others may take a job.
+/// long they are renewed for.
 pub async fn heartbeat<'c>(
     connection: impl PgExecutor<'c>,
     worker_id: Uuid,
     beats: &[Beat],
     lease: Duration,
-    grace: Duration,
 ) -> Result<Pulse, StoreError> {
     let jobs: Vec<i64> = beats.iter().map(|beat| beat.fence.job_id).collect();
     let epochs: Vec<i64> = beats.iter().map(|beat| beat.fence.epoch).collect();
@@ -356,7 +384,6 @@ pub async fn heartbeat<'c>(
         .bind(steps)
         .bind(silent)
         .bind(lease.as_secs_f64())
-        .bind(grace.as_secs_f64())
         .fetch_all(connection)
         .await
         .map_err(StoreError::on("queue/heartbeat"))?;

@@ -141,6 +141,17 @@ pub struct OrderFacts {
     pub files_changed: Option<i32>,
 }
 
+/// Stages of the end of an attempt, as far as they were seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// The worker has heard of a request to cancel.
+    pub cancel_heard: bool,
+    /// No process of its agents is left.
+    pub tree_empty: bool,
+    /// Nobody holds its sandbox.
+    pub released: bool,
+}
+
 /// An effect outside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -222,7 +233,7 @@ impl RunStore {
         self.patiently("run/load_order", || {
             sqlx::query_as(sql!("run/load_order"))
                 .bind(self.fence.job_id)
-                .fetch_optional(self.store.database())
+                .fetch_optional(self.store.pool())
         })
         .await
     }
@@ -234,7 +245,7 @@ impl RunStore {
             .patiently("run/finished_steps", || {
                 sqlx::query_as(sql!("run/finished_steps"))
                     .bind(self.fence.job_id)
-                    .fetch_all(self.store.database())
+                    .fetch_all(self.store.pool())
             })
             .await?;
         let known = |(name, output): (String, Option<Value>)| {
@@ -262,7 +273,7 @@ impl RunStore {
                 .bind(number)
                 .bind(agent_name)
                 .bind(session)
-                .fetch_optional(self.store.database())
+                .fetch_optional(self.store.pool())
         })
         .await?
         .ok_or(RunError::Stale(self.fence))
@@ -296,7 +307,7 @@ impl RunStore {
                 .bind(end.cost.cache_creation_tokens)
                 .bind(end.cost.usd)
                 .bind(end.session)
-                .fetch_optional(self.store.database())
+                .fetch_optional(self.store.pool())
         })
         .await?
         .ok_or(RunError::Stale(self.fence))
@@ -311,7 +322,7 @@ impl RunStore {
                 .bind(self.fence.job_id)
                 .bind(self.fence.epoch)
                 .bind(&names)
-                .execute(self.store.database())
+                .execute(self.store.pool())
         })
         .await?;
         Ok(())
@@ -335,7 +346,7 @@ impl RunStore {
                     .bind(&facts.pull_request_url)
                     .bind(facts.commits)
                     .bind(facts.files_changed)
-                    .execute(self.store.database())
+                    .execute(self.store.pool())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -352,7 +363,7 @@ impl RunStore {
                     .bind(effect.as_str())
                     .bind(key)
                     .bind(intent)
-                    .execute(self.store.database())
+                    .execute(self.store.pool())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -370,7 +381,7 @@ impl RunStore {
                 .bind(self.fence.job_id)
                 .bind(effect.as_str())
                 .bind(key)
-                .fetch_optional(self.store.database())
+                .fetch_optional(self.store.pool())
         })
         .await
     }
@@ -391,7 +402,7 @@ impl RunStore {
                     .bind(effect.as_str())
                     .bind(key)
                     .bind(result)
-                    .execute(self.store.database())
+                    .execute(self.store.pool())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -416,7 +427,25 @@ impl RunStore {
                     .bind(&artifact.path)
                     .bind(&artifact.sha256)
                     .bind(artifact.size_bytes)
-                    .execute(self.store.database())
+                    .execute(self.store.pool())
+            })
+            .await?;
+        self.owned(done.rows_affected())
+    }
+
+    /// Notes stages of the end of the attempt, with the database's time; one that was noted before
+    /// keeps its own.
+    #[tracing::instrument(name = "db.attempts.note_stages", skip_all, err)]
+    pub async fn note_stages(&self, stages: Stages) -> Result<(), RunError> {
+        let done = self
+            .patiently("run/note_stages", || {
+                sqlx::query(sql!("run/note_stages"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .bind(stages.cancel_heard)
+                    .bind(stages.tree_empty)
+                    .bind(stages.released)
+                    .execute(self.store.pool())
             })
             .await?;
         self.owned(done.rows_affected())
@@ -463,7 +492,7 @@ impl RunStore {
                     .bind(&offsets)
                     .bind(&lines)
                     .bind(&data)
-                    .fetch_one(self.store.database())
+                    .fetch_one(self.store.pool())
             })
             .await?;
         self.owned(u64::from(owned))

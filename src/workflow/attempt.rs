@@ -98,7 +98,9 @@ async fn attempt(
     let (journal, writer) = Journal::open(store.clone(), order.id.clone());
     let mut run = OrderRun::new(workflow, lease, store, order, journal, dossier, results);
     let ended = run.run_steps(job).await;
-    drop(run);
+    let order = run.order.id.clone();
+    let proof = run.into_proof();
     writer.finish().await;
+    proof.end(&workflow.git, &order, &workflow.clock).await;
     ended
 }

@@ -12,6 +12,7 @@ use super::{
     failure::{Failure, StepError},
     journal::Journal,
     order::Order,
+    proof::Proof,
     steps,
 };
 use crate::{
@@ -57,6 +58,8 @@ pub struct OrderRun<'a> {
     pub dossier: Dossier,
     /// Results of the finished steps.
     pub results: HashMap<StepName, Value>,
+    /// What is seen of the end.
+    pub proof: Proof,
     sandbox: Option<Sandbox>,
     cost: StepCost,
     session: Option<Uuid>,
@@ -73,6 +76,7 @@ impl<'a> OrderRun<'a> {
         dossier: Dossier,
         results: HashMap<StepName, Value>,
     ) -> Self {
+        let proof = Proof::begin(store.clone(), lease);
         let cost = StepCost::default();
         Self {
             workflow,
@@ -82,6 +86,7 @@ impl<'a> OrderRun<'a> {
             journal,
             dossier,
             results,
+            proof,
             sandbox: None,
             cost,
             session: None,
@@ -90,6 +95,11 @@ impl<'a> OrderRun<'a> {
 }
 
 impl OrderRun<'_> {
+    /// Lets go of everything but the proof of the end.
+    pub fn into_proof(self) -> Proof {
+        self.proof
+    }
+
     /// Runs what is left; answers the class of an order that completed without a delivery.
     pub async fn run_steps(&mut self, job: &Claimed) -> Result<Option<ErrorClass>, StepError> {
         let begun = if self.results.is_empty() { "workflow_started" } else { "workflow_resumed" };

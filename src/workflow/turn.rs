@@ -100,6 +100,7 @@ impl OrderRun<'_> {
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
+        self.proof.agent_ended(report.tree_empty_after.is_some()).await;
         self.catch_up(&spool, report.delivered, rest).await;
         // Every sender is dropped: the forwarder ends when everything is handed over.
         let _ = forward.await;

@@ -8,14 +8,15 @@ use archon_awo::{
         AgentKind, AgentReport, AgentRequest, KillPlan, LeaseSignal, Limits, OutputChunk,
         Supervisor,
     },
-    clock::Clock,
+    clock::{Clock, boot_time},
+    config::Freezer,
     domain::{Redactor, StepName},
 };
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -29,6 +30,7 @@ pub struct Bench {
     _folder: TempDir,
     pub redactor: Redactor,
     pub kill_plan: KillPlan,
+    pub freezer: Freezer,
     pub limits: Limits,
     pub lease: watch::Sender<LeaseSignal>,
     pub cancel: CancellationToken,
@@ -57,13 +59,14 @@ impl Bench {
             spool: root.join("spool.ndjson"),
             extra_env: Vec::new(),
         };
-        let deadline = Instant::now() + Duration::from_mins(10);
+        let until = boot_time() + Duration::from_mins(10);
         Self {
             _folder: folder,
             redactor: Redactor::default(),
             kill_plan: QUICK,
+            freezer: Freezer::Auto,
             limits: Limits::default(),
-            lease: watch::Sender::new(LeaseSignal::Held { deadline }),
+            lease: watch::Sender::new(LeaseSignal::Held { until }),
             cancel: CancellationToken::new(),
             request,
         }
@@ -77,6 +80,7 @@ impl Bench {
         let shim = env!("CARGO_BIN_EXE_archon-awo");
         Supervisor::new(shim, self.redactor.clone(), Clock::system(), self.kill_plan)
             .with_limits(self.limits)
+            .with_freezer(self.freezer)
     }
 
     /// Starts a run in the background and hands out its output.

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::{
     halt::Halt,
-    harness::{Harness, processes_of},
+    harness::{Harness, processes_of, until},
 };
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
@@ -102,5 +102,106 @@ async fn a_cancel_between_push_and_pull_request_leaves_what_a_requeue_completes(
     harness.until("select status = 'completed' from agent_work_orders").await;
     let (branches, pulls) = harness.deliveries();
     assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
+    harness.assert_sound().await;
+}
+
+/// Runs in the agent: ignores every request to end, and has a child of the same kind in a session of
+/// its own.
+const STUBBORN: &str = r#"
+[ "$AWO_STEP" = execute ] || return 0
+trap '' INT TERM HUP
+setsid sh -c 'trap "" INT TERM HUP; while :; do date +%s%N >> "$1"; sleep 0.05; done' _ "$TMPDIR/ticks" \
+    </dev/null >/dev/null 2>&1 &
+while :; do sleep 0.1; done
+"#;
+
+type Stages = (f64, f64, f64, bool);
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_cancel_of_a_stubborn_agent_is_proven_stage_by_stage(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.tell_agent("extra", STUBBORN);
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_agent_in("execute").await;
+    let run = harness.agent_runs().last().unwrap()[0].clone();
+    until("the daemon is up", || processes_of(&run).len() > 2).await;
+
+    let (code, printed) = harness.command(&["cancel", &order, "--wait", "--json"]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert_eq!(processes_of(&run), Vec::<u32>::new(), "proven, and yet something is left");
+    let proof: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&proof["result"], &proof["status"]), (&"requested".into(), &"cancelled".into()));
+
+    let (acknowledged, empty, released, in_order): Stages = sqlx::query_as(
+        "select acknowledged_seconds, tree_empty_seconds, released_seconds,
+             requested_at <= acknowledged_at and acknowledged_at <= tree_empty_at
+                 and tree_empty_at <= released_at
+         from awo.cancellations",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    assert!(in_order, "{proof}");
+    assert!(acknowledged < 2.0, "heard after {acknowledged} s");
+    // It took every signal of the plan, and no longer than is promised.
+    assert!(empty > 8.0 && released <= 15.0, "empty after {empty} s, released after {released} s");
+    let (_, shown) = harness.command(&["show", &order]);
+    for stage in ["cancel asked", "cancel heard", "tree empty", "sandbox free"] {
+        assert!(shown.contains(stage), "{stage} is not in {shown}");
+    }
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn twelve_stubborn_agents_cancelled_at_once_are_gone_in_fifteen_seconds(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.tell_agent("extra", STUBBORN);
+    harness.set("AWO_MAX_CONCURRENT", "12");
+    sqlx::query("select awo_set_repository_limit($1, 12)")
+        .bind(harness.remote_url())
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    harness.start_worker();
+    for _ in 0..12 {
+        harness.order("Write a file").await;
+    }
+    let executing = || harness.agent_runs().iter().filter(|run| run[1] == "execute").count();
+    until("all execute", || executing() == 12).await;
+    sqlx::query("select awo_cancel(agent_work_order_id) from agent_work_orders")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    harness.until("select count(*) = 12 from agent_work_orders where status = 'cancelled'").await;
+    for run in harness.agent_runs() {
+        assert_eq!(processes_of(&run[0]), Vec::<u32>::new(), "{run:?} left something behind");
+    }
+    let (proven, slowest): (i64, f64) =
+        sqlx::query_as("select count(released_at), max(released_seconds) from awo.cancellations")
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap();
+    assert_eq!(proven, 12);
+    assert!(slowest <= 15.0, "the slowest took {slowest} s");
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_cancel_whose_worker_was_killed_is_not_called_proven(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.hold("execute");
+    let first = harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_agent_in("execute").await;
+    harness.signal(first, nix::sys::signal::Signal::SIGKILL);
+    harness.ended(first).await;
+    sqlx::query("select awo_cancel($1)").bind(&order).execute(&harness.pool).await.unwrap();
+    harness.start_worker();
+    let (code, printed) = harness.command(&["cancel", &order, "--wait"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("nobody saw its processes end"), "{printed}");
+    let (_, shown) = harness.command(&["show", &order]);
+    assert!(shown.contains("cancel asked") && !shown.contains("tree empty"), "{shown}");
     harness.assert_sound().await;
 }

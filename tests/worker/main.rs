@@ -11,6 +11,8 @@ mod database;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
+#[path = "../support/frozen.rs"]
+mod frozen;
 mod halt;
 mod hammer;
 mod harness;
@@ -22,7 +24,10 @@ mod leaks;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
 mod orders;
+mod orphans;
 mod outage;
 mod outage_postgres;
 mod replay;
+mod rescue;
+mod rolling;
 mod telemetry;

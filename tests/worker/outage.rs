@@ -1,17 +1,12 @@
 //! A worker that is stopped for longer than its lease: its agent freezes, its writes are refused.
 
-use std::fs;
-
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::harness::{Harness, processes_of};
-
-/// The state letter of a process in `/proc`: `T` when it is frozen.
-pub fn state(pid: &str) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
+use crate::{
+    frozen::is_frozen,
+    harness::{Harness, processes_of},
+};
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn the_agent_of_a_stopped_worker_is_frozen_before_another_may_begin(pool: PgPool) {
@@ -25,7 +20,7 @@ async fn the_agent_of_a_stopped_worker_is_frozen_before_another_may_begin(pool: 
     harness.start_worker();
     // The second worker gets the order; at that moment nothing of the first may run.
     harness.until("select count(*) = 2 from awo.attempts").await;
-    assert_eq!(state(&old[3]), Some('T'), "the first agent must be frozen");
+    assert!(is_frozen(old[3].parse().unwrap()), "the first agent must be frozen");
     harness.let_go("execute");
     harness.signal(first, Signal::SIGCONT);
     harness.until_status(&order, "completed").await;

@@ -7,11 +7,11 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
     database::Database,
+    frozen::is_frozen,
     harness::{Harness, processes_of, until},
-    outage::state,
 };
 
-async fn place() -> (Database, PgPool) {
+pub async fn place() -> (Database, PgPool) {
     let database = Database::start();
     // The test server answers before it writes; this one must keep what it has promised.
     let pool = PgPool::connect(&database.url).await.unwrap();
@@ -37,9 +37,10 @@ async fn an_outage_of_the_database_shorter_than_the_step_costs_no_work() {
 
     database.stop();
     // Longer than the self-fence: the agent stands still.
-    until("the agent is frozen", || state(&pid) == Some('T')).await;
+    let pid: i32 = pid.parse().unwrap();
+    until("the agent is frozen", || is_frozen(pid)).await;
     database.start_again();
-    until("the agent goes on", || state(&pid).is_some_and(|state| state != 'T')).await;
+    until("the agent goes on", || !is_frozen(pid)).await;
     assert!(!processes_of(&run).is_empty(), "the same run goes on");
     harness.let_go("execute");
     harness.until_status(&order, "completed").await;

@@ -5,10 +5,11 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
+use clap::ValueEnum;
 use nix::{
     fcntl::{Flock, FlockArg, OFlag},
     sys::{
@@ -21,7 +22,10 @@ use nix::{
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use crate::agent::lifeline::{LIFELINE_FD, STATUS_FD};
+use crate::{
+    agent::lifeline::{LIFELINE_FD, STATUS_FD},
+    config::Freezer,
+};
 
 /// What the worker tells its shim on the command line. Nothing here is secret: everybody on the
 /// machine can read it.
@@ -39,6 +43,8 @@ pub struct ShimArguments {
     pub terminate_grace: Duration,
     /// How long a tree may stay frozen before it is killed.
     pub longest_freeze: Duration,
+    /// What freezes it.
+    pub freezer: Freezer,
     /// The agent's program.
     pub program: OsString,
     /// Its arguments.
@@ -56,6 +62,7 @@ impl ShimArguments {
             millis(self.interrupt_grace),
             millis(self.terminate_grace),
             millis(self.longest_freeze),
+            OsString::from(self.freezer.as_str()),
             self.program.clone(),
         ];
         line.extend(self.arguments.iter().cloned());
@@ -81,6 +88,10 @@ impl ShimArguments {
             interrupt_grace: millis(&next("interrupt grace")?, "interrupt grace")?,
             terminate_grace: millis(&next("terminate grace")?, "terminate grace")?,
             longest_freeze: millis(&next("longest freeze")?, "longest freeze")?,
+            freezer: next("freezer")?
+                .to_str()
+                .and_then(|word| Freezer::from_str(word, false).ok())
+                .ok_or("the shim was started with a freezer it does not know")?,
             program: next("program")?,
             arguments: words.collect(),
         })
@@ -98,25 +109,31 @@ impl ShimArguments {
 
     /// Takes the lock of the sandbox; `None` while somebody else has it.
     pub fn lock(&self) -> Result<Option<Flock<File>>, String> {
-        let path = self.sandbox_root.join(".lock");
-        let failed = |error: io::Error| format!("{} cannot be locked: {error}", path.display());
-        // The agent can write here: follow no link it may have put in the file's place.
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags.bits())
-            .open(&path)
-            .map_err(failed)?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
-        // A lock on a file that was replaced meanwhile keeps nobody out: try the new one.
-        let same = std::fs::symlink_metadata(&path).map(|now| (now.dev(), now.ino())).ok()
-            == lock.metadata().map(|held| (held.dev(), held.ino())).ok();
-        Ok(same.then_some(lock))
+        lock_sandbox(&self.sandbox_root)
     }
+}
+
+/// Takes the lock of a sandbox, which its shim holds for as long as it lives; `None` while somebody
+/// else has it.
+pub fn lock_sandbox(root: &Path) -> Result<Option<Flock<File>>, String> {
+    let path = root.join(".lock");
+    let failed = |error: io::Error| format!("{} cannot be locked: {error}", path.display());
+    // The agent can write here: follow no link it may have put in the file's place.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags.bits())
+        .open(&path)
+        .map_err(failed)?;
+    let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
+    // A lock on a file that was replaced meanwhile keeps nobody out: try the new one.
+    let same = std::fs::symlink_metadata(&path).map(|now| (now.dev(), now.ino())).ok()
+        == lock.metadata().map(|held| (held.dev(), held.ino())).ok();
+    Ok(same.then_some(lock))
 }
 
 /// The shim's ends of its two pipes, neither of which the agent inherits.
@@ -203,7 +220,7 @@ pub fn let_go_of_streams() {
 mod tests {
     use std::time::Duration;
 
-    use super::ShimArguments;
+    use super::{Freezer, ShimArguments};
 
     #[test]
     fn arguments_survive_the_command_line() {
@@ -214,6 +231,7 @@ mod tests {
             interrupt_grace: Duration::from_secs(2),
             terminate_grace: Duration::from_secs(3),
             longest_freeze: Duration::from_secs(4),
+            freezer: Freezer::Cgroup,
             program: "/bin/agent".into(),
             arguments: vec!["--a".into(), "".into(), "--".into()],
         };

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Supervisor, shim_process::ShimProcess};
 use crate::{
     agent::{
-        lifeline::{Order, Status, boot_time, nanos},
+        lifeline::{Order, Status, nanos},
         pump::Progress,
         report::{Exit, Failure},
         request::{AgentRequest, LeaseSignal},
@@ -136,9 +136,8 @@ impl WatchOver {
                 self.suspended = true;
                 shim.order(Order::Freeze);
             }
-            LeaseSignal::Held { deadline } => {
-                let left = deadline.saturating_duration_since(self.clock.now());
-                let at = nanos(boot_time().saturating_add(left));
+            LeaseSignal::Held { until } => {
+                let at = nanos(until);
                 let thaws = std::mem::take(&mut self.suspended);
                 shim.order(if thaws { Order::Thaw(at) } else { Order::Deadline(at) });
             }
@@ -190,6 +189,7 @@ impl WatchOver {
             Status::Setup { message, agent } => {
                 let class = if agent { ErrorClass::Invalid } else { ErrorClass::ToolError };
                 self.ended.problem = Some(Failure::new(class, message));
+                self.ended.tree_empty_after = Some(Duration::ZERO);
             }
         }
     }

@@ -1,0 +1,1 @@
+TRUNCATE awo.jobs, awo_bench.floor_jobs CASCADE

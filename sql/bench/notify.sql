@@ -1,0 +1,1 @@
+SELECT pg_notify('awo_bench', $1::text)

@@ -1,0 +1,1 @@
+VACUUM (ANALYZE) awo.jobs, awo.repositories, awo_bench.floor_jobs

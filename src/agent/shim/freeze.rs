@@ -1,0 +1,118 @@
+//! Stops a tree where it stands and continues it: by its cgroup where it has one, and by signals for
+//! what is outside of it or where there is none.
+
+use std::{collections::BTreeSet, thread::sleep, time::Duration};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use super::ShimArguments;
+use crate::{
+    agent::{
+        cgroup::{Cgroup, OwnCgroup},
+        process_table::{TreeRule, send},
+    },
+    config::Freezer,
+};
+
+/// Longest wait for a cgroup to be frozen: a process inside the kernel may take its time, and runs
+/// no code of its own meanwhile.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What freezes and kills the tree of one run.
+pub struct Freezing {
+    policy: Freezer,
+    own: Result<OwnCgroup, String>,
+    /// The cgroup of the run; gone when it could not be used.
+    cgroup: Option<Cgroup>,
+    /// Who was sent SIGSTOP.
+    stopped: BTreeSet<i32>,
+}
+
+impl Freezing {
+    /// For the run that the shim was started for.
+    pub fn of_run(arguments: &ShimArguments) -> Self {
+        let ShimArguments { freezer, sandbox_root, run_id, .. } = arguments;
+        let own = OwnCgroup::find();
+        let wanted = own.as_ref().ok().filter(|_| *freezer != Freezer::Signal);
+        let cgroup = wanted.map(|own| own.of_run(sandbox_root, run_id));
+        Self { policy: *freezer, own, cgroup, stopped: BTreeSet::new() }
+    }
+
+    /// Ends what earlier runs left in this sandbox, whose lock is held: their shims are dead.
+    pub fn clear_leftovers(&self, arguments: &ShimArguments) -> BTreeSet<i32> {
+        let ShimArguments { sandbox_root, run_id, .. } = arguments;
+        let others = self.own.as_ref().map(|own| own.others_in(sandbox_root, run_id));
+        others.unwrap_or_default().iter().flat_map(Cgroup::kill_and_remove).collect()
+    }
+
+    /// Moves this process to where the agent is to be born.
+    pub fn enter(&mut self) -> Result<(), String> {
+        let entered = match (&self.own, &self.cgroup) {
+            (Err(_), _) if self.policy == Freezer::Signal => Ok(()),
+            (Err(reason), _) => Err(reason.clone()),
+            (Ok(_), None) => Ok(()),
+            (Ok(own), Some(cgroup)) => cgroup.enter().map_err(|error| {
+                format!("a cgroup below {} cannot be used: {error}", own.folder().display())
+            }),
+        };
+        match entered {
+            Err(reason) if self.policy == Freezer::Cgroup => {
+                Err(format!("AWO_FREEZER is cgroup, and {reason}"))
+            }
+            Err(_) => {
+                if let Some(cgroup) = self.cgroup.take() {
+                    cgroup.remove();
+                }
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Moves this process back.
+    pub fn leave(&self) -> Result<(), String> {
+        let left = self.cgroup.as_ref().map_or(Ok(()), Cgroup::leave);
+        left.map_err(|error| format!("the shim cannot leave the cgroup of its agent: {error}"))
+    }
+
+    /// Stops every process; done again, it stops what was continued or has come since.
+    pub fn freeze(&mut self, tree: &TreeRule) {
+        let frozen = self.cgroup.as_ref().filter(|cgroup| cgroup.freeze(PATIENCE).is_ok()).cloned();
+        // What is outside a frozen cgroup, until none runs; one that forked meanwhile is found in the
+        // next round.
+        for _ in 0..100 {
+            let inside = frozen.as_ref().map(Cgroup::members).unwrap_or_default();
+            let mut running = tree.find();
+            running.retain(|one| !one.is_stopped() && !inside.contains(&one.pid.as_raw()));
+            if running.is_empty() {
+                return;
+            }
+            for process in running {
+                self.stopped.insert(process.pid.as_raw());
+                send(process.pid, Signal::SIGSTOP);
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Continues what was stopped, and nothing that had stopped by itself.
+    pub fn thaw(&mut self) {
+        for pid in std::mem::take(&mut self.stopped) {
+            send(Pid::from_raw(pid), Signal::SIGCONT);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // One that is gone has nobody to continue.
+            let _ = cgroup.thaw();
+        }
+    }
+
+    /// Kills what is in the cgroup, at once, and answers who was there.
+    pub fn kill(&self) -> BTreeSet<i32> {
+        self.cgroup.as_ref().map(Cgroup::kill).unwrap_or_default()
+    }
+
+    /// Removes the cgroup; `false` while a process is left in it.
+    pub fn remove(&self) -> bool {
+        self.cgroup.as_ref().is_none_or(Cgroup::remove)
+    }
+}
