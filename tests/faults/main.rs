@@ -7,6 +7,7 @@
 
 mod agent;
 mod cluster;
+mod defaults;
 mod orders;
 mod place;
 mod plan;
@@ -37,6 +38,8 @@ const SHORT: usize = 40;
 enum Command {
     /// Faults at random, with short timings.
     Run(Options),
+    /// The promises about seconds, with default timings.
+    Defaults(defaults::Options),
 }
 
 /// The tests, by name. They are not functions of the test framework, because the agents and the long
@@ -56,10 +59,10 @@ fn main() -> ExitCode {
     match words[..] {
         ["agent", port, folder] => agent::run(port, folder),
         ["agent-child", port] => agent::child(port),
-        ["run", ..] | ["--help"] => {
-            let Command::Run(options) = Command::parse();
-            end(block_on(storm::run(options)))
-        }
+        ["run" | "defaults", ..] | ["--help"] => end(match Command::parse() {
+            Command::Run(options) => block_on(storm::run(options)),
+            Command::Defaults(options) => block_on(defaults::run(options)),
+        }),
         _ if words.contains(&"--list") => {
             // What nextest asks for; there are no ignored ones.
             let shown = TESTS.iter().filter(|_| !words.contains(&"--ignored"));

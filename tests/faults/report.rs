@@ -187,15 +187,6 @@ impl Report {
         text
     }
 
-    /// Every broken promise, one a line.
-    pub fn broken(&self) -> String {
-        let all = self.verdict.all();
-        let lines = all
-            .iter()
-            .flat_map(|(name, found)| found.iter().map(move |words| format!("{name}: {words}")));
-        lines.collect::<Vec<_>>().join("\n")
-    }
-
     /// Writes it as JSON, or as Markdown when the file's name ends with `.md`.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
         let markdown = file.extension().is_some_and(|extension| extension == "md");

@@ -96,7 +96,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(file) = &options.report {
         report.write(file)?;
     }
-    ensure!(clean, "broken promises (seed {seed}):\n{}", report.broken());
+    ensure!(clean, "broken promises (seed {seed}):\n{}", report.verdict.broken());
     Ok(())
 }
 

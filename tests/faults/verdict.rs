@@ -49,6 +49,15 @@ impl Verdict {
         ]
     }
 
+    /// Every broken promise, one a line.
+    pub fn broken(&self) -> String {
+        let all = self.all();
+        let lines = all
+            .iter()
+            .flat_map(|(name, found)| found.iter().map(move |words| format!("{name}: {words}")));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     pub fn is_clean(&self) -> bool {
         self.all().iter().all(|(_, found)| found.is_empty())
     }
