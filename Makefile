@@ -6,10 +6,10 @@ BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test ci fmt lint coverage bench clean
+.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 demo: ## Run a work order from SQL to pull request: no Docker, no account, no key
 	@.ci/install demo
@@ -45,6 +45,14 @@ bench: ## Measure: make bench ARGS="queue --json", or ARGS="sandbox --json"
 	@.ci/install demo
 	@cargo build --locked --release
 	@AWO_PG_SYNC=on .ci/with-postgres $${CARGO_TARGET_DIR:-target}/release/archon-awo bench $(ARGS)
+
+faults: ## Break everything at random and judge: make faults FAULTS=1000 SEED=7 ARGS="--report faults.md"
+	@.ci/install test
+	@cargo test --locked --test faults -- run $(ARGS)
+
+faults-defaults: ## Measure the promises about seconds, with default timings
+	@.ci/install test
+	@cargo test --locked --test faults -- defaults $(ARGS)
 
 clean: ## Delete what was built, after asking
 	@printf 'Delete target/ and .demo/? [y/N] '; read answer; \

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
@@ -23,7 +22,7 @@ use crate::{
     clock::Clock,
     config::QueueConfig,
     domain::StepName,
-    store::{self, Beat, Fence, Renewed, StoreError},
+    store::{self, Beat, Dial, Fence, Line, Renewed, StoreError},
     telemetry::Metrics,
 };
 
@@ -181,7 +180,7 @@ pub struct LeaseKeeper {
     worker_id: Uuid,
     timings: QueueConfig,
     clock: Clock,
-    database: PgConnectOptions,
+    database: Dial,
     drain: CancellationToken,
     interrupt: CancellationToken,
     held: Mutex<HashMap<Fence, Held>>,
@@ -198,7 +197,7 @@ impl LeaseKeeper {
         worker_id: Uuid,
         timings: QueueConfig,
         clock: Clock,
-        database: PgConnectOptions,
+        database: impl Into<Dial>,
         drain: CancellationToken,
         interrupt: CancellationToken,
         metrics: Metrics,
@@ -208,7 +207,7 @@ impl LeaseKeeper {
             worker_id,
             timings,
             clock,
-            database,
+            database: database.into(),
             drain,
             interrupt,
             held: Mutex::default(),
@@ -327,7 +326,7 @@ impl LeaseKeeper {
 
     async fn beat(
         &self,
-        connection: &mut Option<PgConnection>,
+        connection: &mut Option<Line>,
         beats: &[Beat],
     ) -> Result<store::Pulse, StoreError> {
         let work = async {

@@ -4,6 +4,7 @@
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
 mod connect;
+mod database;
 mod health;
 mod history;
 mod orders;
@@ -15,6 +16,7 @@ mod schedules;
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
 };
+pub use database::{Database, Dial, Line};
 pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
 pub use history::History;
 pub use orders::{
@@ -33,8 +35,6 @@ pub use schedules::{Fired, Schedule};
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-
 /// The text of `sql/<name>.sql`.
 #[macro_export]
 macro_rules! sql {
@@ -46,7 +46,7 @@ macro_rules! sql {
 /// Reads and writes the database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    database: Database,
 }
 
 /// Codes of Postgres, or classes of them, after which the same statement may succeed: connection,
@@ -115,12 +115,12 @@ async fn in_time<T>(
 
 impl Store {
     /// A store over an open pool.
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(database: impl Into<Database>) -> Self {
+        Self { database: database.into() }
     }
 
-    /// The pool, for statements of other layers' own.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    /// Where statements go, those of other layers too.
+    pub fn pool(&self) -> &Database {
+        &self.database
     }
 }

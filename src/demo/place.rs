@@ -102,8 +102,9 @@ impl Place {
             PrivatePostgres::start(&bin, &cluster, &log, connections, clock),
             DemoRemote::create(&remotes, &config.search_path),
         )?;
-        let pool = store::connect(&postgres.url(), DatabaseMode::Direct, 4).await?;
-        store::migrate(&pool).await?;
+        let database = store::connect(&postgres.url(), DatabaseMode::Direct, 4).await?;
+        store::migrate(&database).await?;
+        let pool = database.connections().clone();
         let from = bin.display();
         narrator.say(clock.now(), format_args!("private Postgres from {from}, schema migrated"));
         narrator.say(clock.now(), format_args!("git remote {}", remote.url()));

@@ -32,7 +32,7 @@ use crate::{
     lease::LeaseKeeper,
     maintenance::Maintenance,
     shutdown::Shutdown,
-    store::{self, DatabaseMode, Store, WorkerRecord},
+    store::{self, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
     workflow::{Workflow, WorkflowSettings, prompts::CommandFiles},
 };
@@ -100,7 +100,7 @@ impl Worker {
             worker_id,
             timings.clone(),
             clock.clone(),
-            store::options(url, database.mode)?,
+            Dial { options: store::options(url, database.mode)?, mode: database.mode },
             shutdown.soft.clone(),
             interrupt.clone(),
             metrics.clone(),
@@ -181,7 +181,7 @@ impl Worker {
         background.spawn(schedules.run(engine.drain.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
-                pool: store.pool().clone(),
+                pool: store.pool().connections().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
                 schedules: changed,
                 keeper: Arc::clone(keeper),

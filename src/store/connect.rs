@@ -5,9 +5,12 @@ use std::{str::FromStr, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions, Connection, Executor, PgPool,
-    migrate::{Migrate, MigrateError, Migrator},
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+
+use super::Database;
+use crate::sql;
 
 /// The migrations in `migrations/`, recorded in `awo._sqlx_migrations`.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -104,7 +107,8 @@ pub fn options(url: &SecretString, mode: DatabaseMode) -> Result<PgConnectOption
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
     Ok(match mode {
         DatabaseMode::Direct => options,
-        DatabaseMode::Pooler => options.statement_cache_capacity(0),
+        // A pooler refuses parameters it does not track.
+        DatabaseMode::Pooler => options.statement_cache_capacity(0).extra_float_digits(None),
     })
 }
 
@@ -115,7 +119,7 @@ pub async fn connect(
     url: &SecretString,
     mode: DatabaseMode,
     max_connections: u32,
-) -> Result<PgPool, ConnectError> {
+) -> Result<Database, ConnectError> {
     let options = options(url, mode)?;
     let address = format!(
         "{}:{}/{}",
@@ -137,14 +141,14 @@ pub async fn connect(
     if mode == DatabaseMode::Direct {
         pool = pool.after_connect(|connection, _| {
             Box::pin(async move {
-                connection.execute(sqlx::raw_sql(crate::sql!("connect/plan_once"))).await?;
+                connection.execute(sqlx::raw_sql(sql!("connect/plan_once"))).await?;
                 Ok(())
             })
         });
     }
     let pool = pool.connect_with(options).await;
-    let pool = match pool {
-        Ok(pool) => pool,
+    let database = match pool {
+        Ok(pool) => Database::new(pool, mode),
         // The pool tried until its time was over, and kept the reason to itself.
         Err(sqlx::Error::PoolTimedOut) => {
             return Err(unreachable(reason(&attempt).await));
@@ -152,14 +156,14 @@ pub async fn connect(
         Err(error) => return Err(unreachable(error)),
     };
     let version: (i32, String) =
-        match sqlx::query_as(crate::sql!("connect/server_version")).fetch_one(&pool).await {
+        match sqlx::query_as(sql!("connect/server_version")).fetch_one(&database).await {
             Ok(version) => version,
             Err(error) => return Err(unreachable(error)),
         };
     if version.0 < OLDEST_SERVER {
         return Err(ConnectError::TooOld(version.1));
     }
-    Ok(pool)
+    Ok(database)
 }
 
 /// Why a connection cannot be made, from one more attempt.
@@ -171,27 +175,48 @@ async fn reason(options: &PgConnectOptions) -> sqlx::Error {
 }
 
 /// Applies what is missing. Safe when several processes do so at once: the first holds a lock.
-pub async fn migrate(pool: &PgPool) -> Result<(), ConnectError> {
-    let state = schema_state(pool).await?;
+pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> {
+    let database = database.into();
+    let state = schema_state(&database).await?;
     if state.found > state.expected {
         return state.check();
     }
-    MIGRATOR.run(pool).await?;
+    match database.mode() {
+        DatabaseMode::Direct => MIGRATOR.run(database.connections()).await?,
+        DatabaseMode::Pooler => migrate_in_one_transaction(database.connections()).await?,
+    }
+    Ok(())
+}
+
+/// Migrates over the one server connection that a pooler keeps for a transaction.
+async fn migrate_in_one_transaction(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = sqlx::migrate!();
+    // Its lock is one of the session.
+    migrator.set_locking(false);
+    let mut transaction = pool.begin().await?;
+    for statement in [sql!("connect/lock_migrations"), sql!("connect/forget_prepared")] {
+        sqlx::raw_sql(statement).execute(&mut *transaction).await?;
+    }
+    migrator.run_direct(None, &mut *transaction, false).await?;
+    sqlx::raw_sql(sql!("connect/forget_prepared")).execute(&mut *transaction).await?;
+    transaction.commit().await?;
     Ok(())
 }
 
 /// Reads the version of the schema.
-pub async fn schema_state(pool: &PgPool) -> Result<SchemaState, ConnectError> {
+pub async fn schema_state(database: impl Into<Database>) -> Result<SchemaState, ConnectError> {
+    let database = database.into();
     let expected = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let exists: bool = sqlx::query_scalar(crate::sql!("connect/has_migrations"))
-        .fetch_one(pool)
+    let exists: bool = sqlx::query_scalar(sql!("connect/has_migrations"))
+        .fetch_one(&database)
         .await
         .map_err(MigrateError::Execute)?;
     if !exists {
         return Ok(SchemaState { found: 0, expected });
     }
-    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?;
-    let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await?;
-    let found = applied.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let found = sqlx::query_scalar(sql!("connect/schema_version"))
+        .fetch_one(&database)
+        .await
+        .map_err(MigrateError::Execute)?;
     Ok(SchemaState { found, expected })
 }

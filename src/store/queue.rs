@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, PgExecutor, Row, postgres::PgRow};
+use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Store, StoreError, in_time};
@@ -367,8 +367,8 @@ fn read_claim(rows: &[PgRow]) -> Result<Claim, sqlx::Error> {
 
 /// Sends one heartbeat for all leases of a worker, over the connection kept for that. `lease` is how
 /// long they are renewed for.
-pub async fn heartbeat(
-    connection: &mut PgConnection,
+pub async fn heartbeat<'c>(
+    connection: impl PgExecutor<'c>,
     worker_id: Uuid,
     beats: &[Beat],
     lease: Duration,

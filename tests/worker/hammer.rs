@@ -90,7 +90,7 @@ async fn connect(pool: &PgPool) -> PgConnection {
 async fn work(store: Store, seen: Arc<Seen>, mut dice: Dice) {
     let worker = Uuid::new_v4();
     let queues = vec!["default".to_owned()];
-    let mut beating = connect(store.pool()).await;
+    let mut beating = connect(store.pool().connections()).await;
     while seen.goes_on() {
         let limit = usize::try_from(1 + dice.below(4)).unwrap();
         let aging = if dice.below(2) == 0 { Duration::ZERO } else { Duration::from_millis(50) };
@@ -262,7 +262,7 @@ async fn finish(store: &Store) {
         let open: i64 = sqlx::query_scalar(
             "select count(*) from awo.jobs where state not in ('succeeded', 'failed', 'cancelled')",
         )
-        .fetch_one(store.pool())
+        .fetch_one(store.pool().connections())
         .await
         .unwrap();
         if open == 0 {

@@ -150,7 +150,7 @@ async fn what_was_known_of_the_worker_is_told_apart(pool: PgPool) {
         if state == "alive" {
             // It beats on, without this lease.
             let mut connection = pool.acquire().await.unwrap();
-            heartbeat(&mut connection, worker_id, &[], lease).await.unwrap();
+            heartbeat(&mut *connection, worker_id, &[], lease).await.unwrap();
         }
     }
     let expired = store.expired_leases().await.unwrap();
@@ -174,7 +174,7 @@ async fn what_was_known_of_the_worker_is_told_apart(pool: PgPool) {
     assert_eq!(expired.len(), 1);
     let mut connection = pool.acquire().await.unwrap();
     let beat = Beat { fence, step: "execute".to_owned(), silent: Duration::ZERO };
-    heartbeat(&mut connection, worker, &[beat], lease).await.unwrap();
+    heartbeat(&mut *connection, worker, &[beat], lease).await.unwrap();
     tokio::time::sleep(lease * 2).await;
     let rescued = store.rescue(&expired, Duration::from_millis(10), lease).await.unwrap();
     assert!(rescued.is_empty(), "{rescued:?}");

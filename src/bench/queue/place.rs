@@ -38,10 +38,10 @@ impl Place {
              (`.ci/with-postgres` starts a server where it may)",
         )?;
         let place = async {
-            let pool = store::connect(&url, DatabaseMode::Direct, CONNECTIONS).await?;
-            store::migrate(&pool).await?;
-            sqlx::raw_sql(sql!("bench/create_floor")).execute(&pool).await?;
-            anyhow::Ok(pool)
+            let database = store::connect(&url, DatabaseMode::Direct, CONNECTIONS).await?;
+            store::migrate(&database).await?;
+            sqlx::raw_sql(sql!("bench/create_floor")).execute(&database).await?;
+            anyhow::Ok(database.connections().clone())
         };
         match place.await {
             Ok(pool) => Ok(Self { url, pool }),
