@@ -9,6 +9,7 @@ mod check;
 mod database;
 mod file;
 mod folders;
+mod history;
 mod http;
 pub mod keys;
 mod queue;
@@ -28,6 +29,7 @@ pub use check::{NotRunnable, Problem, check_runnable, find_program};
 pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder, freezer_problem};
 pub use database::DatabaseConfig;
 pub use folders::FoldersConfig;
+pub use history::HistoryConfig;
 pub use http::HttpConfig;
 pub use queue::QueueConfig;
 pub use remotes::{GitConfig, GithubConfig};
@@ -47,6 +49,8 @@ pub struct Config {
     pub folders: FoldersConfig,
     /// What is taken from the queue, and when.
     pub queue: QueueConfig,
+    /// How long history is kept.
+    pub history: HistoryConfig,
     /// Who does the work of a step.
     pub agent: AgentConfig,
     /// Which repositories may be named.
@@ -164,6 +168,7 @@ impl Config {
         let folders = FoldersConfig::read(&mut reader, config)?;
         let database = DatabaseConfig::read(&mut reader)?;
         let queue = QueueConfig::read(&mut reader)?;
+        let history = HistoryConfig::read(&mut reader)?;
         let agent = AgentConfig::read(&mut reader, &mut warnings, &mut unused_secrets)?;
         let remotes = remotes::rules(&mut reader)?;
         let github = GithubConfig::read(&mut reader)?;
@@ -175,6 +180,7 @@ impl Config {
             database,
             folders,
             queue,
+            history,
             agent,
             remotes,
             github,

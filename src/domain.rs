@@ -1,7 +1,10 @@
 //! The words of the product and the rules that hold for them: no IO, no clock, no database calls.
 
 mod branch;
+mod cron;
+mod crontab;
 mod error_class;
+mod missed_fires;
 mod order_id;
 mod redaction;
 mod repository_url;
@@ -9,7 +12,9 @@ mod status;
 mod step;
 
 pub use branch::{BranchName, InvalidBranch, branch_name, slug};
+pub use cron::{Cron, CronError};
 pub use error_class::{ErrorClass, UnknownErrorClass};
+pub use missed_fires::MissedFires;
 pub use order_id::{InvalidOrderId, WorkOrderId};
 pub use redaction::{RedactStream, Redactor};
 pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};

@@ -15,6 +15,7 @@ mod mirror;
 mod push;
 mod removal;
 mod sandbox;
+mod tidy;
 mod volume;
 mod worktree;
 
@@ -29,6 +30,7 @@ pub use error::GitError;
 pub use mirror::{Mirror, Transfer};
 pub use push::Pushed;
 pub use sandbox::Sandbox;
+pub use tidy::Tidied;
 pub use volume::{Volume, VolumeReport};
 
 use crate::domain::{Redactor, RepositoryUrl};

@@ -266,6 +266,11 @@ impl LeaseKeeper {
         self.beat_now.notify_one();
     }
 
+    /// Has the rescue look for dead workers though no heartbeat has shown one.
+    pub fn rescue_now(&self) {
+        self.rescue_due.notify_one();
+    }
+
     /// Waits until a heartbeat shows that some lease ran out.
     pub async fn rescue_due(&self) {
         self.rescue_due.notified().await;

@@ -17,6 +17,7 @@ pub mod forge;
 pub mod git;
 pub mod http;
 pub mod lease;
+pub mod maintenance;
 pub mod process;
 pub mod queue;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 
 mod backend;
 mod claimer;
+mod cron;
 mod engine;
 mod kinds;
 mod notifications;
@@ -13,8 +14,9 @@ mod worker;
 
 pub use backend::run as run_lane;
 pub use claimer::{Claimer, Lane};
+pub use cron::Schedules;
 pub use engine::{Engine, Handler};
 pub use kinds::JobContext;
 pub use notifications::Notifications;
-pub use wake::Pace;
+pub use wake::{Pace, Wake};
 pub use worker::Worker;

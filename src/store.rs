@@ -6,16 +6,19 @@
 mod connect;
 mod database;
 mod health;
+mod history;
 mod orders;
 mod queue;
 mod queue_control;
 mod run;
+mod schedules;
 
 pub use connect::{
     ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
 };
 pub use database::{Database, Dial, Line};
-pub use health::QueueDepth;
+pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
+pub use history::History;
 pub use orders::{
     Artifact, Attempt, Cancellation, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary,
     StepRun,
@@ -28,6 +31,7 @@ pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     Stages, StartedStep, StepCost, StepEnd,
 };
+pub use schedules::{Fired, Schedule};
 
 use std::time::Duration;
 
@@ -82,11 +86,6 @@ impl StoreError {
         // Classes: data exception, integrity violation, prerequisite state, no data.
         let ours = ["22", "23", "55", "P0"].iter().any(|class| code.starts_with(class));
         ours.then(|| error.message())
-    }
-
-    /// Whether a row with the same key was there already.
-    fn is_collision(&self) -> bool {
-        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
 
     /// Whether the same statement may succeed when tried again: the connection broke, the server

@@ -40,6 +40,7 @@ async fn every_promised_value_is_measured_and_nothing_is_left_behind(pool: PgPoo
             "claim_complete_c64_batched",
             "pickup_p50",
             "pickup_p99",
+            "pickup_p50_enqueue",
             "idle_statements",
             "idle_memory",
             "claim_p99_1k",

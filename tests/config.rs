@@ -257,3 +257,17 @@ fn the_readme_names_settings_that_exist_with_their_defaults() {
     }
     assert!(seen >= 20, "the table was not found");
 }
+
+#[test]
+fn history_is_kept_for_days_or_for_ever() {
+    fn kept(variables: &[(&str, &str)]) -> Result<(Option<i32>, Option<i32>), String> {
+        load(variables).map(|config| (config.history.orders, config.history.logs))
+    }
+    assert_eq!(kept(&[]), Ok((Some(90), Some(30))));
+    assert_eq!(kept(&[("AWO_HISTORY_DAYS", "7"), ("AWO_LOG_DAYS", "off")]), Ok((Some(7), None)));
+    for days in ["0", "-1", "1.5", "40000", "30d"] {
+        let said = kept(&[("AWO_LOG_DAYS", days)]).unwrap_err();
+        let expected = "expected a whole number of days from 1 to 36500, or off";
+        assert_eq!(said, format!("AWO_LOG_DAYS is \"{days}\": {expected}"));
+    }
+}

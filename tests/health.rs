@@ -127,6 +127,35 @@ async fn a_draining_worker_is_degraded_and_not_ready(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_workers_of_all_hosts_are_counted(pool: PgPool) {
+    sqlx::query(
+        "INSERT INTO awo.workers (worker_id, hostname, pid, version, queues, max_concurrent,
+             heartbeat_at, draining_at, stopped_at)
+         VALUES (gen_random_uuid(), 'a', 1, '1', '{}', 1, now() - interval '3 seconds', NULL, NULL),
+                (gen_random_uuid(), 'b', 1, '1', '{}', 1, now() - interval '9 seconds', NULL, NULL),
+                (gen_random_uuid(), 'c', 1, '1', '{}', 1, now() - interval '9 seconds', now(), NULL),
+                (gen_random_uuid(), 'd', 1, '1', '{}', 1, now() - interval '2 minutes', NULL, NULL),
+                (gen_random_uuid(), 'e', 1, '1', '{}', 1, now(), NULL, now())",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let workers = server(&pool, &[]).await.health().await.1["workers"].clone();
+    let count = |state| workers[state].as_i64();
+    assert_eq!(
+        (count("alive"), count("draining"), count("dead")),
+        (Some(2), Some(1), Some(1)),
+        "{workers}"
+    );
+    let last = workers["last_heartbeat_seconds"].as_f64().unwrap();
+    assert!((3.0..9.0).contains(&last), "{workers}");
+
+    let server = server(&pool, &[]).await;
+    pool.close().await;
+    assert_eq!(server.health().await.1["workers"], Value::Null, "nobody knows");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_worker_whose_heartbeats_are_lost_is_unhealthy(pool: PgPool) {
     let times = [("AWO_HEARTBEAT", "10ms"), ("AWO_SELF_FENCE", "30ms"), ("AWO_LEASE", "1s")];
     let server = server(&pool, &times).await;

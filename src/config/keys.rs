@@ -33,6 +33,7 @@ impl Key {
 }
 
 const DURATION: &str = "a duration such as 30s, 15m, 1h 30m, or plain seconds";
+const DAYS: &str = "a whole number of days from 1 to 36500, or off";
 const BOOLEAN: &str = "true or false";
 const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
@@ -104,6 +105,11 @@ keys! {
         "Longest wait before the first retry; doubles with each.";
     RETRY_MAX: ["AWO_RETRY_MAX"], Some("10m"), DURATION, false,
         "Longest wait before any retry.";
+
+    HISTORY_DAYS: ["AWO_HISTORY_DAYS"], Some("90"), DAYS, false,
+        "For how many days orders that have ended are kept; off, and for ever.";
+    LOG_DAYS: ["AWO_LOG_DAYS"], Some("30"), DAYS, false,
+        "For how many days the log of an order is kept; off, and as long as the order.";
 
     AGENT: ["AWO_AGENT"], Some("claude"), "claude or command", false,
         "Which agent runs the steps.";

@@ -30,6 +30,15 @@ pub fn duration_or_off(text: &str) -> Option<Duration> {
     }
 }
 
+/// A number of days, or nothing for `off`.
+#[expect(clippy::option_option, reason = "outside: understood or not; inside: a limit or none")]
+pub fn days_or_off(text: &str) -> Option<Option<i32>> {
+    if text.eq_ignore_ascii_case("off") {
+        return Some(None);
+    }
+    number(1..=36_500)(text).map(Some)
+}
+
 /// `true`/`false` and the usual other spellings.
 pub fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

@@ -43,7 +43,8 @@ impl FileLock {
         }
     }
 
-    fn attempt(path: &Path) -> Result<Option<Self>, GitError> {
+    /// The lock when nobody holds it; `None` when somebody does.
+    pub(super) fn attempt(path: &Path) -> Result<Option<Self>, GitError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
         }

@@ -13,6 +13,10 @@ use crate::domain::RepositoryUrl;
 
 /// Left in a cache folder by whoever finds the mirror damaged; the next refresh acts on it.
 const SUSPECT: &str = "suspect";
+/// Where a clone is made before it is the mirror.
+pub(super) const STAGING: &str = "staging.git";
+/// Where a damaged mirror is moved.
+pub(super) const DAMAGED: &str = "damaged.git";
 
 /// A cache that holds what the remote had at the time of the refresh.
 #[derive(Debug, Clone)]
@@ -94,7 +98,7 @@ impl Git {
         path: &Path,
         lock: &FileLock,
     ) -> Result<Transfer, GitError> {
-        let staging = path.with_file_name("staging.git");
+        let staging = path.with_file_name(STAGING);
         let leftover = staging.clone();
         blocking(move || removal::delete(&leftover)).await?;
         let cloned = self
@@ -149,7 +153,7 @@ impl Git {
         tracing::warn!(path = %path.display(), "repository cache is damaged, making it again");
         let mirror = path.to_owned();
         blocking(move || {
-            let aside = mirror.with_file_name("damaged.git");
+            let aside = mirror.with_file_name(DAMAGED);
             removal::delete(&aside)?;
             match std::fs::rename(&mirror, &aside) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -213,7 +217,7 @@ fn branches(repository: &git2::Repository) -> Result<BTreeMap<String, String>, g
 
 /// Removes what a killed git left in a mirror. The caller holds the lock, and so did that git until
 /// its last process was gone: nobody else is writing.
-fn sweep(mirror: &Path) -> Result<(), GitError> {
+pub(super) fn sweep(mirror: &Path) -> Result<(), GitError> {
     let mut folders = vec![mirror.to_owned()];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };

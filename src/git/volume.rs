@@ -53,7 +53,7 @@ impl Volume {
         // Case is kept: two caches of one repository cost space, one cache of two is a mix-up.
         let digest = Sha256::digest(identity);
         let key = digest.iter().take(8).fold(0u64, |key, byte| key << 8 | u64::from(*byte));
-        self.cache().join("mirrors").join(format!("{key:016x}"))
+        self.mirrors().join(format!("{key:016x}"))
     }
 
     /// The repository of one order that the agent cannot write.
@@ -64,6 +64,16 @@ impl Volume {
     /// Where removed folders wait to be deleted.
     pub fn trash(&self) -> PathBuf {
         self.root.join(".trash")
+    }
+
+    /// Where the caches of repositories are, one folder each.
+    pub(super) fn mirrors(&self) -> PathBuf {
+        self.cache().join("mirrors")
+    }
+
+    /// Touched whenever the volume is tidied; tells the time of its file system.
+    pub(super) fn tidied(&self) -> PathBuf {
+        self.cache().join("tidied")
     }
 
     pub(super) fn order_lock(&self, order: &WorkOrderId) -> PathBuf {
@@ -85,7 +95,7 @@ impl Volume {
 
     pub(super) async fn prepare(&self, home: &Path) -> Result<VolumeReport, GitError> {
         let mut folders = vec![home.to_owned(), self.root.clone(), self.trash()];
-        folders.extend([self.trusted_folder(), self.cache().join("mirrors")]);
+        folders.extend([self.trusted_folder(), self.mirrors()]);
         blocking(move || {
             for folder in folders {
                 std::fs::create_dir_all(&folder)

@@ -12,13 +12,15 @@ use super::{HttpState, recent::Recent};
 use crate::{
     clock::Clock,
     config::{AgentKind, Config, check_runnable, find_program},
-    store::Store,
+    store::{Store, WorkerCounts},
 };
 
 /// Longest time a health check waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the database's answer counts.
 const KEEP_DATABASE: Duration = Duration::from_secs(2);
+/// How long the count of the workers counts.
+const KEEP_WORKERS: Duration = Duration::from_secs(5);
 /// How long what was found on the disk counts.
 const KEEP_HOST: Duration = Duration::from_secs(30);
 
@@ -68,14 +70,16 @@ pub(super) struct Checks {
     config: Arc<Config>,
     clock: Clock,
     database: Recent<Option<String>>,
+    workers: Recent<Option<WorkerCounts>>,
     host: Recent<HostReport>,
 }
 
 impl Checks {
     pub fn new(store: Store, config: Arc<Config>, clock: Clock) -> Self {
         let database = Recent::new(clock.clone(), KEEP_DATABASE);
+        let workers = Recent::new(clock.clone(), KEEP_WORKERS);
         let host = Recent::new(clock.clone(), KEEP_HOST);
-        Self { store, config, clock, database, host }
+        Self { store, config, clock, database, workers, host }
     }
 
     /// Why the database cannot be used, or `None` when it answers.
@@ -87,6 +91,17 @@ impl Checks {
             }
         };
         self.database.get(ask).await
+    }
+
+    /// The workers of all hosts; `None` when the database does not say.
+    async fn worker_counts(&self) -> Option<WorkerCounts> {
+        let ask = async {
+            tokio::select! {
+                counts = self.store.worker_counts() => counts.ok(),
+                () = self.clock.sleep(PATIENCE) => None,
+            }
+        };
+        self.workers.get(ask).await
     }
 
     async fn host_report(&self) -> HostReport {
@@ -155,6 +170,10 @@ fn heartbeat(state: &HttpState) -> Heartbeat {
 pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse {
     let host = state.checks.host_report().await;
     let database = state.checks.database_problem().await;
+    let workers = match &database {
+        None => state.checks.worker_counts().await,
+        Some(_) => None,
+    };
     let worker = *state.worker.borrow();
     let heartbeat = heartbeat(&state);
     let mut problems = host.problems;
@@ -193,6 +212,7 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
         "agent": agent,
         "problems": problems,
         "worker": { "draining": worker.draining, "running": worker.running },
+        "workers": workers,
     });
     (code, Json(body))
 }

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     domain::ErrorClass,
     lease::Lease,
+    maintenance::Maintenance,
     store::{Claimed, Settlement, Store},
     telemetry::Metrics,
     workflow::Workflow,
@@ -24,6 +25,8 @@ pub struct JobContext {
     pub metrics: Metrics,
     /// Runs work orders.
     pub workflow: Workflow,
+    /// Runs the jobs of the product itself.
+    pub maintenance: Maintenance,
 }
 
 /// Runs every job by its kind.
@@ -37,9 +40,10 @@ pub fn handler(context: Arc<JobContext>) -> Handler {
 async fn run(context: &Arc<JobContext>, job: &Claimed, lease: &Lease) -> Settlement {
     match job.kind.as_str() {
         "work_order" => context.workflow.run(job, lease).await,
-        other => Settlement::Failed(
-            ErrorClass::Invalid,
-            format!("kind {other:?} is not known to this archon-awo: expected work_order"),
-        ),
+        other => context.maintenance.run(other, lease).await.unwrap_or_else(|| {
+            let known = "work_order, retention, rescue_check, heartbeat_report or repository_cache_maintenance";
+            let sentence = format!("kind {other:?} is not known to this archon-awo: expected {known}");
+            Settlement::Failed(ErrorClass::Invalid, sentence)
+        }),
     }
 }

@@ -21,6 +21,8 @@ pub struct Notifications {
     pub pool: PgPool,
     /// Lanes that look when one of their queues has got a job.
     pub lanes: Vec<Arc<Wake>>,
+    /// Looks when a schedule has changed.
+    pub schedules: Arc<Wake>,
     /// Beats at once when something is to be cancelled.
     pub keeper: Arc<LeaseKeeper>,
     /// Time and randomness.
@@ -55,10 +57,14 @@ impl Notifications {
         self.heard(true);
         // Something may have been queued or cancelled while nobody listened.
         self.lanes.iter().for_each(|lane| lane.look_now());
+        self.schedules.look_now();
         self.keeper.beat_now();
         loop {
             match timeout(KEEPALIVE, listener.try_recv()).await {
                 Ok(Ok(Some(heard))) if heard.channel() == "awo_cancel" => self.keeper.beat_now(),
+                Ok(Ok(Some(heard))) if heard.channel() == "awo_schedules" => {
+                    self.schedules.look_now();
+                }
                 Ok(Ok(Some(heard))) => {
                     self.lanes.iter().for_each(|lane| lane.queued(heard.payload()));
                 }
@@ -76,5 +82,6 @@ impl Notifications {
 
     fn heard(&self, listening: bool) {
         self.lanes.iter().for_each(|lane| lane.listening(listening));
+        self.schedules.listening(listening);
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     JobContext, backend,
     claimer::{Claimer, Lane},
+    cron::Schedules,
     engine::Engine,
     kinds,
     notifications::Notifications,
@@ -29,6 +30,7 @@ use crate::{
     forge::ForgeSettings,
     git::{Git, GitSettings},
     lease::LeaseKeeper,
+    maintenance::Maintenance,
     shutdown::Shutdown,
     store::{self, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
@@ -83,6 +85,9 @@ impl Worker {
         }
 
         let store = Store::new(pool);
+        if let Err(error) = store.ensure_log_days().await {
+            warn!("cannot make the log's tables for the coming days: {error}");
+        }
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
         info!(%freezer, "agents can be frozen");
@@ -101,11 +106,20 @@ impl Worker {
             metrics.clone(),
         );
         let drain = shutdown.soft.clone();
+        let maintenance = Maintenance {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            history: config.history,
+            keeper: Arc::clone(&keeper),
+            git: workflow.git.clone(),
+        };
         let context = Arc::new(JobContext {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             workflow,
+            maintenance,
         });
         let engine = Engine::new(worker_id, store, clock, metrics, timings.clone(), keeper, drain);
         let orders = Lane {
@@ -161,10 +175,15 @@ impl Worker {
         let (beating, ended) = (Arc::clone(keeper), stop.clone());
         background.spawn(async move { beating.run(ended).await });
         background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
+        let schedules = Schedules::new(store.clone(), clock.clone());
+        let changed = Arc::clone(&schedules.wake);
+        // A worker that drains may be about to go: others fire meanwhile, or it makes up at its start.
+        background.spawn(schedules.run(engine.drain.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
                 pool: store.pool().connections().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
+                schedules: changed,
                 keeper: Arc::clone(keeper),
                 clock: clock.clone(),
             };
@@ -226,7 +245,7 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
 async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
     let found = tokio::task::spawn_blocking(move || agent::find_freezer(wanted)).await;
     let found = found.context("cannot look for cgroups")?;
-    found.map_err(|reason| NotRunnable(vec![freezer_problem(reason)]).into())
+    found.map_err(|reason| NotRunnable(vec![freezer_problem(&reason)]).into())
 }
 
 /// Ends agents whose worker and shim were killed together.

@@ -401,8 +401,8 @@ fn read_pulse(rows: &[PgRow]) -> Result<Pulse, sqlx::Error> {
     Ok(pulse)
 }
 
-/// Channels a worker listens on: a queue got a job, a running job is to be cancelled.
-pub const CHANNELS: [&str; 2] = ["awo_jobs", "awo_cancel"];
+/// Channels a worker listens on: a queue got a job, a running job is to be cancelled, a schedule changed.
+pub const CHANNELS: [&str; 3] = ["awo_jobs", "awo_cancel", "awo_schedules"];
 
 /// Whether this connection still receives notifications.
 pub async fn is_listening<'c>(connection: impl PgExecutor<'c>) -> Result<bool, StoreError> {

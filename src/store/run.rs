@@ -452,23 +452,8 @@ impl RunStore {
     }
 
     /// Appends to the log of the order.
-    pub async fn append_log(
-        &self,
-        order: &WorkOrderId,
-        chunks: &[NewLogChunk],
-    ) -> Result<(), RunError> {
-        // An earlier try that seemed lost may have been slow only, and taken the same numbers.
-        let mut tries = 0;
-        loop {
-            match self.append_once(order, chunks).await {
-                Err(RunError::Store(error)) if error.is_collision() && tries < 3 => tries += 1,
-                other => return other,
-            }
-        }
-    }
-
     #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
-    async fn append_once(
+    pub async fn append_log(
         &self,
         order: &WorkOrderId,
         chunks: &[NewLogChunk],

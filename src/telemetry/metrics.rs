@@ -17,7 +17,7 @@ use prometheus::{Registry, TextEncoder};
 use super::TelemetryError;
 use crate::{
     domain::{ErrorClass, StepName},
-    store::QueueDepth,
+    store::{QueueDepth, WorkerCounts},
 };
 
 /// Seconds; from quick steps of the runner to agents that work for hours.
@@ -53,6 +53,10 @@ struct Inner {
     cost: Counter<f64>,
     running_orders: Gauge<u64>,
     free_slots: Gauge<u64>,
+    workers: Gauge<u64>,
+    stuck_jobs: Gauge<u64>,
+    broken_promises: Gauge<u64>,
+    history_deleted: Counter<u64>,
 }
 
 /// Tokens of one agent run, by kind.
@@ -135,6 +139,27 @@ impl Metrics {
     /// Orders of a dead worker were given back to the queue.
     pub fn rescued(&self, orders: u64) {
         self.inner.rescues.add(orders, &[]);
+    }
+
+    /// What a check found: jobs that need a person, and promises that are broken.
+    pub fn troubles(&self, stuck: u64, broken: u64) {
+        self.inner.stuck_jobs.record(stuck, &[]);
+        self.inner.broken_promises.record(broken, &[]);
+    }
+
+    /// The workers of all hosts, as read from the database.
+    pub fn workers(&self, counts: &WorkerCounts) {
+        let states =
+            [("alive", counts.alive), ("draining", counts.draining), ("dead", counts.dead)];
+        for (state, count) in states {
+            let count = u64::try_from(count).unwrap_or_default();
+            self.inner.workers.record(count, &[KeyValue::new("state", state)]);
+        }
+    }
+
+    /// Rows of a part of the history were deleted.
+    pub fn history_deleted(&self, part: &'static str, rows: u64) {
+        self.inner.history_deleted.add(rows, &[KeyValue::new("part", part)]);
     }
 
     /// A write came too late: its order has another owner by now.
@@ -228,6 +253,10 @@ impl Inner {
                 .build(),
             running_orders: gauge("awo_running_orders", "Orders this worker runs"),
             free_slots: gauge("awo_free_slots", "Orders this worker could run besides"),
+            workers: gauge("awo_workers", "Workers of all hosts at the last report, by state"),
+            stuck_jobs: gauge("awo_stuck_jobs", "Jobs that needed a person at the last check"),
+            broken_promises: gauge("awo_broken_promises", "Broken promises at the last check"),
+            history_deleted: counter("awo_history_deleted_total", "Old rows deleted, by part"),
             provider,
             registry,
         };

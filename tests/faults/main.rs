@@ -105,7 +105,7 @@ fn short(pooler: bool) {
         seed: None,
         replicas: 3,
         orders: 8,
-        every: Duration::from_millis(1000),
+        every: Duration::from_secs(1),
         pooler,
         report: None::<PathBuf>,
         keep: false,

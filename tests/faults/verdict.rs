@@ -227,7 +227,7 @@ fn left_behind(place: &Place) -> anyhow::Result<Vec<String>> {
     for entry in fs::read_dir(place.volume.outside(".cache/locks"))?.flatten() {
         let file = File::options().write(true).open(entry.path())?;
         if file.try_lock().is_err() {
-            found.push(format!("the sandbox {:?} is still locked", entry.file_name()));
+            found.push(format!("the sandbox {} is still locked", entry.file_name().display()));
         }
     }
     Ok(found)

@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection, PgPool};
 use tempfile::TempDir;
 
 /// Longest wait for anything; a healthy run needs a fraction of it.
@@ -55,6 +55,7 @@ pub struct Harness {
 
 impl Harness {
     pub fn new(pool: PgPool) -> Self {
+        without_schedules(&pool);
         let folder = tempfile::tempdir().unwrap();
         let agent = folder.path().join("agent");
         fs::create_dir(&agent).unwrap();
@@ -362,6 +363,23 @@ impl Drop for Harness {
             let _ = worker.wait();
         }
     }
+}
+
+/// Deletes the schedules of the product itself: their jobs would come between those of a test that
+/// happens to run at their time.
+fn without_schedules(pool: &PgPool) {
+    let options = (*pool.connect_options()).clone();
+    let delete = async move {
+        let mut connection = options.connect().await.unwrap();
+        sqlx::query("delete from awo.schedules").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    };
+    // A runtime of its own, on a thread of its own: the caller cannot wait.
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(delete);
+    };
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap();
 }
 
 /// Waits until a condition holds.

@@ -21,6 +21,7 @@ mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod leaks;
+mod maintenance;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
 mod orders;

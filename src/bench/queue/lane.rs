@@ -12,7 +12,7 @@ use super::{QueueBench, place::Place};
 use crate::{
     clock::Clock,
     lease::LeaseKeeper,
-    queue::{Claimer, Engine, Lane, Notifications, Pace, run_lane},
+    queue::{Claimer, Engine, Lane, Notifications, Pace, Wake, run_lane},
     store::{Claimed, Settlement, Store, WorkerRecord},
     telemetry::Metrics,
 };
@@ -75,6 +75,8 @@ impl Replica {
             let notifications = Notifications {
                 pool: place.pool.clone(),
                 lanes: vec![Arc::clone(&claimer.wake)],
+                // It fires none; this is for the listener to wake.
+                schedules: Arc::new(Wake::new(Vec::new())),
                 keeper: Arc::clone(&beating),
                 clock: clock.clone(),
             };

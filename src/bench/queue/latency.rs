@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use sqlx::{ConnectOptions, postgres::PgListener};
+use sqlx::{ConnectOptions, PgConnection, postgres::PgListener};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -47,28 +47,43 @@ pub async fn measure(
         times
     });
     ran?;
-    let (ours, floor) = times?;
+    let Times { pickup, notification, enqueue } = times?;
     place.empty().await?;
-    let share = |name, share| {
-        Measurement::new(name, "ms", percentile(&ours, share), percentile(&floor, share))
+    let share = |name, share, floor: &[f64]| {
+        Measurement::new(name, "ms", percentile(&pickup, share), percentile(floor, share))
     };
-    Ok(vec![share("pickup_p50", 0.5), share("pickup_p99", 0.99)])
+    Ok(vec![
+        share("pickup_p50", 0.5, &notification),
+        share("pickup_p99", 0.99, &notification),
+        share("pickup_p50_enqueue", 0.5, &enqueue),
+    ])
+}
+
+/// Milliseconds from sending to start, or to being heard of.
+#[derive(Default)]
+struct Times {
+    pickup: Vec<f64>,
+    /// A notification alone.
+    notification: Vec<f64>,
+    /// A row of the barest queue with a notification: like the insert of a job it reaches the disk
+    /// before anybody hears of it.
+    enqueue: Vec<f64>,
 }
 
 type Started = mpsc::UnboundedReceiver<(i64, Instant)>;
 
-/// Milliseconds from sending to start, ours and the floor's, turn and turn about.
+/// Takes the samples, turn and turn about.
 async fn samples(
     plan: &QueueBench,
     place: &Place,
     clock: &Clock,
     progress: Progress<'_>,
     mut started: Started,
-) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+) -> anyhow::Result<Times> {
     let mut sending = place.options()?.connect().await?;
     let mut listener = PgListener::connect_with(&place.pool).await?;
     listener.listen("awo_bench").await?;
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    let mut times = Times::default();
     // The first tenth warms connections and plans.
     let warm_up = plan.pickups / 10 + 1;
     for sample in 0..warm_up + plan.pickups {
@@ -83,19 +98,36 @@ async fn samples(
         ensure!(job == id, "job {job} was picked up in place of {id}");
         let pickup = at - sent;
 
-        clock.sleep(clock.between(PAUSE.0, PAUSE.1)).await;
-        let sent = clock.now();
-        let notify = sqlx::query(sql!("bench/notify")).bind(sample.to_string());
-        let (notified, heard) = tokio::join!(notify.execute(&mut sending), async {
-            let heard = timeout(PATIENCE, listener.recv()).await;
-            heard.map(|heard| heard.map(|_| clock.now()))
-        });
-        notified?;
-        let heard = heard.context("a notification was lost")??;
+        let word = sample.to_string();
+        let notify = sqlx::query(sql!("bench/notify")).bind(word);
+        let notification = heard_after(notify, &mut sending, &mut listener, clock).await?;
+        let enqueue = sqlx::query(sql!("bench/floor_enqueue"));
+        let enqueue = heard_after(enqueue, &mut sending, &mut listener, clock).await?;
         if sample >= warm_up {
-            ours.push(pickup.as_secs_f64() * 1000.0);
-            floor.push((heard - sent).as_secs_f64() * 1000.0);
+            let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+            times.pickup.push(milliseconds(pickup));
+            times.notification.push(milliseconds(notification));
+            times.enqueue.push(milliseconds(enqueue));
         }
     }
-    Ok((ours, floor))
+    Ok(times)
+}
+
+type Statement = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// The time from sending a statement, after a pause, until its notification arrives.
+async fn heard_after(
+    statement: Statement,
+    sending: &mut PgConnection,
+    listener: &mut PgListener,
+    clock: &Clock,
+) -> anyhow::Result<Duration> {
+    clock.sleep(clock.between(PAUSE.0, PAUSE.1)).await;
+    let sent = clock.now();
+    let (done, heard) = tokio::join!(statement.execute(sending), async {
+        let heard = timeout(PATIENCE, listener.recv()).await;
+        heard.map(|heard| heard.map(|_| clock.now()))
+    });
+    done?;
+    Ok(heard.context("a notification was lost")?? - sent)
 }
