@@ -125,7 +125,7 @@ impl Nameless {
     }
 }
 
-impl<'q> Execute<'q, Postgres> for Nameless {
+impl Execute<'_, Postgres> for Nameless {
     fn sql(self) -> SqlStr {
         self.sql
     }

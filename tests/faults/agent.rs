@@ -25,7 +25,7 @@ struct Run {
     order: String,
     step: String,
     attempt: i32,
-    run: String,
+    id: String,
     port: u16,
 }
 
@@ -36,7 +36,7 @@ impl Run {
             order: variable("AWO_WORK_ORDER_ID"),
             step: variable("AWO_STEP"),
             attempt: variable("AWO_ATTEMPT").parse().unwrap(),
-            run: variable("AWO_RUN_ID"),
+            id: variable("AWO_RUN_ID"),
             port: port.parse().unwrap(),
         }
     }
@@ -45,8 +45,8 @@ impl Run {
     fn live(&self, ended: impl Fn() -> bool) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         while !ended() {
-            let Self { order, step, attempt, run, .. } = self;
-            let (order, step, run) = (order.clone(), step.clone(), run.clone());
+            let Self { order, step, attempt, id, .. } = self;
+            let (order, step, run) = (order.clone(), step.clone(), id.clone());
             let (pid, at) = (std::process::id(), now());
             let tick = Tick { order, step, attempt: *attempt, run, pid, at };
             // A full queue of the listener is no reason to end.
@@ -115,7 +115,7 @@ fn act(run: &Run) -> std::io::Result<()> {
             let mut file = fs::File::create(format!("{}.txt", run.order))?;
             writeln!(file, "written for {}", run.order)?;
             // Enough to notice a full disk.
-            file.write_all(&[b'.'; 64 * 1024])?;
+            file.write_all(&vec![b'.'; 64 * 1024])?;
             writeln!(answer, "Done.")
         }
         "prp-review" => {

@@ -164,7 +164,7 @@ fn binaries() -> anyhow::Result<PathBuf> {
     let complete = |folder: &PathBuf| folder.join("initdb").is_file();
     if let Some(folder) = std::env::var_os("AWO_PG_BIN").filter(|value| !value.is_empty()) {
         let folder = PathBuf::from(folder);
-        ensure!(complete(&folder), "AWO_PG_BIN is {folder:?}, which holds no initdb");
+        ensure!(complete(&folder), "AWO_PG_BIN is {}, which holds no initdb", folder.display());
         return Ok(folder);
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();

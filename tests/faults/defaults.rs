@@ -156,7 +156,8 @@ async fn kills(count: usize) -> anyhow::Result<Times> {
     let held = Held::new(count * 2, 1, (0..count).map(|n| format!("wo-k{n:03}")).collect()).await?;
     let place = &held.place;
     let busy: Vec<i32> = sqlx::query_scalar(
-        "select w.pid from awo.leases l join awo.workers w on w.worker_id = l.worker_id",
+        "select w.pid from awo.leases l join awo.workers w on w.worker_id = l.worker_id
+         join awo.jobs j on j.id = l.job_id and j.kind = 'work_order'",
     )
     .fetch_all(&place.pool)
     .await?;
@@ -197,7 +198,7 @@ async fn outage(runs: usize, length: Duration) -> anyhow::Result<Times> {
         ensure!(began.elapsed() < PATIENCE, "not every agent went on: {waits:?}");
         for (wait, life) in waits.iter_mut().zip(held.runs()) {
             if wait.is_none() && goes_on(&life) {
-                *wait = Some((witness::now() - back).as_secs_f64());
+                *wait = Some(witness::now().saturating_sub(back).as_secs_f64());
             }
         }
         sleep(Duration::from_millis(20)).await;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod agent;
+mod audit;
 mod cluster;
 mod defaults;
 mod orders;
@@ -44,9 +45,10 @@ enum Command {
 
 /// The tests, by name. They are not functions of the test framework, because the agents and the long
 /// run are this program too.
-const TESTS: [(&str, fn()); 6] = [
+const TESTS: [(&str, fn()); 7] = [
     ("a_plan_is_drawn_from_its_seed", plan::check),
     ("the_witness_tells_an_overlap_from_a_change_of_owner", witness::check),
+    ("the_audit_sees_stale_writes_and_repeated_steps", || block_on(audit::check())),
     ("the_proxy_holds_back_loses_and_cuts", || block_on(proxy::check())),
     ("the_volume_can_be_filled", || block_on(volume::check())),
     ("no_promise_is_broken_under_faults", || short(false)),
@@ -103,7 +105,7 @@ fn short(pooler: bool) {
         seed: None,
         replicas: 3,
         orders: 8,
-        every: Duration::from_millis(1000),
+        every: Duration::from_secs(1),
         pooler,
         report: None::<PathBuf>,
         keep: false,

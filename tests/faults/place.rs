@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
+    audit,
     cluster::{self, Cluster},
     plan::{Fault, KINDS, Thaw},
     pooler::Pooler,
@@ -78,7 +79,7 @@ impl Place {
         // Several workers of a new deployment do this at once.
         let migrations = (0..3).map(|_| store::migrate(&database));
         futures::future::try_join_all(migrations).await?;
-        sqlx::raw_sql(include_str!("audit.sql")).execute(&pool).await?;
+        audit::install(&pool).await?;
         let names = (0..needs.remotes).map(|n| folder.join("remotes").join(format!("app-{n}.git")));
         let remotes = names.map(Remote::create).collect::<anyhow::Result<_>>()?;
         let witness = Witness::start();

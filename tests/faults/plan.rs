@@ -25,7 +25,7 @@ impl Draw {
     }
 
     pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
-        let span = u64::try_from((high - low).as_micros()).unwrap() + 1;
+        let span = u64::try_from(high.saturating_sub(low).as_micros()).unwrap() + 1;
         low + Duration::from_micros(self.next() % span)
     }
 }
@@ -221,8 +221,8 @@ pub fn check() {
     let one = plan(7, &shape);
     assert_eq!(one, plan(7, &shape));
     assert_ne!(one, plan(8, &shape));
-    for kind in 0..KINDS.len() {
-        assert!(one.iter().filter(|p| p.fault.kind() == kind).count() > 3, "{}", KINDS[kind]);
+    for (kind, name) in KINDS.iter().enumerate() {
+        assert!(one.iter().filter(|p| p.fault.kind() == kind).count() > 3, "{name}");
     }
     let overlapping = one.windows(2).any(|two| {
         let (first, second) = (two[0].fault.claims(shape.lease), two[1].fault.claims(shape.lease));

@@ -78,7 +78,7 @@ impl Replica {
 
     /// Starts another process when the one that was there has ended by itself, as any supervisor
     /// of services does.
-    pub async fn keep(&self) -> anyhow::Result<()> {
+    pub fn keep(&self) -> anyhow::Result<()> {
         let Ok(mut process) = self.process.try_lock() else { return Ok(()) };
         let ended = process.child.as_mut().map(Child::try_wait).transpose()?.flatten();
         if let Some(status) = ended {
@@ -148,18 +148,14 @@ impl Process {
     pub async fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM)?;
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        match tokio::time::timeout(LONGEST_DRAIN, child.wait()).await {
-            Ok(status) => {
-                let status = status?;
-                // Right after its start no handler is there yet: then the signal itself ends it.
-                if !status.success() && status.signal() != Some(Signal::SIGTERM as i32) {
-                    self.unasked.push(format!("a worker told to end ended with {status}"));
-                }
-            }
-            Err(_) => {
-                self.overdue += 1;
-                child.kill().await?;
-            }
+        let Ok(status) = tokio::time::timeout(LONGEST_DRAIN, child.wait()).await else {
+            self.overdue += 1;
+            return Ok(child.kill().await?);
+        };
+        let status = status?;
+        // Right after its start no handler is there yet: then the signal itself ends it.
+        if !status.success() && status.signal() != Some(Signal::SIGTERM as i32) {
+            self.unasked.push(format!("a worker told to end ended with {status}"));
         }
         Ok(())
     }

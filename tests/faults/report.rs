@@ -89,7 +89,8 @@ impl Report {
         let (claims, rescues, interruptions, retries): (i64, i64, i64, i64) = sqlx::query_as(
             "select count(*), count(*) filter (where outcome = 'crashed'),
                  count(*) filter (where outcome = 'interrupted'),
-                 count(*) filter (where outcome = 'retried') from awo.attempts",
+                 count(*) filter (where outcome = 'retried')
+             from awo.attempts a join awo.jobs j on j.id = a.job_id and j.kind = 'work_order'",
         )
         .fetch_one(pool)
         .await?;
@@ -205,6 +206,7 @@ pub async fn redispatched(
         "select extract(epoch from a.ended_at)::double precision - $2,
              extract(epoch from min(n.claimed_at))::double precision - $2
          from awo.attempts a
+         join awo.jobs j on j.id = a.job_id and j.kind = 'work_order'
          join awo.workers w on w.worker_id = a.worker_id
          left join awo.attempts n on n.job_id = a.job_id and n.epoch > a.epoch
          where w.pid = $1 and a.outcome = 'crashed'

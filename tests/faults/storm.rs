@@ -131,7 +131,7 @@ async fn storm(place: &Arc<Place>, options: &Options, seed: u64) -> anyhow::Resu
             Some(ended) = faults.join_next() => ended??,
             () = tokio::time::sleep(Duration::from_millis(150)) => {
                 for replica in &place.replicas {
-                    replica.keep().await?;
+                    replica.keep()?;
                 }
                 // Without a database there is nothing to order from.
                 let look = orders.look_after(&place.pool, &remotes, options.orders);
@@ -162,7 +162,7 @@ async fn storm(place: &Arc<Place>, options: &Options, seed: u64) -> anyhow::Resu
 async fn keep_all(place: &Place) -> anyhow::Result<()> {
     loop {
         for replica in &place.replicas {
-            replica.keep().await?;
+            replica.keep()?;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

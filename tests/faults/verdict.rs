@@ -10,6 +10,7 @@ use std::{
 use sqlx::PgPool;
 
 use crate::{
+    audit::violations,
     orders::Orders,
     place::Place,
     remote::Delivered,
@@ -75,13 +76,7 @@ pub async fn judge(place: &Place, orders: &Orders) -> anyhow::Result<Verdict> {
         left_behind: left_behind(place)?,
         ..Verdict::default()
     };
-    let violations: Vec<(String, String)> = sqlx::query_as(
-        "select what, concat_ws(' ', what, 'job', job_id, 'epoch', epoch, at, detail)
-         from audit.violations order by at",
-    )
-    .fetch_all(&place.pool)
-    .await?;
-    for (what, words) in violations {
+    for (what, words) in violations(&place.pool).await? {
         let repeated = what == "finished step touched";
         let list =
             if repeated { &mut verdict.finished_steps_repeated } else { &mut verdict.stale_writes };
@@ -232,7 +227,7 @@ fn left_behind(place: &Place) -> anyhow::Result<Vec<String>> {
     for entry in fs::read_dir(place.volume.outside(".cache/locks"))?.flatten() {
         let file = File::options().write(true).open(entry.path())?;
         if file.try_lock().is_err() {
-            found.push(format!("the sandbox {:?} is still locked", entry.file_name()));
+            found.push(format!("the sandbox {} is still locked", entry.file_name().display()));
         }
     }
     Ok(found)

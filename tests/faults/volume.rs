@@ -110,7 +110,7 @@ impl Volume {
 pub async fn check() {
     let folder = tempfile::tempdir().unwrap();
     let volume = Volume::mount(&folder.path().join("volume")).await.unwrap();
-    let write = || fs::write(volume.outside("file"), [1; 100_000]);
+    let write = || fs::write(volume.outside("file"), vec![1; 100_000]);
     write().unwrap();
     volume.fill().unwrap();
     fs::remove_file(volume.outside("file")).unwrap();

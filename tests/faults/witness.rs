@@ -82,7 +82,8 @@ impl Witness {
                 }
             }
         });
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let epoch = wall.saturating_sub(now());
         Self { port, lives, epoch }
     }
 
@@ -129,7 +130,7 @@ pub fn overlaps(lives: &[Life]) -> Vec<String> {
                     found.push(format!(
                         "{}: {} of run {} (processes {:?}) lived for {:?} beside {} of run {} ({:?})",
                         life.order, before.step, before.run, before.pids,
-                        before.last - life.first, life.step, life.run, life.pids
+                        before.last.saturating_sub(life.first), life.step, life.run, life.pids
                     ));
                 }
                 if life.last > before.last {
