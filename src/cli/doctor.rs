@@ -189,7 +189,8 @@ async fn freezer(config: &Config) -> Check {
     let wanted = config.agent.freezer;
     let found = tokio::task::spawn_blocking(move || crate::agent::find_freezer(wanted)).await;
     let found = found.unwrap_or_else(|error| Err(error.to_string()));
-    let result = found.map(|freezer| freezer.to_string()).map_err(config::freezer_problem);
+    let result =
+        found.map(|freezer| freezer.to_string()).map_err(|reason| config::freezer_problem(&reason));
     Check::from("freezer", result)
 }
 

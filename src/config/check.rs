@@ -145,7 +145,7 @@ pub(crate) fn check_commands(config: &Config) -> Result<(), Problem> {
 }
 
 /// What is wrong when agents shall be frozen by cgroups and cannot; `reason` says why.
-pub(crate) fn freezer_problem(reason: String) -> Problem {
+pub(crate) fn freezer_problem(reason: &str) -> Problem {
     let setting = keys::FREEZER.name();
     Problem {
         setting,

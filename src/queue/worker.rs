@@ -226,7 +226,7 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
 async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
     let found = tokio::task::spawn_blocking(move || agent::find_freezer(wanted)).await;
     let found = found.context("cannot look for cgroups")?;
-    found.map_err(|reason| NotRunnable(vec![freezer_problem(reason)]).into())
+    found.map_err(|reason| NotRunnable(vec![freezer_problem(&reason)]).into())
 }
 
 /// Ends agents whose worker and shim were killed together.
