@@ -85,7 +85,17 @@ fn every_statement_begins_with_a_known_word() {
         let code = code.join("\n");
         let code = code.trim().trim_end_matches(';');
         let first = code.split_whitespace().next().unwrap_or_default();
-        let known = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "LISTEN", "NOTIFY", "SET"];
+        let known = [
+            "SELECT",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "WITH",
+            "LISTEN",
+            "NOTIFY",
+            "SET",
+            "DEALLOCATE",
+        ];
         // The bench makes and empties a database of its own.
         let own = ["CREATE", "ALTER", "TRUNCATE", "VACUUM", "CHECKPOINT"];
         let known = known.contains(&first)
