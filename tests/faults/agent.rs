@@ -88,7 +88,14 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
     let hold = PathBuf::from(folder).join(format!("hold-{}", run.step));
     let short = Duration::from_millis(60 + run.drawn(2, 340));
     let long = Duration::from_millis(200 + run.drawn(2, 1800));
-    let length = if matches!(run.step.as_str(), "planning" | "execute") { long } else { short };
+    // Far longer than a lease and a rescue: whoever loses its worker must be stopped, and does not
+    // just end in time.
+    let longer = Duration::from_millis(8000 + run.drawn(2, 6000));
+    let length = match run.step.as_str() {
+        "planning" | "execute" if run.drawn(3, 4) == 0 => longer,
+        "planning" | "execute" => long,
+        _ => short,
+    };
     let until = now() + length;
     run.live(|| now() >= until && !hold.exists());
     match act(&run) {
