@@ -66,17 +66,20 @@ closed AS (
         cancel_requested_at = coalesce(a.cancel_requested_at, r.cancel_requested_at)
     FROM rescued r WHERE a.job_id = r.id AND a.epoch = r.epoch
 ),
--- The lease is gone and nobody else has one: nobody else appends to these logs. A piece that the dead
--- owner stored in this very moment has the number that this one would take; then it is left out.
+-- The head of a log hands out its numbers, also against a piece that the dead owner stored in this very
+-- moment.
+numbered AS (
+    INSERT INTO awo.log_heads AS h (agent_work_order_id, epoch, next_seq)
+    SELECT r.work_order_id, r.epoch, 2 FROM rescued r WHERE r.work_order_id IS NOT NULL
+    ON CONFLICT (agent_work_order_id) DO UPDATE SET next_seq = h.next_seq + 1
+    RETURNING h.agent_work_order_id, h.next_seq - 1 AS seq
+),
 noted AS (
     INSERT INTO awo.log_chunks (agent_work_order_id, seq, epoch, stream, line_count, data)
-    SELECT r.work_order_id,
-        (SELECT coalesce(max(c.seq), 0) + 1 FROM awo.log_chunks c WHERE c.agent_work_order_id = r.work_order_id),
-        r.epoch, 'event', 1,
+    SELECT n.agent_work_order_id, n.seq, r.epoch, 'event', 1,
         convert_to(jsonb_build_object('level', 'warning', 'event', 'workflow_rescued',
             'worker_id', r.worker_id, 'worker_hostname', r.hostname, 'worker_pid', r.pid,
             'worker_was', r.worker_was, 'silent_seconds', r.silent_seconds, 'state', r.state)::text || E'\n', 'UTF8')
-    FROM rescued r WHERE r.work_order_id IS NOT NULL
-    ON CONFLICT DO NOTHING
+    FROM numbered n JOIN rescued r ON r.work_order_id = n.agent_work_order_id
 )
 SELECT r.id AS job_id, r.work_order_id, r.state, r.worker_id, r.silent_seconds, r.worker_was FROM rescued r
