@@ -202,6 +202,12 @@ impl Cgroup {
         members
     }
 
+    /// Whether it was made for a run in that sandbox.
+    pub fn is_of(&self, sandbox_root: &Path) -> bool {
+        let name = self.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(&format!("{PREFIX}{}", of_sandbox(sandbox_root)))
+    }
+
     /// Whether a process lives in it; no when it is gone.
     pub fn is_populated(&self) -> bool {
         self.has("populated 1")

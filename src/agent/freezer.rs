@@ -54,7 +54,13 @@ fn end_if_orphaned(cgroup: &Cgroup) -> usize {
         cgroup.remove();
         return 0;
     }
-    let Some(sandbox) = cgroup.members().into_iter().find_map(sandbox_of) else { return 0 };
+    // The agent decides about the environment of its processes, and not about the name of its cgroup.
+    let named = cgroup.members().into_iter().filter_map(sandbox_of);
+    let Some(sandbox) = named.into_iter().find(|sandbox| cgroup.is_of(sandbox)) else { return 0 };
+    // No such file: the sandbox is gone, or is not the one that stands here under that name.
+    if !sandbox.join(".lock").is_file() {
+        return 0;
+    }
     // A living shim holds the lock; so does a new one that clears up by itself.
     match lock_sandbox(&sandbox) {
         Ok(Some(_lock)) => cgroup.kill_and_remove().len(),

@@ -8,6 +8,7 @@ mod claude_cli;
 mod clone;
 mod crash;
 mod database;
+mod defaults;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
