@@ -41,8 +41,8 @@ impl Run {
         }
     }
 
-    /// Ticks until `ended` says so.
-    fn live(&self, ended: impl Fn() -> bool) {
+    /// Ticks until `ended` says so, and says something now and then.
+    fn live(&self, ended: impl Fn() -> bool, mut say: impl FnMut()) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         while !ended() {
             let Self { order, step, attempt, id, .. } = self;
@@ -51,6 +51,7 @@ impl Run {
             let tick = Tick { order, step, attempt: *attempt, run, pid, at };
             // A full queue of the listener is no reason to end.
             let _ = socket.send_to(tick.line().as_bytes(), ("127.0.0.1", self.port));
+            say();
             std::thread::sleep(TICK);
         }
     }
@@ -97,7 +98,16 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
         _ => short,
     };
     let until = now() + length;
-    run.live(|| now() >= until && !hold.exists());
+    // There is nearly always a part of the log under way when something breaks.
+    let talks = matches!(run.step.as_str(), "planning" | "execute");
+    let mut said: u32 = 0;
+    let ended = || now() >= until && !hold.exists();
+    run.live(ended, || {
+        said += 1;
+        if talks && said.is_multiple_of(5) {
+            println!("still at it: {said}");
+        }
+    });
     match act(&run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -110,7 +120,7 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
 /// What is left running behind an agent's back.
 pub fn child(port: &str) -> ExitCode {
     let end = now() + LONGEST_LIFE;
-    Run::of_environment(port).live(|| now() >= end);
+    Run::of_environment(port).live(|| now() >= end, || ());
     ExitCode::SUCCESS
 }
 
