@@ -46,7 +46,7 @@ bench: ## Measure: make bench ARGS="queue --json", or ARGS="sandbox --json"
 	@cargo build --locked --release
 	@AWO_PG_SYNC=on .ci/with-postgres $${CARGO_TARGET_DIR:-target}/release/archon-awo bench $(ARGS)
 
-faults: ## Break everything at random and judge: make faults FAULTS=1000 SEED=7 ARGS="--report faults.md"
+faults: ## Break everything at random and judge: make faults FAULTS=1100 SEED=7 ARGS="--report faults.md"
 	@.ci/install test
 	@cargo test --locked --test faults -- run $(ARGS)
 

@@ -25,8 +25,8 @@ const LEASE: Duration = Duration::from_secs(3);
 /// What is to be done.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many faults to inject.
-    #[arg(long, env = "FAULTS", default_value_t = 1000)]
+    /// How many faults to plan. A remote that is to fail counts when a push meets it: not all do.
+    #[arg(long, env = "FAULTS", default_value_t = 1100)]
     pub faults: usize,
     /// Draws the same faults again; random when left out.
     #[arg(long, env = "SEED")]
