@@ -1,0 +1,166 @@
+//! A former owner changes nothing: every write of a run, sent under an epoch that is no longer the
+//! current one while another owner holds the lease.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{future::Future, time::Duration};
+
+use archon_awo::{
+    clock::Clock,
+    domain::{StepName, WorkOrderId},
+    store::{
+        Claimed, Effect, NewArtifact, NewLogChunk, OrderFacts, RunError, RunStore, Settlement,
+        Stages, StepCost, StepEnd, Store,
+    },
+};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Everything a run may write, as text.
+async fn everything(pool: &PgPool) -> String {
+    sqlx::query_scalar(
+        "SELECT concat_ws(E'\\n',
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.step_name) FROM awo.steps t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.kind, t.key) FROM awo.side_effects t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.seq) FROM awo.log_chunks t),
+            (SELECT jsonb_agg(to_jsonb(t)) FROM awo.log_heads t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.epoch) FROM awo.attempts t),
+            (SELECT jsonb_agg(to_jsonb(t)) FROM agent_work_orders t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM agent_work_order_steps t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM agent_work_order_artifacts t),
+            (SELECT jsonb_agg(to_jsonb(t)) FROM awo.jobs t),
+            (SELECT jsonb_agg(to_jsonb(t)) FROM awo.leases t))",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+async fn claim(store: &Store) -> Claimed {
+    let queues = ["default".to_owned()];
+    let (lease, aging) = (Duration::from_secs(30), Duration::ZERO);
+    let claim = store.claim(Uuid::new_v4(), &queues, 1, lease, aging).await.unwrap();
+    claim.into_jobs().remove(0)
+}
+
+fn run_of(store: &Store, job: &Claimed) -> RunStore {
+    let clock = Clock::with_random(0.5);
+    RunStore::new(store.clone(), job.fence(), CancellationToken::new(), clock)
+}
+
+fn end(success: bool) -> StepEnd {
+    StepEnd {
+        agent_name: "command",
+        success,
+        output: json!({"by": "whoever"}),
+        text: Some("done".to_owned()),
+        error_class: None,
+        error_message: None,
+        cost: StepCost { input_tokens: 7, ..StepCost::default() },
+        session: Some(Uuid::new_v4()),
+    }
+}
+
+/// Every write of a run by its name; each changes something when its owner is the current one.
+async fn write(name: &str, run: &RunStore, order: &WorkOrderId) -> Result<(), RunError> {
+    let step = StepName::Execute;
+    match name {
+        "start_step" => {
+            run.start_step(order, StepName::Planning, 2, "command", Uuid::new_v4()).await.map(drop)
+        }
+        "end_step" => run.end_step(order, step, 3, &end(true)).await.map(drop),
+        "forget_steps" => run.forget_steps(&[StepName::CreateBranch]).await,
+        "update_order" => {
+            let facts = OrderFacts { branch: Some("feat/x".to_owned()), ..OrderFacts::default() };
+            run.update_order(order, &facts).await
+        }
+        "intend" => run.intend(Effect::PullRequest, "feat/x", &json!({})).await,
+        "complete_effect" => run.complete_effect(Effect::Push, "feat/x", &json!({})).await,
+        "add_artifact" => {
+            let artifact = NewArtifact {
+                kind: "plan",
+                step,
+                content: Some("text".to_owned()),
+                path: None,
+                sha256: "0".repeat(64),
+                size_bytes: 4,
+            };
+            run.add_artifact(order, &artifact).await
+        }
+        "note_stages" => run.note_stages(Stages { tree_empty: true, ..Stages::default() }).await,
+        "append_log" => {
+            let chunk = NewLogChunk {
+                step: None,
+                run_id: None,
+                stream: "event",
+                file_offset: None,
+                line_count: 1,
+                data: b"{}\n".to_vec(),
+            };
+            run.append_log(order, &[chunk]).await
+        }
+        other => panic!("no write called {other}"),
+    }
+}
+
+/// Written by a run, one statement each: what is left of `sql/run` without the reads.
+fn writes() -> Vec<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/run");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| !["load_order", "finished_steps", "find_intent"].contains(&name.as_str()))
+        .collect();
+    names.sort();
+    assert!(names.len() > 7, "{names:?}");
+    names
+}
+
+/// An order whose first owner has begun `create-branch` and `execute` and lost it to a second one.
+async fn two_owners(pool: &PgPool) -> (WorkOrderId, RunStore, RunStore) {
+    let store = Store::new(pool.clone());
+    let id: String =
+        sqlx::query_scalar("SELECT awo_enqueue('https://github.com/acme/app', 'Add a test')")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    let order: WorkOrderId = id.parse().unwrap();
+    let begin = async |job: &Claimed| {
+        let run = run_of(&store, job);
+        run.start_step(&order, StepName::CreateBranch, 1, "runner", Uuid::nil()).await.unwrap();
+        run.start_step(&order, StepName::Execute, 3, "command", Uuid::nil()).await.unwrap();
+        run.intend(Effect::Push, "feat/x", &json!({})).await.unwrap();
+        run
+    };
+    let first = claim(&store).await;
+    let former = begin(&first).await;
+    let back = Settlement::Interrupted("lost".to_owned());
+    assert_eq!(store.settle(&[(first.fence(), &back)]).await.unwrap().len(), 1);
+    let second = claim(&store).await;
+    assert_eq!(second.job_id, first.job_id);
+    let current = begin(&second).await;
+    (order, former, current)
+}
+
+async fn changes<T>(pool: &PgPool, write: impl Future<Output = T>) -> (bool, T) {
+    let before = everything(pool).await;
+    let answer = write.await;
+    (before != everything(pool).await, answer)
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn no_write_of_a_former_owner_changes_anything(pool: PgPool) {
+    let (order, former, current) = two_owners(&pool).await;
+    for name in writes() {
+        let (changed, answer) = changes(&pool, write(&name, &former, &order)).await;
+        assert!(!changed, "{name} under a stale epoch changed something");
+        // To forget what is not there is no failure.
+        let refused = matches!(answer, Err(RunError::Stale(_)));
+        assert!(refused || name == "forget_steps", "{name} was not refused: {answer:?}");
+    }
+    for name in writes() {
+        let (changed, answer) = changes(&pool, write(&name, &current, &order)).await;
+        assert!(changed && answer.is_ok(), "{name} by its owner changed nothing: {answer:?}");
+    }
+}
