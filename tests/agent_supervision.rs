@@ -169,15 +169,16 @@ time.sleep(99)";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polite_agent_ends_at_the_first_signal_and_its_success_is_not_believed() {
     let mut bench = Bench::new();
-    bench.kill_plan = KillPlan::default();
+    // Long enough for a busy host: a second signal would end it another way.
+    bench.kill_plan = KillPlan { interrupt: Duration::from_secs(20), ..KillPlan::default() };
     let agent = "trap 'echo bye; exit 0' INT; echo up > up; while :; do sleep 0.1; done";
     let (run, _output) = bench.start(script(&bench, "sh", agent));
     content(&bench.request.checkout.join("up")).await;
     bench.cancel.cancel();
     let report = run.await.unwrap();
     assert_eq!(class(&report), Some(ErrorClass::Cancelled));
-    assert_eq!(report.exit.and_then(|exit| exit.code), Some(0));
-    assert!(report.tree_empty_after.unwrap() < Duration::from_secs(3));
+    assert_eq!(report.exit.and_then(|exit| exit.code), Some(0), "{report:?}");
+    assert!(report.tree_empty_after.unwrap() < bench.kill_plan.interrupt, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
