@@ -171,8 +171,12 @@ async fn a_polite_agent_ends_at_the_first_signal_and_its_success_is_not_believed
     let mut bench = Bench::new();
     // Long enough for a busy host: a second signal would end it another way.
     bench.kill_plan = KillPlan { interrupt: Duration::from_secs(20), ..KillPlan::default() };
-    let agent = "trap 'echo bye; exit 0' INT; echo up > up; while :; do sleep 0.1; done";
-    let (run, _output) = bench.start(script(&bench, "sh", agent));
+    // A shell cannot trap what was ignored when it began, as under a test run in the background.
+    let agent = "import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+print('up', file=open('up', 'w'))
+time.sleep(99)";
+    let (run, _output) = bench.start(script(&bench, "python3", agent));
     content(&bench.request.checkout.join("up")).await;
     bench.cancel.cancel();
     let report = run.await.unwrap();
