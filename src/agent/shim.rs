@@ -23,7 +23,7 @@ use nix::{
     fcntl::Flock,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{Signal, killpg},
+        signal::{SigSet, SigmaskHow, Signal, killpg},
         signalfd::SignalFd,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -245,6 +245,10 @@ impl Shim {
 
     fn spawn(&self) -> Result<Pid, String> {
         let program = &self.arguments.program;
+        // A child inherits what its parent blocks, and would never hear that it shall end. For this
+        // moment a signal from outside, which nothing of ours sends, could end the shim.
+        let masked = |error: nix::Error| format!("the signal mask cannot be changed: {error}");
+        let own = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(masked)?;
         let child = crate::process::blocking_command(program)
             .args(&self.arguments.arguments)
             .envs(std::env::vars_os())
@@ -252,7 +256,9 @@ impl Shim {
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit())
             .process_group(0)
-            .spawn()
+            .spawn();
+        own.thread_set_mask().map_err(masked)?;
+        let child = child
             .map_err(|error| format!("the agent {} did not start: {error}", program.display()))?;
         setup::let_go_of_streams();
         i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| error.to_string())
