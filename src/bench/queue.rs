@@ -70,7 +70,7 @@ impl QueueBench {
     }
 }
 
-/// Runs every measurement; takes about six minutes with the default sizes.
+/// Runs every measurement; takes about four minutes with the default sizes.
 pub async fn run(
     plan: &QueueBench,
     clock: &Clock,
