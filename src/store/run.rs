@@ -45,6 +45,20 @@ pub struct OrderRecord {
     pub created_at: chrono::DateTime<chrono::Utc>,
     /// The branch to start from, when the repository's settings name one.
     pub default_branch: Option<String>,
+    /// The form of its sandbox, unchecked.
+    pub sandbox_type: String,
+    /// Whether the repository's own agent configuration is obeyed.
+    pub trusted: bool,
+    /// Names of variables of the worker that the agent gets, unchecked.
+    pub agent_environment: Vec<String>,
+    /// Whether submodules are fetched.
+    pub submodules: bool,
+    /// Whether files of Git LFS are fetched.
+    pub lfs: bool,
+    /// Folders that are checked out, unchecked; empty for all.
+    pub sparse_paths: Vec<String>,
+    /// `full`, `blobless` or `shallow`.
+    pub clone_depth: String,
 }
 
 /// A step that was started.
