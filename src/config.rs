@@ -7,11 +7,13 @@
 mod agent;
 mod check;
 mod database;
+mod disk;
 mod file;
 mod folders;
 mod history;
 mod http;
 pub mod keys;
+mod ports;
 mod queue;
 mod remotes;
 mod source;
@@ -28,6 +30,7 @@ pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
 pub use check::{NotRunnable, Problem, check_runnable, find_program};
 pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder, freezer_problem};
 pub use database::DatabaseConfig;
+pub use disk::DiskConfig;
 pub use folders::FoldersConfig;
 pub use history::HistoryConfig;
 pub use http::HttpConfig;
@@ -36,7 +39,7 @@ pub use remotes::{GitConfig, GithubConfig};
 pub use source::{Host, Setting, Source, mask};
 pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
-use crate::domain::RemoteRules;
+use crate::{domain::RemoteRules, ports::PortPool};
 use file::{Ownership, SettingsFile};
 use source::Reader;
 
@@ -53,6 +56,10 @@ pub struct Config {
     pub history: HistoryConfig,
     /// Who does the work of a step.
     pub agent: AgentConfig,
+    /// What must stay free on the volumes.
+    pub disk: DiskConfig,
+    /// The ports that running orders get; `None` when they get none.
+    pub ports: Option<PortPool>,
     /// Which repositories may be named.
     pub remotes: RemoteRules,
     /// GitHub's API and token.
@@ -170,6 +177,8 @@ impl Config {
         let queue = QueueConfig::read(&mut reader)?;
         let history = HistoryConfig::read(&mut reader)?;
         let agent = AgentConfig::read(&mut reader, &mut warnings, &mut unused_secrets)?;
+        let disk = DiskConfig::read(&mut reader)?;
+        let ports = ports::read(&mut reader, queue.max_concurrent)?;
         let remotes = remotes::rules(&mut reader)?;
         let github = GithubConfig::read(&mut reader)?;
         let git = GitConfig::read(&mut reader)?;
@@ -182,6 +191,8 @@ impl Config {
             queue,
             history,
             agent,
+            disk,
+            ports,
             remotes,
             github,
             git,

@@ -12,11 +12,13 @@ mod error;
 mod invocation;
 mod lock;
 mod mirror;
+mod ports_file;
 mod push;
 mod removal;
 mod sandbox;
 mod tidy;
 mod volume;
+mod words;
 mod worktree;
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use health::WorkerStatus;
 
-use crate::{clock::Clock, config::Config, store::Store, telemetry::Metrics};
+use crate::{clock::Clock, config::Config, disk::DiskState, store::Store, telemetry::Metrics};
 use health::Checks;
 use metrics::QueueGauges;
 
@@ -25,6 +25,7 @@ pub struct HttpState {
     gauges: Arc<QueueGauges>,
     metrics: Metrics,
     worker: watch::Receiver<WorkerStatus>,
+    disk: watch::Receiver<DiskState>,
 }
 
 impl HttpState {
@@ -48,7 +49,15 @@ impl HttpState {
             clock,
             metrics,
             worker,
+            disk: watch::Sender::default().subscribe(),
         }
+    }
+
+    /// The same, showing how the volumes of the worker stand.
+    #[must_use]
+    pub fn with_disk(mut self, disk: watch::Receiver<DiskState>) -> Self {
+        self.disk = disk;
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`config`],
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`],
 //! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod disk;
 pub mod domain;
 pub mod exit;
 pub mod forge;
@@ -18,6 +19,7 @@ pub mod git;
 pub mod http;
 pub mod lease;
 pub mod maintenance;
+pub mod ports;
 pub mod process;
 pub mod queue;
 pub mod shutdown;

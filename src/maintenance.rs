@@ -1,6 +1,8 @@
 //! The jobs that keep the product itself in order, one file per kind. Schedules order them; each is safe
 //! to run at any time, twice, and beside itself on another host.
 
+mod disk_watch;
+mod free_space;
 mod heartbeat_report;
 mod repository_cache;
 mod rescue_check;
@@ -17,6 +19,8 @@ use crate::{
     store::{Settlement, Store, StoreError},
     telemetry::Metrics,
 };
+
+pub use disk_watch::{Cleanup, DiskWatch};
 
 /// Wait before a job of the product's own is tried again.
 const RETRY: Duration = Duration::from_mins(1);

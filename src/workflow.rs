@@ -10,9 +10,11 @@ pub mod message;
 mod order;
 mod order_run;
 mod plain_text;
+mod ports;
 pub mod prompts;
 mod proof;
 pub mod pull_request_text;
+pub mod quota;
 pub mod review;
 mod steps;
 mod turn;
@@ -29,10 +31,12 @@ use crate::{
     forge::ForgeSettings,
     git::Git,
     lease::Lease,
+    ports::PortPool,
     store::{Claimed, Settlement, Store},
     telemetry::Metrics,
 };
 use prompts::CommandFiles;
+use quota::Quota;
 
 /// Longest text that is stored in a column of a row, in bytes; files have all of it.
 const TEXT_LIMIT: usize = 64 * 1024;
@@ -56,6 +60,10 @@ pub struct WorkflowSettings {
     pub backoff: Backoff,
     /// Where prompts and outputs are kept (`AWO_WORK_ORDER_DIR`).
     pub work_orders: PathBuf,
+    /// The most a sandbox may take on disk.
+    pub quota: Option<Quota>,
+    /// The ports that running orders get.
+    pub ports: Option<PortPool>,
     /// `PATH` of the agent.
     pub search_path: String,
 }

@@ -122,6 +122,7 @@ fn doctor_names_every_problem_and_what_to_do() {
         "✔ settings: valid",
         "✘ database: cannot reach the database",
         "✘ repositories folder: AWO_REPOSITORY_DIR is \"/dev/null/x\"",
+        "✔ disk of the work orders: ",
         "✔ git: git version",
         "✔ freezer: ",
         "✘ agent: AWO_AGENT_COMMAND names the agent \"no-such-agent\"",

@@ -113,6 +113,17 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
             "expected an address that starts with http:// (",
         ),
         ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
+        ("AWO_DISK_SOFT_FREE", "lots", "expected a size such as 5GiB, a share such as 10%"),
+        ("AWO_DISK_HARD_INODES", "5GiB", "expected a number, a share such as 10%"),
+        ("AWO_SANDBOX_QUOTA", "0", "expected a size such as 20GiB, or off"),
+        ("AWO_PORT_RANGE", "80-90", "expected two ports from 1024 to 65535"),
+        ("AWO_PORT_RANGE", "30000-20000", "expected two ports from 1024 to 65535"),
+        (
+            "AWO_PORT_RANGE",
+            "20000-20039",
+            "expected room for AWO_MAX_CONCURRENT (5) ranges of 10 ports, or off",
+        ),
+        ("AWO_PORTS_PER_ORDER", "0", "expected a whole number from 1 to 100"),
         ("AWO_RESCUE_GRACE", "0", "AWO_RESCUE_GRACE is \"0\": expected a duration"),
     ];
     for (name, value, words) in cases {
@@ -120,6 +131,19 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
         assert!(error.contains(words), "{name}={value}: {error}");
         assert_eq!(error.lines().count(), 1);
     }
+}
+
+#[test]
+fn disk_and_ports_can_be_left_alone() {
+    let config = load(&[
+        ("AWO_DISK_SOFT_FREE", "off"),
+        ("AWO_SANDBOX_QUOTA", "off"),
+        ("AWO_PORT_RANGE", "off"),
+    ]);
+    let config = config.unwrap();
+    assert_eq!(config.disk.marks.soft_bytes.of(1 << 40), 0);
+    assert_eq!(config.disk.marks.hard_bytes.of(1 << 40), 512 << 20);
+    assert_eq!((config.disk.sandbox_quota, config.ports), (None, None));
 }
 
 #[test]

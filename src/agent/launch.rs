@@ -15,7 +15,7 @@ use super::{
     report::Failure,
     request::AgentRequest,
 };
-use crate::domain::ErrorClass;
+use crate::{disk, domain::ErrorClass};
 
 /// Where programs are looked for unless the request's environment says otherwise.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -82,11 +82,7 @@ impl AgentKind {
             }
         };
         make_folders(request).map_err(|error| {
-            let class = if error.kind() == io::ErrorKind::StorageFull {
-                ErrorClass::Disk
-            } else {
-                ErrorClass::Invalid
-            };
+            let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
             let home = request.home.display();
             Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
         })?;

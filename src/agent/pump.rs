@@ -32,6 +32,8 @@ pub struct Progress {
     pub result_at: Option<Instant>,
     /// The provider refused the credential.
     pub credential_refused: bool,
+    /// The output cannot be kept because the disk is full.
+    pub disk_full: bool,
 }
 
 /// What is left of a stream when it has ended.
@@ -78,6 +80,10 @@ impl Pump {
                 self.redact.push(&buffer[..read])
             };
             self.spool.write(&clean).await;
+            if self.spool.disk_full {
+                self.progress
+                    .send_if_modified(|progress| !std::mem::replace(&mut progress.disk_full, true));
+            }
             tail.extend_from_slice(&clean);
             tail.drain(..tail.len().saturating_sub(TAIL));
             if self.listen {
@@ -127,6 +133,7 @@ impl Progress {
             tool_is_running: false,
             result_at: None,
             credential_refused: false,
+            disk_full: false,
         }
     }
 

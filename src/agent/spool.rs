@@ -19,6 +19,7 @@ use super::{
     frames::LONGEST_LINE,
     request::{OutputChunk, OutputStream},
 };
+use crate::disk;
 
 /// Largest chunk that is sent, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -74,8 +75,8 @@ impl SpoolWriter {
         self.written.subscribe()
     }
 
-    /// Writes redacted bytes. When the limit is reached or the disk is full the rest is dropped:
-    /// the run is worth more than its log.
+    /// Writes redacted bytes. When the limit is reached the rest is dropped: the run is worth more than
+    /// its log. When the disk is full it is dropped too, and the run is about to be ended.
     pub async fn write(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
         let mut kept = Vec::with_capacity(bytes.len());
@@ -113,7 +114,7 @@ impl SpoolWriter {
             Ok(()) => self.written.send_modify(|written| written.bytes += kept.len() as u64),
             Err(error) => {
                 tracing::warn!(%error, "the spool of an agent's output cannot be written");
-                self.disk_full = error.kind() == io::ErrorKind::StorageFull;
+                self.disk_full = disk::is_full(&error);
                 self.truncated = true;
             }
         }

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::Freezer,
+    disk::{DiskSpace, SystemDisk},
     domain::{ErrorClass, Redactor},
 };
 use shim_process::ShimProcess;
@@ -198,7 +199,10 @@ impl Supervisor {
         }
         let drained = streams.end(self.limits.delivery).await;
         let out_of_memory = oom_kills() > oom_kills_before;
-        Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory))
+        let disk_full = drained.stdout.disk_full
+            || drained.stderr.disk_full
+            || is_full(request.sandbox_root.clone()).await;
+        Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory, disk_full))
     }
 
     fn shim_arguments(&self, request: &AgentRequest, launch: &Launch) -> ShimArguments {
@@ -263,6 +267,7 @@ fn conclude(
     ended: &Ended,
     drained: &Drained,
     out_of_memory: bool,
+    disk_full: bool,
 ) -> Attempt {
     let conversation = &drained.stdout.conversation;
     let evidence = Evidence {
@@ -274,7 +279,7 @@ fn conclude(
         intervention: ended.intervention,
         stderr: &drained.stderr.tail,
         out_of_memory,
-        disk_full: drained.stdout.disk_full || drained.stderr.disk_full,
+        disk_full,
     };
     let verdict = match &ended.problem {
         Some(problem) => Err(problem.clone()),
@@ -312,6 +317,12 @@ fn refused(failure: Failure) -> AgentReport {
         truncated: false,
         delivered: Delivered::default(),
     }
+}
+
+/// Whether next to nothing can be written to the volume of a folder.
+async fn is_full(folder: PathBuf) -> bool {
+    let look = move || SystemDisk.space(&folder).is_ok_and(|space| space.is_full());
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
 /// From now until a moment given in seconds since 1970.

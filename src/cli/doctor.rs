@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     config::{self, AgentKind, Config, Host, Problem, find_program},
+    disk::{SystemDisk, VolumeState},
     exit::CommandError,
     process, store,
 };
@@ -85,6 +86,7 @@ async fn check_all(config: &Config) -> Vec<Check> {
         let detail = || format!("{} can be written to", folder.display());
         checks.push(Check::from(name, writable.map(|()| detail())));
     }
+    checks.extend(disk(config));
     checks.push(git(config).await);
     checks.push(agent(config).await);
     checks.push(freezer(config).await);
@@ -150,6 +152,26 @@ async fn database(config: &Config) -> Vec<Check> {
         }
     };
     vec![reachable, schema]
+}
+
+/// Whether there is room on the volumes.
+fn disk(config: &Config) -> Vec<Check> {
+    let folders = &config.folders;
+    let volumes = [
+        ("disk of the repositories", "repositories", &folders.repositories),
+        ("disk of the work orders", "work-orders", &folders.work_orders),
+    ];
+    let check = |(name, volume, folder): (_, _, &std::path::PathBuf)| {
+        let found = VolumeState::look(volume, folder.clone(), &SystemDisk, &config.disk.marks);
+        match &found.lacks {
+            None => Check::well(name, found.describe()),
+            Some(lacks) => {
+                let help = "free space there: no orders are claimed while it is so";
+                Check::ill(name, format!("{}: {lacks}", found.describe()), help)
+            }
+        }
+    };
+    volumes.into_iter().map(check).collect()
 }
 
 async fn git(config: &Config) -> Check {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{AgentKind, Config, keys};
+use crate::disk;
 
 /// Something that keeps work orders from running here.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -72,7 +73,11 @@ pub(crate) fn check_folder(setting: &'static str, folder: &Path) -> Result<(), P
     let probe = folder.join(format!(".archon-awo-probe-{}", uuid::Uuid::new_v4()));
     let written = fs::File::create(&probe).and_then(|mut file| file.write_all(b"probe"));
     let removed = fs::remove_file(&probe);
-    written.and(removed).map_err(problem)
+    match written {
+        // It may be written to once there is room: the marks of the disk see to that.
+        Err(error) if disk::is_full(&error) => Ok(()),
+        written => written.and(removed).map_err(problem),
+    }
 }
 
 /// Finds the agent's program.

@@ -34,6 +34,8 @@ impl Key {
 
 const DURATION: &str = "a duration such as 30s, 15m, 1h 30m, or plain seconds";
 const DAYS: &str = "a whole number of days from 1 to 36500, or off";
+const FREE_BYTES: &str = "a size such as 5GiB, a share such as 10%, both with a comma, or off";
+const FREE_INODES: &str = "a number, a share such as 10%, both with a comma, or off";
 const BOOLEAN: &str = "true or false";
 const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
@@ -141,6 +143,22 @@ keys! {
         "How often the blockers of a review are handed back to the agent.";
     FREEZER: ["AWO_FREEZER"], Some("auto"), "auto, cgroup or signal", false,
         "How agents are frozen and killed: by cgroups of version 2 where they can be made, or by signals.";
+    DISK_SOFT_FREE: ["AWO_DISK_SOFT_FREE"], Some("5%, 2GiB"), FREE_BYTES, false,
+        "With less free on one of its volumes a worker claims no orders; of two amounts the smaller counts.";
+    DISK_HARD_FREE: ["AWO_DISK_HARD_FREE"], Some("1%, 512MiB"), FREE_BYTES, false,
+        "With less free a worker is not ready, and cleans up at once.";
+    DISK_SOFT_INODES: ["AWO_DISK_SOFT_INODES"], Some("2%, 50000"), FREE_INODES, false,
+        "With fewer inodes free on one of its volumes a worker claims no orders.";
+    DISK_HARD_INODES: ["AWO_DISK_HARD_INODES"], Some("1%, 10000"), FREE_INODES, false,
+        "With fewer inodes free a worker is not ready, and cleans up at once.";
+    SANDBOX_QUOTA: ["AWO_SANDBOX_QUOTA"], Some("20GiB"), "a size such as 20GiB, or off", false,
+        "Most a sandbox may take on disk; an agent that exceeds it is stopped.";
+
+    PORT_RANGE: ["AWO_PORT_RANGE"], Some("20000-29999"),
+        "two ports from 1024 to 65535 such as 20000-29999, or off", false,
+        "The ports that running orders get, each a range of its own; off, and they get none.";
+    PORTS_PER_ORDER: ["AWO_PORTS_PER_ORDER"], Some("10"), "a whole number from 1 to 100", false,
+        "How many ports a running order gets; whole tens are set aside for it.";
 
     ALLOWED_HOSTS: ["AWO_ALLOWED_HOSTS"], Some("github.com"),
         "host names, with :port where it is not 443, separated by commas", false,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::domain::ErrorClass;
+use crate::{disk, domain::ErrorClass};
 
 /// A failure of a forge. Its text is safe to store and show: secrets have been taken out.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,7 @@ impl ForgeError {
             Self::Unusable(_) => ErrorClass::Invalid,
             Self::NoToken { .. } | Self::Auth { .. } => ErrorClass::Auth,
             Self::RateLimited { .. } => ErrorClass::RateLimited,
-            Self::File { source, .. } if is_full(source) => ErrorClass::Disk,
+            Self::File { source, .. } if disk::is_full(source) => ErrorClass::Disk,
             _ => ErrorClass::Forge,
         }
     }
@@ -141,7 +141,7 @@ impl ForgeError {
             | Self::Unavailable { .. }
             | Self::Git { .. }
             | Self::Locked { .. } => true,
-            Self::File { source, .. } => is_full(source),
+            Self::File { source, .. } => disk::is_full(source),
             _ => false,
         }
     }
@@ -153,9 +153,4 @@ impl ForgeError {
             _ => None,
         }
     }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
 }

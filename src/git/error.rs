@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::ErrorClass;
+use crate::{disk, domain::ErrorClass};
 
 /// A failed git operation. No text in it holds a secret.
 #[derive(Debug, thiserror::Error)]
@@ -199,10 +199,8 @@ impl GitError {
             Self::Auth { .. } => ErrorClass::Auth,
             Self::Timeout { .. } => ErrorClass::Timeout,
             Self::DiskFull { .. } => ErrorClass::Disk,
-            Self::File { source, .. } if is_full(source) => ErrorClass::Disk,
-            Self::Library { source, .. } if meaning(source.message()) == Some(Meaning::Full) => {
-                ErrorClass::Disk
-            }
+            Self::File { source, .. } if disk::is_full(source) => ErrorClass::Disk,
+            Self::Library { source, .. } if library_is_full(source) => ErrorClass::Disk,
             Self::NoBranch { .. }
             | Self::BranchConflict { .. }
             | Self::OtherBranch { .. }
@@ -240,6 +238,11 @@ impl GitError {
         }
     }
 
+    /// Whether a full volume may be behind it although it does not say so.
+    pub(super) fn may_be_for_want_of_space(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::DamagedCache { .. } | Self::Unreachable { .. })
+    }
+
     /// The error and its causes as one sentence, for people who see nothing else.
     pub fn sentence(&self) -> String {
         let mut text = self.to_string();
@@ -261,144 +264,7 @@ impl GitError {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Words of git and curl, in lower case, and what they mean. The first match decides, so the
-/// specific ones stand first. Git's own words are fixed by `LC_ALL=C`.
-const MEANINGS: &[(&str, Meaning)] = &[
-    ("no space left on device", Meaning::Full),
-    ("disk quota exceeded", Meaning::Full),
-    ("without `workflow` scope", Meaning::Auth),
-    ("authentication failed", Meaning::Auth),
-    ("could not read username", Meaning::Auth),
-    ("could not read password", Meaning::Auth),
-    ("returned error: 401", Meaning::Auth),
-    ("returned error: 403", Meaning::Auth),
-    ("permission to ", Meaning::Auth),
-    ("write access to repository not granted", Meaning::Auth),
-    ("returned error: 404", Meaning::NotFound),
-    ("repository not found", Meaning::NotFound),
-    ("does not appear to be a git repository", Meaning::NotFound),
-    ("returned error: 5", Meaning::Network),
-    ("returned error: 429", Meaning::Network),
-    ("could not resolve host", Meaning::Network),
-    ("could not resolve proxy", Meaning::Network),
-    ("failed to connect", Meaning::Network),
-    ("couldn't connect to server", Meaning::Network),
-    ("connection refused", Meaning::Network),
-    ("connection reset", Meaning::Network),
-    ("connection timed out", Meaning::Network),
-    ("operation timed out", Meaning::Network),
-    ("operation too slow", Meaning::Network),
-    ("unexpected disconnect", Meaning::Network),
-    ("the remote end hung up", Meaning::Network),
-    ("early eof", Meaning::Network),
-    ("rpc failed", Meaning::Network),
-    ("empty reply from server", Meaning::Network),
-    ("gnutls_handshake", Meaning::Network),
-    ("ssl_error_syscall", Meaning::Network),
-    ("loose object", Meaning::Damaged),
-    ("bad object", Meaning::Damaged),
-    ("bad tree object", Meaning::Damaged),
-    ("missing blob", Meaning::Damaged),
-    ("unable to read tree", Meaning::Damaged),
-    ("unable to read sha1 file", Meaning::Damaged),
-    ("inflate: data stream error", Meaning::Damaged),
-    ("packfile", Meaning::Damaged),
-    ("object file", Meaning::Damaged),
-    ("did not send all necessary objects", Meaning::Damaged),
-    ("not a git repository", Meaning::Damaged),
-    ("bad config", Meaning::Damaged),
-    ("reference broken", Meaning::Damaged),
-    ("invalid sha1 pointer", Meaning::Damaged),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    Full,
-    Auth,
-    NotFound,
-    Network,
-    Damaged,
-}
-
-/// What the words of a failed git command mean.
-pub(super) fn meaning(stderr: &str) -> Option<Meaning> {
-    let text = stderr.to_ascii_lowercase();
-    // These have a name in their middle: "repository 'https://…' not found", and the same for a
-    // remote in a folder, which must not be taken for a damaged cache.
-    if text.contains("repository '")
-        && ["' not found", "' does not exist"].iter().any(|words| text.contains(words))
-    {
-        return Some(Meaning::NotFound);
-    }
-    MEANINGS.iter().find(|(words, _)| text.contains(words)).map(|(_, meaning)| *meaning)
-}
-
-/// The lines of git's output that say what is wrong, on one line.
-pub(super) fn summary(stderr: &str) -> String {
-    const LIMIT: usize = 600;
-    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
-    let told = |line: &&str| {
-        ["fatal:", "error:", "remote:", "!"].iter().any(|mark| line.starts_with(mark))
-    };
-    let mut chosen: Vec<&str> = lines().filter(told).collect();
-    if chosen.is_empty() {
-        chosen = lines().collect();
-    }
-    let mut text = chosen.join("; ");
-    if text.len() > LIMIT {
-        let end = (0..=LIMIT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    if text.is_empty() { "it gave no reason".to_owned() } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Meaning, meaning, summary};
-
-    #[test]
-    fn gits_words_have_one_meaning_each() {
-        let cases = [
-            ("fatal: Authentication failed for 'https://h/a/b/'", Meaning::Auth),
-            (
-                "fatal: could not read Username for 'https://h': terminal prompts disabled",
-                Meaning::Auth,
-            ),
-            (
-                "remote: Permission to a/b.git denied to bot.\nfatal: unable to access 'https://h/': The requested URL returned error: 403",
-                Meaning::Auth,
-            ),
-            (
-                "remote: Repository not found.\nfatal: repository 'https://h/a/b/' not found",
-                Meaning::NotFound,
-            ),
-            ("fatal: repository 'https://h/a/b/' not found", Meaning::NotFound),
-            ("fatal: '/srv/x' does not appear to be a git repository", Meaning::NotFound),
-            ("fatal: unable to access 'https://h/': Could not resolve host: h", Meaning::Network),
-            (
-                "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
-                Meaning::Network,
-            ),
-            ("fatal: write error: No space left on device", Meaning::Full),
-            ("error: inflate: data stream error (incorrect data check)", Meaning::Damaged),
-        ];
-        for (words, expected) in cases {
-            assert_eq!(meaning(words), Some(expected), "{words}");
-        }
-        assert_eq!(meaning("fatal: something new"), None);
-    }
-
-    #[test]
-    fn a_summary_keeps_the_reason_and_has_a_limit() {
-        let stderr = format!("Cloning into 'x'...\nfatal: no\n{}", "error: é\n".repeat(500));
-        let text = summary(&stderr);
-        assert!(text.starts_with("fatal: no; error"), "{text}");
-        assert!(text.len() < 610);
-        assert_eq!(summary(""), "it gave no reason");
-    }
+/// Whether libgit2 failed because a volume is full: it puts the system's words behind its own.
+pub(super) fn library_is_full(error: &git2::Error) -> bool {
+    disk::says_full(error.message())
 }

@@ -18,10 +18,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{
     Git, GitError, Remote, askpass,
-    error::{Meaning, meaning, summary},
     lock::FileLock,
+    words::{Meaning, meaning, summary},
 };
 use crate::{
+    disk::{DiskSpace, SystemDisk},
     domain::{Redactor, Scheme},
     process,
 };
@@ -129,11 +130,23 @@ impl<'a> Invocation<'a> {
         let verb = self.verb;
         let url = self.remote.map(|remote| remote.url.to_string());
         let repository = self.repository.clone();
+        let root = Some(self.git.volume().root().to_owned());
         let outcome = self.run().await?;
         if outcome.status.success() {
             return Ok(outcome);
         }
-        Err(outcome.failure(verb, url.as_deref(), repository.as_deref()))
+        let error = outcome.failure(verb, url.as_deref(), repository.as_deref());
+        let root = root.filter(|_| error.may_be_for_want_of_space());
+        let look = move || root.and_then(|root| SystemDisk.space(&root).ok());
+        let space = tokio::task::spawn_blocking(look).await.ok().flatten();
+        match space {
+            // Not every word of git for it is known, and a cache must not be thrown away for it.
+            Some(space) if space.is_full() => {
+                let (doing, detail) = (format!("git {verb}"), error.to_string());
+                Err(GitError::DiskFull { doing, detail })
+            }
+            _ => Err(error),
+        }
     }
 
     async fn run_unlimited(self) -> Result<Outcome, GitError> {

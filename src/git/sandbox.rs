@@ -12,6 +12,7 @@ use super::{
     Git, GitError, Mirror, blocking,
     lock::FileLock,
     mirror::suspect,
+    ports_file,
     removal::{delete, discard, require_ours},
     volume::MARKER,
 };
@@ -265,6 +266,8 @@ impl NewSandbox {
         let branch = self.sandbox.branch.full_ref();
         write(&branch, format!("{}\n", self.sandbox.base_commit))?;
         write("HEAD", format!("ref: {branch}\n"))?;
+        // For the agent's own git; ours leaves the file out whatever stands here.
+        write("info/exclude", format!("/{}\n", ports_file::NAME))?;
         let mut config = git2::Config::open(&git_dir.join("config"))
             .map_err(GitError::library("open the configuration of the checkout"))?;
         config

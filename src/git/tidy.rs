@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::{stat::futimens, time::TimeSpec};
+
 use super::{Git, GitError, blocking, lock::FileLock, mirror, removal};
 
 /// How long something lies in the trash before it is nobody's: whoever put it there deletes it at once.
@@ -38,7 +40,7 @@ impl Git {
         let volume = self.volume();
         let (trash, mirrors, note) = (volume.trash(), volume.mirrors(), volume.tidied());
         blocking(move || {
-            fs::write(&note, b"\n").map_err(GitError::file("write", &note))?;
+            touch(&note).map_err(GitError::file("write", &note))?;
             let now = changed(&note).unwrap_or_default();
             tidy_volume(&trash, &mirrors, now)
         })
@@ -82,6 +84,13 @@ fn tidy_mirror(folder: &Path, now: Duration, tidied: &mut Tidied) -> Result<(), 
     }
     let mirror = folder.join("mirror.git");
     if mirror.exists() { mirror::sweep(&mirror) } else { Ok(()) }
+}
+
+/// Sets the times of a file to those of its file system. It takes no space once the file is there: a
+/// full volume is tidied too.
+fn touch(path: &Path) -> std::io::Result<()> {
+    let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
+    Ok(futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, GitError> {

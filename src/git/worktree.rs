@@ -14,7 +14,7 @@ use std::{
 
 use git2::{Config, Index, IndexEntry, Oid, Repository};
 
-use super::{GitError, Sandbox, sandbox::is_folder};
+use super::{GitError, Sandbox, error, ports_file, sandbox::is_folder};
 
 /// The most a commit may add or change, in MiB. Far above what a forge takes in one file.
 const LIMIT_MIB: u64 = 2048;
@@ -78,6 +78,8 @@ impl Worktree {
         for path in &found.changed {
             match index.add_path(path) {
                 Ok(()) => {}
+                // To leave it out would lose it: the next try may find room.
+                Err(error) if error::library_is_full(&error) => return Err(library()(error)),
                 // Names that git itself refuses, and files that vanished or may not be read.
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "file is left out of the commit");
@@ -99,6 +101,7 @@ impl Worktree {
         let mut found = Found::default();
         let mut pending = vec![PathBuf::new()];
         require_plain_rules(&self.checkout)?;
+        let keeps_ports_file = ports_file::is_tracked(index);
         while let Some(folder) = pending.pop() {
             let here = self.checkout.join(&folder);
             let entries = match fs::read_dir(&here) {
@@ -115,6 +118,10 @@ impl Worktree {
                 let path = folder.join(entry.file_name());
                 let Ok(metadata) = entry.metadata() else { continue };
                 if is_git_folder(&entry.file_name()) {
+                    continue;
+                }
+                // Ours, and nothing that the agent does to it makes it a part of the work.
+                if path.as_os_str() == ports_file::NAME && !keeps_ports_file {
                     continue;
                 }
                 let known = index.get_path(&path, 0);

@@ -12,6 +12,7 @@ use super::{HttpState, recent::Recent};
 use crate::{
     clock::Clock,
     config::{AgentKind, Config, check_runnable, find_program},
+    disk::Level,
     store::{Store, WorkerCounts},
 };
 
@@ -183,9 +184,11 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
     if matches!(heartbeat, Heartbeat::Lost) {
         problems.push("heartbeats are not acknowledged".to_owned());
     }
+    let disk = state.disk.borrow().clone();
     let status = if !problems.is_empty() {
         "unhealthy"
-    } else if worker.draining || matches!(heartbeat, Heartbeat::Late) {
+    } else if worker.draining || matches!(heartbeat, Heartbeat::Late) || disk.level() > Level::Ample
+    {
         "degraded"
     } else {
         "healthy"
@@ -211,6 +214,8 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
         "storage_type": "postgres",
         "agent": agent,
         "problems": problems,
+        "warnings": disk.problems(),
+        "volumes": disk.volumes,
         "worker": { "draining": worker.draining, "running": worker.running },
         "workers": workers,
     });
@@ -232,6 +237,9 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse 
     }
     if state.checks.database_problem().await.is_some() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is not available\n");
+    }
+    if state.disk.borrow().level() == Level::Full {
+        return (StatusCode::SERVICE_UNAVAILABLE, "a volume is full\n");
     }
     (StatusCode::OK, "ok\n")
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     lease::{Lease, LeaseKeeper},
+    maintenance::DiskWatch,
     store::{Claim, Claimed, Settlement},
 };
 
@@ -37,6 +38,8 @@ pub struct Lane {
     pub pace: Pace,
     /// What is done with a job.
     pub handler: Handler,
+    /// Holds claims back while a volume has too little room.
+    pub gate: Option<Arc<DiskWatch>>,
 }
 
 /// The lease of a claimed job and the slot it fills. When this is dropped, in whatever way, the slot
@@ -84,6 +87,9 @@ impl Claimer {
         let mut failures: u32 = 0;
         loop {
             let Some(first) = self.free_slot().await else { return Vec::new() };
+            if !self.admitted().await {
+                return Vec::new();
+            }
             self.give_back_unheld().await;
             let permits = self.gather(first).await;
             let (sent, sent_boot) = (clock.now(), clock.boot_time());
@@ -170,6 +176,16 @@ impl Claimer {
             if permits.len() == before || permits.len() == BATCH {
                 return permits;
             }
+        }
+    }
+
+    /// Waits until the gate of the lane is open; `false` when the worker drains before that.
+    async fn admitted(&self) -> bool {
+        let Some(gate) = &self.lane.gate else { return true };
+        tokio::select! {
+            biased;
+            () = self.engine.drain.cancelled() => false,
+            () = gate.admits() => true,
         }
     }
 

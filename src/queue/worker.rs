@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use futures::FutureExt;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -26,15 +27,16 @@ use crate::{
     backoff::Backoff,
     clock::Clock,
     config::{self, Config, Freezer, NotRunnable, freezer_problem},
+    disk::SystemDisk,
     domain::Redactor,
     forge::ForgeSettings,
     git::{Git, GitSettings},
     lease::LeaseKeeper,
-    maintenance::Maintenance,
+    maintenance::{DiskWatch, Maintenance},
     shutdown::Shutdown,
     store::{self, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
-    workflow::{Workflow, WorkflowSettings, prompts::CommandFiles},
+    workflow::{Workflow, WorkflowSettings, prompts::CommandFiles, quota::Quota},
 };
 
 /// How long a worker that was told twice to stop tries to give its orders back. Longer than an agent
@@ -58,6 +60,8 @@ pub struct Worker {
     engine: Arc<Engine>,
     orders: Arc<Claimer>,
     maintenance: Arc<Claimer>,
+    disk: Arc<DiskWatch>,
+    context: Arc<JobContext>,
     shutdown: Shutdown,
     interrupt: CancellationToken,
 }
@@ -121,24 +125,35 @@ impl Worker {
             workflow,
             maintenance,
         });
+        let disk = DiskWatch::new(
+            &config.folders,
+            config.disk.marks,
+            Arc::new(SystemDisk),
+            clock.clone(),
+            metrics.clone(),
+        );
         let engine = Engine::new(worker_id, store, clock, metrics, timings.clone(), keeper, drain);
         let orders = Lane {
             queues: timings.queues,
             slots: timings.max_concurrent.into(),
             pace: Pace { min: timings.poll_min, max: timings.poll_max, idle: timings.poll_idle },
             handler: kinds::handler(Arc::clone(&context)),
+            gate: Some(Arc::clone(&disk)),
         };
         let maintenance = Lane {
             queues: vec![MAINTENANCE.to_owned()],
             slots: 1,
             pace: MAINTENANCE_PACE,
-            handler: kinds::handler(context),
+            handler: kinds::handler(Arc::clone(&context)),
+            gate: None,
         };
         Ok(Self {
             config,
             orders: Claimer::new(Arc::clone(&engine), orders),
             maintenance: Claimer::new(Arc::clone(&engine), maintenance),
             engine,
+            disk,
+            context,
             shutdown,
             interrupt,
         })
@@ -154,9 +169,14 @@ impl Worker {
         &self.engine.keeper
     }
 
+    /// How its volumes stand, for the health endpoints.
+    pub fn disk(&self) -> &Arc<DiskWatch> {
+        &self.disk
+    }
+
     /// Claims and runs jobs until the soft stop; then gives back what cannot end in time.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { config, engine, orders, maintenance, shutdown, interrupt } = self;
+        let Self { config, engine, orders, maintenance, disk, context, shutdown, interrupt } = self;
         let Engine { worker_id, store, clock, keeper, .. } = &*engine;
         let worker_id = *worker_id;
         let record = WorkerRecord {
@@ -174,6 +194,11 @@ impl Worker {
         let mut background = JoinSet::new();
         let (beating, ended) = (Arc::clone(keeper), stop.clone());
         background.spawn(async move { beating.run(ended).await });
+        let cleanup = move || {
+            let context = Arc::clone(&context);
+            async move { context.maintenance.free_space().await }.boxed()
+        };
+        background.spawn(disk.run(Box::new(cleanup), stop.clone()));
         background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
         let schedules = Schedules::new(store.clone(), clock.clone());
         let changed = Arc::clone(&schedules.wake);
@@ -286,6 +311,11 @@ fn workflow(
             review_rounds: config.agent.review_rounds,
             backoff: Backoff { base: config.queue.retry_base, max: config.queue.retry_max },
             work_orders: config.folders.work_orders.clone(),
+            quota: config
+                .disk
+                .sandbox_quota
+                .map(|bytes| Quota { bytes, disk: Arc::new(SystemDisk) }),
+            ports: config.ports.clone(),
             search_path: config.search_path.clone(),
         },
         store,

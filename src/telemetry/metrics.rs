@@ -16,6 +16,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::TelemetryError;
 use crate::{
+    disk::{Level, VolumeState},
     domain::{ErrorClass, StepName},
     store::{QueueDepth, WorkerCounts},
 };
@@ -57,6 +58,11 @@ struct Inner {
     stuck_jobs: Gauge<u64>,
     broken_promises: Gauge<u64>,
     history_deleted: Counter<u64>,
+    disk_free: Gauge<u64>,
+    disk_total: Gauge<u64>,
+    disk_free_inodes: Gauge<u64>,
+    disk_level: Gauge<u64>,
+    disk_cleanups: Counter<u64>,
 }
 
 /// Tokens of one agent run, by kind.
@@ -162,6 +168,29 @@ impl Metrics {
         self.inner.history_deleted.add(rows, &[KeyValue::new("part", part)]);
     }
 
+    /// How a volume stands.
+    pub fn disk(&self, volume: &VolumeState) {
+        let labels = [KeyValue::new("volume", volume.name)];
+        if let Some(space) = &volume.space {
+            self.inner.disk_free.record(space.free_bytes, &labels);
+            self.inner.disk_total.record(space.total_bytes, &labels);
+            if space.total_inodes > 0 {
+                self.inner.disk_free_inodes.record(space.free_inodes, &labels);
+            }
+        }
+        let level = match volume.level {
+            Level::Ample => 0,
+            Level::Low => 1,
+            Level::Full => 2,
+        };
+        self.inner.disk_level.record(level, &labels);
+    }
+
+    /// A volume had so little room that the worker cleaned up at once.
+    pub fn disk_cleanup(&self) {
+        self.inner.disk_cleanups.add(1, &[]);
+    }
+
     /// A write came too late: its order has another owner by now.
     pub fn stale_write_refused(&self) {
         self.inner.stale_writes_refused.add(1, &[]);
@@ -257,6 +286,17 @@ impl Inner {
             stuck_jobs: gauge("awo_stuck_jobs", "Jobs that needed a person at the last check"),
             broken_promises: gauge("awo_broken_promises", "Broken promises at the last check"),
             history_deleted: counter("awo_history_deleted_total", "Old rows deleted, by part"),
+            disk_free: gauge("awo_disk_free_bytes", "Free bytes of a volume of this worker"),
+            disk_total: gauge("awo_disk_total_bytes", "Size of a volume of this worker"),
+            disk_free_inodes: gauge("awo_disk_free_inodes", "Free inodes of a volume"),
+            disk_level: gauge(
+                "awo_disk_level",
+                "0 with room, 1 below the soft mark, 2 below the hard mark",
+            ),
+            disk_cleanups: counter(
+                "awo_disk_cleanups_total",
+                "Times a worker cleaned up because a volume was below its hard mark",
+            ),
             provider,
             registry,
         };
@@ -267,6 +307,7 @@ impl Inner {
             &inner.self_fences,
             &inner.cancels,
             &inner.heartbeat_failures,
+            &inner.disk_cleanups,
         ] {
             counter.add(0, &[]);
         }

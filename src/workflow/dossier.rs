@@ -8,6 +8,7 @@ use tokio::fs;
 
 use super::failure::{StepError, volume};
 use crate::{
+    disk::{self, Reserve},
     domain::{StepName, WorkOrderId},
     store::NewArtifact,
 };
@@ -20,6 +21,7 @@ const INLINE_LIMIT: usize = 256 * 1024;
 pub struct Dossier {
     root: PathBuf,
     order: WorkOrderId,
+    reserve: Reserve,
 }
 
 impl Dossier {
@@ -30,7 +32,7 @@ impl Dossier {
             let path = root.join(folder);
             fs::create_dir_all(&path).await.map_err(|error| volume(&path, &error))?;
         }
-        Ok(Self { root, order: order.clone() })
+        Ok(Self { root, order: order.clone(), reserve: Reserve::on(work_orders) })
     }
 
     /// Where the raw output of a run of an agent goes.
@@ -48,7 +50,7 @@ impl Dossier {
         text: &str,
     ) -> Result<NewArtifact, StepError> {
         let path = self.root.join(folder).join(name);
-        write_whole(&path, text.as_bytes()).await?;
+        write_whole(&path, text.as_bytes(), &self.reserve).await?;
         let inline = text.len() <= INLINE_LIMIT && !text.contains('\0');
         Ok(NewArtifact {
             kind,
@@ -60,23 +62,43 @@ impl Dossier {
         })
     }
 
+    /// Notes something for a run that resumes the order.
+    pub async fn remember(&self, name: &str, text: &str) -> Result<(), StepError> {
+        write_whole(&self.root.join(name), text.as_bytes(), &self.reserve).await
+    }
+
+    /// What was noted, as far as it can be read.
+    pub async fn recall(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.root.join(name)).await.ok()
+    }
+
     /// Replaces `metadata.json`.
     pub async fn describe(&self, facts: &Value) -> Result<(), StepError> {
         let text = format!("{facts:#}\n");
-        write_whole(&self.root.join("metadata.json"), text.as_bytes()).await
+        write_whole(&self.root.join("metadata.json"), text.as_bytes(), &self.reserve).await
     }
 }
 
 /// Writes a file so that readers see the old or the new content, never a part.
-async fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StepError> {
+async fn write_whole(path: &Path, bytes: &[u8], reserve: &Reserve) -> Result<(), StepError> {
     let mut staged = path.as_os_str().to_owned();
     staged.push(".part");
     let staged = PathBuf::from(staged);
-    let write = async {
+    let write = async || {
         fs::write(&staged, bytes).await?;
         fs::rename(&staged, path).await
     };
-    write.await.map_err(|error| volume(path, &error))
+    let mut written = write().await;
+    if written.as_ref().is_err_and(disk::is_full) && reserve.release() {
+        // What ends a run is worth more than the reserve, which is there for it.
+        written = write().await;
+    }
+    if let Err(error) = written {
+        // A part of a file helps nobody, and takes the space that is missing.
+        let _ = fs::remove_file(&staged).await;
+        return Err(volume(path, &error));
+    }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

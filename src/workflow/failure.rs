@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{prompts::PromptError, review::ReviewError};
 use crate::{
-    agent,
+    agent, disk,
     domain::{ErrorClass, InvalidRepositoryUrl, InvalidSteps},
     forge::ForgeError,
     git::GitError,
@@ -133,9 +133,7 @@ impl From<InvalidSteps> for StepError {
 
 /// A file of ours on the work order volume that cannot be written.
 pub fn volume(path: &std::path::Path, error: &std::io::Error) -> StepError {
-    let full =
-        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-    let class = if full { ErrorClass::Disk } else { ErrorClass::Invalid };
+    let class = if disk::is_full(error) { ErrorClass::Disk } else { ErrorClass::Invalid };
     let message = format!("cannot write {}: {error}", path.display());
     StepError::Failed(Failure::new(class, message))
 }

@@ -21,6 +21,7 @@ use crate::{
     forge::Forge,
     git::{Remote, Sandbox},
     lease::{Lease, StopReason},
+    ports::PortRange,
     store::{Claimed, OrderFacts, RunStore, StartedStep, StepCost, StepEnd},
     telemetry::TokenCounts,
 };
@@ -60,6 +61,8 @@ pub struct OrderRun<'a> {
     pub results: HashMap<StepName, Value>,
     /// What is seen of the end.
     pub proof: Proof,
+    /// Its ports, from the first agent on.
+    pub(super) ports: Option<PortRange>,
     sandbox: Option<Sandbox>,
     cost: StepCost,
     session: Option<Uuid>,
@@ -87,6 +90,7 @@ impl<'a> OrderRun<'a> {
             dossier,
             results,
             proof,
+            ports: None,
             sandbox: None,
             cost,
             session: None,

@@ -65,6 +65,8 @@ impl OrderRun<'_> {
         let artifact = self.dossier.keep("prompts", &file, "prompt", turn.step, &prompt).await?;
         self.store.add_artifact(&self.order.id, &artifact).await?;
 
+        let mut extra_env = vec![("PATH".to_owned(), settings.search_path.clone())];
+        extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
         let request = AgentRequest {
             order: self.order.id.clone(),
@@ -81,7 +83,7 @@ impl OrderRun<'_> {
             hard_timeout: settings.timeout,
             idle_timeout: settings.idle_timeout,
             spool: self.dossier.spool(&name),
-            extra_env: vec![("PATH".to_owned(), settings.search_path.clone())],
+            extra_env,
         };
         let spool = request.spool.clone();
         let (sender, mut chunks) = mpsc::channel(OUTPUT_BACKLOG);
@@ -94,12 +96,19 @@ impl OrderRun<'_> {
             }
         });
         let interrupt = self.lease.interrupt_token();
+        let quota = settings.quota.as_ref().map(|quota| {
+            quota.watch(sandbox.root.clone(), self.workflow.clock.clone(), interrupt.clone())
+        });
         let report = self
             .workflow
             .supervisor
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
+        let over_quota = match quota {
+            Some(quota) => quota.end().await,
+            None => None,
+        };
         self.proof.agent_ended(report.tree_empty_after.is_some()).await;
         self.catch_up(&spool, report.delivered, rest).await;
         // Every sender is dropped: the forwarder ends when everything is handed over.
@@ -124,6 +133,9 @@ impl OrderRun<'_> {
                 // A run that was ended from outside says so in our own words.
                 if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {
                     self.check_stop()?;
+                    if let Some(over_quota) = over_quota {
+                        return Err(over_quota.into());
+                    }
                 }
                 Err(failure.clone().into())
             }

@@ -29,6 +29,7 @@ mod orders;
 mod orphans;
 mod outage;
 mod outage_postgres;
+mod ports;
 mod replay;
 mod rescue;
 mod rolling;

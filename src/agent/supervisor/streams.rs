@@ -1,7 +1,6 @@
 //! The agent's two output streams on their way to disk, to the verdict and to the consumer.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +22,7 @@ use crate::{
         spool::{SpoolWriter, Written, ship},
     },
     clock::Clock,
+    disk,
     domain::{ErrorClass, Redactor},
 };
 
@@ -148,11 +148,7 @@ fn drain(
 impl Spool {
     async fn open(path: PathBuf, append: bool, from: u64, limit: u64) -> Result<Self, Failure> {
         let writer = SpoolWriter::open(&path, append, limit).await.map_err(|error| {
-            let class = if error.kind() == io::ErrorKind::StorageFull {
-                ErrorClass::Disk
-            } else {
-                ErrorClass::Invalid
-            };
+            let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
             let path = path.display();
             Failure::new(class, format!("the output file {path} cannot be written: {error}"))
         })?;

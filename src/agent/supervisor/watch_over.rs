@@ -18,6 +18,7 @@ use crate::{
         verdict::Intervention,
     },
     clock::Clock,
+    disk,
     domain::ErrorClass,
 };
 
@@ -187,7 +188,13 @@ impl WatchOver {
                 self.ended.problem = Some(Failure::new(ErrorClass::LostWorker, message));
             }
             Status::Setup { message, agent } => {
-                let class = if agent { ErrorClass::Invalid } else { ErrorClass::ToolError };
+                let class = if disk::says_full(&message) {
+                    ErrorClass::Disk
+                } else if agent {
+                    ErrorClass::Invalid
+                } else {
+                    ErrorClass::ToolError
+                };
                 self.ended.problem = Some(Failure::new(class, message));
                 self.ended.tree_empty_after = Some(Duration::ZERO);
             }
@@ -242,6 +249,9 @@ impl WatchOver {
         let grace_is_over = past(progress.result_at.map(|at| at + self.exit_grace));
         if progress.credential_refused && progress.result_at.is_none() {
             self.end(shim, Intervention::CredentialRefused, Order::Interrupt);
+        } else if progress.disk_full {
+            // What it does from here on leaves no trace, and would be done again.
+            self.end(shim, Intervention::DiskFull, Order::Interrupt);
         } else if grace_is_over {
             self.end(shim, Intervention::ExitGrace, Order::Interrupt);
         } else if past(self.hard_deadline()) {

@@ -67,7 +67,7 @@ impl Replica {
             started(&job);
             async { Settlement::Succeeded(None) }.boxed()
         });
-        let lane = Lane { queues: record.queues, slots, pace: polls, handler };
+        let lane = Lane { queues: record.queues, slots, pace: polls, handler, gate: None };
         let claimer = Claimer::new(engine, lane);
         let mut background = JoinSet::new();
         let stop = drain.clone();

@@ -1,0 +1,21 @@
+//! Frees space on the volumes of this worker at once, whatever the schedules say.
+
+use tracing::{info, warn};
+
+use super::Maintenance;
+
+impl Maintenance {
+    /// Removes what may go, leftovers first. It never fails: what one part cannot do the next may.
+    pub async fn free_space(&self) {
+        match self.git.tidy().await {
+            Ok(tidied) => info!(
+                trash = tidied.trash,
+                clones = tidied.clones,
+                damaged = tidied.damaged,
+                busy = tidied.busy,
+                "removed leftovers to free space"
+            ),
+            Err(error) => warn!("cannot remove leftovers to free space: {}", error.sentence()),
+        }
+    }
+}
