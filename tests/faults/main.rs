@@ -17,6 +17,8 @@ mod proxy;
 mod remote;
 mod replica;
 mod report;
+#[path = "../support/small_volume.rs"]
+mod small_volume;
 mod storm;
 mod verdict;
 mod volume;

@@ -24,7 +24,7 @@ use crate::{
     proxy::Proxy,
     remote::Remote,
     replica::{Blueprint, Replica},
-    volume::Volume,
+    volume::{self, Volume},
     witness::Witness,
 };
 
@@ -63,7 +63,7 @@ impl Place {
         for name in ["logs", "notes", "work-orders", "config"] {
             fs::create_dir(folder.join(name))?;
         }
-        let volume = Arc::new(Volume::mount(&folder.join("volume")).await?);
+        let volume = Arc::new(Volume::mount(&folder.join("volume"), volume::OPTIONS).await?);
         let cluster = Cluster::start(&folder).await?;
         let pool = cluster.pool();
         let (pooler, target) = if needs.pooler {
@@ -176,7 +176,7 @@ impl Place {
             }
             Fault::DiskFull { length } => {
                 let _disk = self.disk.lock().await;
-                self.volume.fill()?;
+                self.volume.fill(0)?;
                 done();
                 sleep(length).await;
                 self.volume.free()?;

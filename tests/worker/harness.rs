@@ -16,33 +16,15 @@ use nix::{
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tempfile::TempDir;
 
+use crate::small_volume::Volume;
+
 /// Longest wait for anything; a healthy run needs a fraction of it.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The scripted agent: it does what its step asks for. A file `hold-<step>` in its folder makes it
 /// wait until the file is gone, `fail-<step>` makes it end with that code, what is in
 /// `stdout-<step>` and `stderr-<step>` it prints, and `extra` is a script that it runs first.
-const AGENT: &str = r#"#!/bin/sh
-folder=$(dirname "$0")
-cat > "$folder/prompt-$AWO_WORK_ORDER_ID-$AWO_STEP-$AWO_ATTEMPT"
-echo "$AWO_RUN_ID $AWO_STEP $AWO_ATTEMPT $$" >> "$folder/runs"
-while [ -e "$folder/hold-$AWO_STEP" ]; do sleep 0.05; done
-[ -e "$folder/stderr-$AWO_STEP" ] && cat "$folder/stderr-$AWO_STEP" >&2
-[ -e "$folder/stdout-$AWO_STEP" ] && cat "$folder/stdout-$AWO_STEP" && exit 0
-[ -e "$folder/fail-$AWO_STEP" ] && exit "$(cat "$folder/fail-$AWO_STEP")"
-[ -e "$folder/daemon" ] && [ "$AWO_STEP" = execute ] && setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 &
-[ -e "$folder/extra" ] && . "$folder/extra"
-case "$AWO_STEP" in
-planning) echo "1. Write a file." ;;
-execute)
-    [ -e "$folder/megabytes" ] && yes "a line of output that is somewhat long" | head -c "$(cat "$folder/megabytes")000000"
-    [ -e "$folder/more" ] && cat "$folder/more" > more.txt
-    [ -e "$folder/idle" ] || echo "written for $AWO_WORK_ORDER_ID" > "$AWO_WORK_ORDER_ID.txt" ;;
-prp-review) echo '{"passed": true, "summary": "good", "issues": []}' ;;
-commit) echo "feat: write a file" ;;
-create-pr) printf 'Write a file\n\nAs ordered.\n' ;;
-esac
-"#;
+const AGENT: &str = include_str!("agent.sh");
 
 /// Everything one test needs; gone when dropped.
 pub struct Harness {
@@ -51,6 +33,8 @@ pub struct Harness {
     workers: Vec<Child>,
     settings: Vec<(String, String)>,
     remote: Option<String>,
+    /// A volume that only the workers see.
+    pub volume: Option<Volume>,
 }
 
 impl Harness {
@@ -62,8 +46,8 @@ impl Harness {
         let program = agent.join("agent.sh");
         fs::write(&program, AGENT).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let harness =
-            Self { pool, folder, workers: Vec::new(), settings: Vec::new(), remote: None };
+        let (workers, settings, remote, volume) = (Vec::new(), Vec::new(), None, None);
+        let harness = Self { pool, folder, workers, settings, remote, volume };
         harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
         harness.git(&["clone", "--quiet", "remote.git", "seed"]);
         fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
@@ -144,7 +128,15 @@ impl Harness {
         let log =
             fs::File::create(self.path(&format!("worker-{}.log", self.workers.len()))).unwrap();
         let url = self.pool.connect_options().to_url_lossy().to_string();
-        let child = blocking_command(env!("CARGO_BIN_EXE_archon-awo"))
+        let binary = env!("CARGO_BIN_EXE_archon-awo");
+        let mut command = match &self.volume {
+            None => blocking_command(binary),
+            Some(volume) => volume.command().into_std(),
+        };
+        if self.volume.is_some() {
+            command.arg(binary);
+        }
+        let child = command
             .arg("worker")
             .env("PATH", std::env::var("PATH").unwrap())
             .env("HOME", self.folder.path())

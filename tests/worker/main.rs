@@ -9,6 +9,8 @@ mod clone;
 mod crash;
 mod database;
 mod defaults;
+mod disk;
+mod disk_marks;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
@@ -33,4 +35,6 @@ mod ports;
 mod replay;
 mod rescue;
 mod rolling;
+#[path = "../support/small_volume.rs"]
+mod small_volume;
 mod telemetry;

@@ -214,7 +214,7 @@ async fn a_worker_answers_health_checks_until_its_last_order_has_ended(pool: PgP
 }
 
 /// Where a worker answers, from its log.
-async fn address(harness: &Harness, log: &str) -> String {
+pub async fn address(harness: &Harness, log: &str) -> String {
     for _ in 0..500 {
         let text = std::fs::read_to_string(harness.path(log)).unwrap();
         let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -241,7 +241,7 @@ async fn until_not_ready(address: &str) {
 }
 
 /// One GET: status and body.
-async fn get(address: &str, path: &str) -> (u16, String) {
+pub async fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
