@@ -7,6 +7,7 @@
 
 mod advertised;
 pub mod askpass;
+mod bundle;
 mod commit;
 mod error;
 mod invocation;
@@ -15,6 +16,7 @@ mod mirror;
 mod ports_file;
 mod push;
 mod removal;
+mod restore;
 mod sandbox;
 mod tidy;
 mod volume;
@@ -27,6 +29,7 @@ use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
 pub use advertised::Advertised;
+pub use bundle::Bundle;
 pub use commit::{Changes, CommitInfo};
 pub use error::GitError;
 pub use mirror::{Mirror, Transfer};

@@ -11,6 +11,7 @@ mod orders;
 mod queue;
 mod queue_control;
 mod run;
+mod sandboxes;
 mod schedules;
 
 pub use connect::{
@@ -31,6 +32,7 @@ pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     Stages, StartedStep, StepCost, StepEnd,
 };
+pub use sandboxes::{SavedWork, Standing};
 pub use schedules::{Fired, Schedule};
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use archon_awo::{
     domain::JobState,
-    store::{History, Store},
+    store::{History, SavedWork, Store},
 };
 use rows::{broken, count, job_in, order, run, set_state, text};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -28,6 +28,52 @@ async fn age(pool: &PgPool, days: i32) {
 async fn ids(pool: &PgPool) -> BTreeSet<String> {
     let read = sqlx::query_scalar("SELECT agent_work_order_id FROM agent_work_orders");
     read.fetch_all(pool).await.unwrap().into_iter().collect()
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn saved_work_is_noted_once_and_the_last_is_found(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let (order, _) = job_in(&pool, JobState::Failed).await;
+    let id = order.parse().unwrap();
+    assert_eq!(store.latest_bundle(&id).await.unwrap(), None);
+    let saved = |name: &str| SavedWork {
+        path: format!("{order}/bundles/{name}.bundle"),
+        sha256: "a".repeat(64),
+        size_bytes: 7,
+    };
+    for name in ["one", "two", "two"] {
+        store.add_bundle(&id, &saved(name)).await.unwrap();
+    }
+    assert_eq!(store.artifacts(&order).await.unwrap().len(), 2);
+    assert_eq!(store.latest_bundle(&id).await.unwrap(), Some(saved("two")));
+    let stranger = "wo-nobody".parse().unwrap();
+    store.add_bundle(&stranger, &saved("one")).await.unwrap();
+    assert_eq!(store.latest_bundle(&stranger).await.unwrap(), None);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn only_an_order_that_is_over_in_every_way_is_not_open(pool: PgPool) {
+    let store = Store::new(pool.clone());
+    let mut expected = Vec::new();
+    for state in JobState::ALL {
+        let over = matches!(state, JobState::Succeeded | JobState::Failed | JobState::Cancelled);
+        expected.push((job_in(&pool, state).await.0, !over));
+    }
+    // Still leased: whoever holds it may be at work.
+    let (leased, job) = job_in(&pool, JobState::Running).await;
+    run(&pool, "ALTER TABLE awo.jobs DISABLE TRIGGER USER").await.unwrap();
+    let ended =
+        format!("UPDATE awo.jobs SET state = 'failed', finished_at = now() WHERE id = {job}");
+    run(&pool, &ended).await.unwrap();
+    expected.push((leased, true));
+    let names: Vec<String> = expected.iter().map(|(id, _)| id.clone()).collect();
+    let standing = store.standing(&names).await.unwrap();
+    for (id, open) in expected {
+        let found = standing.iter().find(|row| row.id == id).unwrap();
+        assert_eq!(found.is_open, open, "{found:?}");
+    }
+    let nobody = store.standing(&["wo-nobody".to_owned()]).await.unwrap();
+    assert_eq!((nobody[0].status.as_deref(), nobody[0].is_open), (None, false));
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

@@ -142,6 +142,13 @@ impl RepositoryUrl {
         })
     }
 
+    /// Reads an address that archon-awo wrote down itself, whichever hosts are allowed by now.
+    pub fn recorded(text: &str) -> Option<Self> {
+        let host = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+        let allowed_hosts = host.map(str::to_owned).into_iter().collect();
+        Self::parse(text, &RemoteRules { allowed_hosts, allow_local: true }).ok()
+    }
+
     fn local(text: &str, path: &str, rules: &RemoteRules) -> Result<Self, InvalidRepositoryUrl> {
         if !rules.allow_local {
             return Err(InvalidRepositoryUrl::LocalNotAllowed(text.to_owned()));

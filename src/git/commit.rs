@@ -100,7 +100,10 @@ impl Sandbox {
             .map_err(GitError::library("read the base commit from the repository cache"))
     }
 
-    fn branch_head<'r>(&self, repository: &'r Repository) -> Result<Commit<'r>, GitError> {
+    pub(super) fn branch_head<'r>(
+        &self,
+        repository: &'r Repository,
+    ) -> Result<Commit<'r>, GitError> {
         match repository.refname_to_id(&self.branch.full_ref()) {
             Ok(id) => repository.find_commit(id).map_err(GitError::library("read the last commit")),
             Err(_) => self.base(repository),

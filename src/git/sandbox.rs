@@ -66,6 +66,21 @@ impl Git {
         branch: &BranchName,
         base: Option<&BranchName>,
     ) -> Result<Sandbox, GitError> {
+        let sandbox = self.make_sandbox(mirror, order, branch, base).await?;
+        // A restore that was given up; without its note the sandbox is complete.
+        let note = self.volume().restoring(order);
+        blocking(move || delete(&note)).await?;
+        Ok(sandbox)
+    }
+
+    /// The same, with the note of a restore left where it is.
+    pub(super) async fn make_sandbox(
+        &self,
+        mirror: &Mirror,
+        order: &WorkOrderId,
+        branch: &BranchName,
+        base: Option<&BranchName>,
+    ) -> Result<Sandbox, GitError> {
         self.prepare().await?;
         let lock = self.lock_order(order).await?;
         if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
@@ -100,17 +115,27 @@ impl Git {
     ) -> Result<Option<Sandbox>, GitError> {
         let (git, order, url) = (self.clone(), order.clone(), url.clone());
         blocking(move || {
-            let file = git.volume().trusted(&order).join(RECORD);
-            let Ok(text) = fs::read(&file) else { return Ok(None) };
-            let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
-            let Ok(branch) = record.branch.parse() else { return Ok(None) };
-            if record.url != url.clone_url() || record.order != order {
-                return Ok(None);
-            }
-            let found = git.sandbox(&order, &url, branch, record.base_branch, record.base_commit);
-            Ok(is_folder(&found.checkout).then_some(found))
+            let found = git
+                .recorded(&order)
+                .filter(|(_, recorded)| recorded.clone_url() == url.clone_url());
+            let whole = |sandbox: &Sandbox| {
+                is_folder(&sandbox.checkout) && !git.volume().restoring(&order).exists()
+            };
+            Ok(found.map(|(sandbox, _)| sandbox).filter(whole))
         })
         .await
+    }
+
+    /// What the record of an order says, whether its checkout is there or not; and the repository.
+    pub(super) fn recorded(&self, order: &WorkOrderId) -> Option<(Sandbox, RepositoryUrl)> {
+        let text = fs::read(self.volume().trusted(order).join(RECORD)).ok()?;
+        let record = serde_json::from_slice::<Record>(&text).ok()?;
+        let branch = record.branch.parse().ok()?;
+        let url = RepositoryUrl::recorded(&record.url)?;
+        if record.order != *order {
+            return None;
+        }
+        Some((self.sandbox(order, &url, branch, record.base_branch, record.base_commit), url))
     }
 
     /// Whether nobody holds the sandbox of an order: no agent's shim, no git and no worker.
@@ -171,6 +196,33 @@ impl Git {
             base_commit,
             git: self.clone(),
         }
+    }
+}
+
+impl Sandbox {
+    /// What the record says of this sandbox.
+    fn record_for(&self, url: &str) -> Result<Vec<u8>, GitError> {
+        let record = Record {
+            order: self.order.clone(),
+            url: url.to_owned(),
+            branch: self.branch.to_string(),
+            base_branch: self.base_branch.clone(),
+            base_commit: self.base_commit.clone(),
+        };
+        serde_json::to_vec(&record)
+            .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))
+    }
+
+    /// Replaces the record after the base has changed.
+    pub(super) fn rewrite_record(&self) -> Result<(), GitError> {
+        let file = self.trusted.join(RECORD);
+        let Some((_, url)) = self.git.recorded(&self.order) else {
+            return Err(GitError::Unusable(format!("{} is gone", file.display())));
+        };
+        let staged = file.with_extension("part");
+        fs::write(&staged, self.record_for(url.clone_url())?)
+            .and_then(|()| fs::rename(&staged, &file))
+            .map_err(GitError::file("write", &file))
     }
 }
 
@@ -284,16 +336,7 @@ impl NewSandbox {
             Ok(_) => {}
             Err(error) => return Err(library(error)),
         }
-        let Sandbox { order, branch, base_branch, base_commit, .. } = &self.sandbox;
-        let record = Record {
-            order: order.clone(),
-            url: self.url.clone_url().to_owned(),
-            branch: branch.to_string(),
-            base_branch: base_branch.clone(),
-            base_commit: base_commit.clone(),
-        };
-        let record = serde_json::to_vec(&record)
-            .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))?;
+        let record = self.sandbox.record_for(self.url.clone_url())?;
         let alternates = format!("{}\n", self.mirror.join("objects").display());
         // The runner compares files as git on Linux does, whatever this file system can do.
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\

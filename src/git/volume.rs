@@ -80,6 +80,11 @@ impl Volume {
         self.cache().join("locks").join(order.as_str())
     }
 
+    /// There as long as the work of an order is being restored.
+    pub(super) fn restoring(&self, order: &WorkOrderId) -> PathBuf {
+        self.cache().join("restoring").join(order.as_str())
+    }
+
     /// Held by the shim of an agent as long as a process of the agent lives.
     pub(super) fn agent_lock(&self, order: &WorkOrderId) -> PathBuf {
         self.sandbox(order).join(".lock")

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod bundle;
 #[path = "../support/git_place.rs"]
 mod git_place;
 mod https;

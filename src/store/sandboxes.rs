@@ -1,0 +1,70 @@
+//! What the database knows about sandboxes: how their orders stand, and the work that was saved from them.
+
+use sqlx::FromRow;
+
+use super::{Store, StoreError, in_time};
+use crate::{domain::WorkOrderId, sql};
+
+/// Saved work of an order: a git bundle.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct SavedWork {
+    /// The file, below `AWO_WORK_ORDER_DIR`.
+    pub path: String,
+    /// SHA-256 of the file, in hex.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size_bytes: i64,
+}
+
+/// How an order stands whose sandbox was found.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct Standing {
+    /// The order.
+    pub id: String,
+    /// Its status; `None` when there is no such order.
+    pub status: Option<String>,
+    /// Its repository.
+    pub repository_url: Option<String>,
+    /// Whether anything of it waits, runs or is leased.
+    pub is_open: bool,
+    /// How long ago it ended, in seconds, by the database's clock.
+    pub ended_seconds: Option<f64>,
+}
+
+impl Store {
+    /// Notes that the work of an order was saved; the same file is noted once, and one of an order
+    /// that does not exist not at all.
+    #[tracing::instrument(name = "db.artifacts.add_bundle", skip_all, err)]
+    pub async fn add_bundle(
+        &self,
+        order: &WorkOrderId,
+        saved: &SavedWork,
+    ) -> Result<(), StoreError> {
+        let query = sqlx::query(sql!("sandbox/add_bundle"))
+            .bind(order.as_str())
+            .bind(&saved.path)
+            .bind(&saved.sha256)
+            .bind(saved.size_bytes)
+            .execute(self.pool());
+        in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_bundle"))
+    }
+
+    /// The work that was last saved of an order.
+    #[tracing::instrument(name = "db.artifacts.latest_bundle", skip_all, err)]
+    pub async fn latest_bundle(
+        &self,
+        order: &WorkOrderId,
+    ) -> Result<Option<SavedWork>, StoreError> {
+        let query = sqlx::query_as(sql!("sandbox/latest_bundle"))
+            .bind(order.as_str())
+            .fetch_optional(self.pool());
+        in_time(query).await.map_err(StoreError::on("sandbox/latest_bundle"))
+    }
+
+    /// How orders stand, in one row each.
+    #[tracing::instrument(name = "db.agent_work_orders.standing", skip_all, err)]
+    pub async fn standing(&self, orders: &[String]) -> Result<Vec<Standing>, StoreError> {
+        let query = sqlx::query_as(sql!("sandbox/standing")).bind(orders).fetch_all(self.pool());
+        in_time(query).await.map_err(StoreError::on("sandbox/standing"))
+    }
+}
