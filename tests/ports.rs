@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -26,11 +26,26 @@ struct Holder {
 
 impl Holder {
     fn start(name: &str, pool: &str, orders: usize) -> Child {
+        let command = blocking_command(std::env::current_exe().unwrap());
+        Self::spawn(command, name, pool, orders)
+    }
+
+    /// ... in namespaces of its own. Without root a user namespace makes them possible.
+    fn start_in(namespaces: &[&str], name: &str, pool: &str, orders: usize) -> Child {
+        let mut command = blocking_command("unshare");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(namespaces);
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.arg("--").arg(std::env::current_exe().unwrap());
+        Self::spawn(command, &name.replace(' ', "-"), pool, orders)
+    }
+
+    fn spawn(mut command: Command, name: &str, pool: &str, orders: usize) -> Child {
         // The program of this very test: the one below does the work.
-        let mut command = blocking_command(std::env::current_exe().unwrap());
         command.args(["--exact", "held_by_another_process", "--ignored", "--nocapture"]);
         command.env(TASK, format!("{name} {pool} {orders}"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn wait(mut child: Child) -> Self {
@@ -99,6 +114,19 @@ fn the_ranges_of_a_killed_process_are_free_again() {
         thread::sleep(Duration::from_millis(5));
     };
     assert_eq!(range.first(), holder.taken[0]);
+}
+
+#[test]
+fn another_network_namespace_has_ports_of_its_own_and_another_mount_namespace_has_not() {
+    let pool = PortPool::new(17_700..=17_709, 10);
+    let _ours = pool.take("ours", None).unwrap();
+    // What containers of one pod share and what those of two do not.
+    let own_files = Holder::start_in(&["--mount"], "other files", "17700-17709", 1);
+    let refused = own_files.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("Exhausted { ranges: 1"), "{words}");
+    let own_network = Holder::wait(Holder::start_in(&["--net"], "other", "17700-17709", 1));
+    assert_eq!(own_network.taken, [17_700]);
 }
 
 #[test]

@@ -82,6 +82,10 @@ impl Walk<'_> {
         let mut folders = Vec::new();
         for entry in entries.iter() {
             let Ok(entry) = entry else { break };
+            if !(self.go_on)() {
+                self.usage.incomplete = true;
+                break;
+            }
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;

@@ -9,4 +9,5 @@ mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod poisoned;
+mod ports_file;
 mod sandbox;
