@@ -6,6 +6,7 @@ mod reserve;
 mod space;
 mod state;
 mod usage;
+mod whole;
 
 use std::io::{self, ErrorKind};
 
@@ -14,6 +15,7 @@ pub use reserve::Reserve;
 pub use space::{DiskSpace, Space, SystemDisk};
 pub use state::{DiskState, VolumeState};
 pub use usage::{Usage, usage};
+pub use whole::write_whole;
 
 /// Whether an operation failed because a volume, or somebody's share of it, is full.
 pub fn is_full(error: &io::Error) -> bool {

@@ -8,7 +8,7 @@ use tokio::fs;
 
 use super::failure::{StepError, volume};
 use crate::{
-    disk::{self, Reserve},
+    disk::{Reserve, write_whole},
     domain::{StepName, WorkOrderId},
     store::NewArtifact,
 };
@@ -50,7 +50,7 @@ impl Dossier {
         text: &str,
     ) -> Result<NewArtifact, StepError> {
         let path = self.root.join(folder).join(name);
-        write_whole(&path, text.as_bytes(), &self.reserve).await?;
+        self.write(&path, text).await?;
         let inline = text.len() <= INLINE_LIMIT && !text.contains('\0');
         Ok(NewArtifact {
             kind,
@@ -64,7 +64,7 @@ impl Dossier {
 
     /// Notes something for a run that resumes the order.
     pub async fn remember(&self, name: &str, text: &str) -> Result<(), StepError> {
-        write_whole(&self.root.join(name), text.as_bytes(), &self.reserve).await
+        self.write(&self.root.join(name), text).await
     }
 
     /// What was noted, as far as it can be read.
@@ -75,30 +75,13 @@ impl Dossier {
     /// Replaces `metadata.json`.
     pub async fn describe(&self, facts: &Value) -> Result<(), StepError> {
         let text = format!("{facts:#}\n");
-        write_whole(&self.root.join("metadata.json"), text.as_bytes(), &self.reserve).await
+        self.write(&self.root.join("metadata.json"), &text).await
     }
-}
 
-/// Writes a file so that readers see the old or the new content, never a part.
-async fn write_whole(path: &Path, bytes: &[u8], reserve: &Reserve) -> Result<(), StepError> {
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".part");
-    let staged = PathBuf::from(staged);
-    let write = async || {
-        fs::write(&staged, bytes).await?;
-        fs::rename(&staged, path).await
-    };
-    let mut written = write().await;
-    if written.as_ref().is_err_and(disk::is_full) && reserve.release() {
-        // What ends a run is worth more than the reserve, which is there for it.
-        written = write().await;
+    async fn write(&self, path: &Path, text: &str) -> Result<(), StepError> {
+        let written = write_whole(path, text.as_bytes(), &self.reserve).await;
+        written.map_err(|error| volume(path, &error))
     }
-    if let Err(error) = written {
-        // A part of a file helps nobody, and takes the space that is missing.
-        let _ = fs::remove_file(&staged).await;
-        return Err(volume(path, &error));
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -159,35 +159,37 @@ async fn full_in_the_middle_of_a_checkout(pool: PgPool) {
     check_repositories(&harness).await;
 }
 
-/// An agent that runs `script` while there is no space.
-async fn full_in_the_middle_of_an_agent(pool: PgPool, script: &str) {
+/// An agent that runs `script` in a step while there is no space.
+async fn full_in_the_middle_of_an_agent(pool: PgPool, step: &str, script: &str) -> Vec<String> {
     let mut harness = harness(pool, "repositories", "size=64m").await;
-    harness.tell_agent("extra", &format!("[ $AWO_STEP = execute ] || return 0\n{script}"));
-    harness.hold("execute");
+    harness.tell_agent("extra", &format!("[ $AWO_STEP = {step} ] || return 0\n{script}"));
+    harness.hold(step);
     harness.start_worker();
     harness.order_named(ORDER, "Write a file", STEPS).await;
-    harness.until_agent_in("execute").await;
+    harness.until_agent_in(step).await;
     volume(&harness).fill(LEFT).unwrap();
-    harness.let_go("execute");
+    harness.let_go(step);
     ends_for_want_of_space(&harness).await;
     completes_with_space(&harness).await;
-    let steps = harness.steps(ORDER).await;
-    assert_eq!(steps[2..4], ["execute 1 failed disk", "execute 2 ok"], "{steps:?}");
-    assert_eq!(times(&steps, "planning 1 ok"), 1, "{steps:?}");
     assert_whole(&harness);
     check_repositories(&harness).await;
+    harness.steps(ORDER).await
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn full_in_the_middle_of_an_agents_run(pool: PgPool) {
     let script = format!("head -c {MUCH} /dev/zero > big.bin || exit 1");
-    full_in_the_middle_of_an_agent(pool, &script).await;
+    let steps = full_in_the_middle_of_an_agent(pool, "execute", &script).await;
+    assert_eq!(steps[2..4], ["execute 1 failed disk", "execute 2 ok"], "{steps:?}");
+    assert_eq!(times(&steps, "planning 1 ok"), 1, "{steps:?}");
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn full_in_the_middle_of_the_run_of_an_agent_that_does_not_care(pool: PgPool) {
-    let script = format!("head -c {MUCH} /dev/zero > big.bin 2>/dev/null; exit 0");
-    full_in_the_middle_of_an_agent(pool, &script).await;
+    // Nothing but the volume itself says that a part is missing.
+    let script = format!("head -c {MUCH} /dev/zero > big.bin 2>/dev/null; echo '1. Go.'; exit 0");
+    let steps = full_in_the_middle_of_an_agent(pool, "planning", &script).await;
+    assert_eq!(steps[1..3], ["planning 1 failed disk", "planning 2 ok"], "{steps:?}");
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
