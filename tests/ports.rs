@@ -1,6 +1,9 @@
 //! Ranges of ports: never two holders, whatever they are and however they end.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+#[path = "support/ports_alone.rs"]
+mod ports_alone;
+
 use std::{
     collections::HashSet,
     io::{BufRead, BufReader, Read},
@@ -14,6 +17,7 @@ use archon_awo::{
     ports::{PortError, PortPool, PortRange},
     process::blocking_command,
 };
+use ports_alone::ports_alone;
 
 const TASK: &str = "AWO_TEST_PORTS";
 
@@ -87,6 +91,7 @@ fn held_by_another_process() {
 
 #[test]
 fn fifty_orders_of_five_processes_that_start_at_once_share_no_port() {
+    let _turn = ports_alone();
     // Room for exactly fifty: nobody may fail while there is some.
     let start = |at: usize| Holder::start(&format!("worker-{at}"), "17000-17499", 10);
     let children: Vec<Child> = (0..5).map(start).collect();
@@ -100,6 +105,7 @@ fn fifty_orders_of_five_processes_that_start_at_once_share_no_port() {
 
 #[test]
 fn the_ranges_of_a_killed_process_are_free_again() {
+    let _turn = ports_alone();
     let mut holder = Holder::wait(Holder::start("killed", "17500-17519", 2));
     let pool = PortPool::new(17_500..=17_519, 10);
     assert!(pool.take("other", None).is_err());
@@ -118,6 +124,7 @@ fn the_ranges_of_a_killed_process_are_free_again() {
 
 #[test]
 fn another_network_namespace_has_ports_of_its_own_and_another_mount_namespace_has_not() {
+    let _turn = ports_alone();
     let pool = PortPool::new(17_700..=17_709, 10);
     let _ours = pool.take("ours", None).unwrap();
     // What containers of one pod share and what those of two do not.
@@ -131,6 +138,7 @@ fn another_network_namespace_has_ports_of_its_own_and_another_mount_namespace_ha
 
 #[test]
 fn a_range_in_which_a_stranger_listens_is_passed_over() {
+    let _turn = ports_alone();
     for address in ["127.0.0.1:17525", "0.0.0.0:17525"] {
         let stranger = TcpListener::bind(address).unwrap();
         let range = PortPool::new(17_520..=17_539, 10).take("wo", Some(17_520)).unwrap();
@@ -146,6 +154,7 @@ fn a_range_in_which_a_stranger_listens_is_passed_over() {
 
 #[test]
 fn an_order_finds_the_range_again_that_it_had() {
+    let _turn = ports_alone();
     let pool = PortPool::new(17_540..=17_639, 10);
     let first = pool.take("wo-resumed", None).unwrap().first();
     // By its name alone, and by what was noted although its name leads elsewhere.
@@ -154,4 +163,29 @@ fn an_order_finds_the_range_again_that_it_had() {
     assert_eq!(pool.take("wo-resumed", Some(other)).unwrap().first(), other);
     // A note that no longer fits the settings is no reason to fail.
     assert_eq!(pool.take("wo-resumed", Some(9)).unwrap().first(), first);
+}
+
+#[test]
+fn a_range_is_what_the_agent_is_told() {
+    let _turn = ports_alone();
+    let range = PortPool::new(18_000..=18_019, 3).take("wo-1", Some(18_010)).unwrap();
+    assert_eq!(range.ports(), 18_010..=18_012);
+    let told = "PORT=18010\nPORT_RANGE_START=18010\nPORT_RANGE_END=18012\nPORT_RANGE_SIZE=3\n\
+                PORT_0=18010\nPORT_1=18011\nPORT_2=18012\n";
+    assert!(range.file().ends_with(told), "{}", range.file());
+}
+
+#[test]
+fn a_pool_that_is_spent_says_so_and_has_room_again_when_a_range_is_dropped() {
+    let _turn = ports_alone();
+    let pool = PortPool::new(18_100..=18_119, 10);
+    let first = pool.take("a", None).unwrap();
+    let second = pool.take("a", None).unwrap();
+    assert_ne!(first.first(), second.first());
+    // Another size meets the same locks.
+    let spent = PortPool::new(18_105..=18_119, 5).take("b", None).unwrap_err();
+    assert!(matches!(spent, PortError::Exhausted { ranges: 1, .. }), "{spent}");
+    let place = first.first();
+    drop(first);
+    assert_eq!(pool.take("c", None).unwrap().first(), place);
 }

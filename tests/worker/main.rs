@@ -32,6 +32,8 @@ mod orphans;
 mod outage;
 mod outage_postgres;
 mod ports;
+#[path = "../support/ports_alone.rs"]
+mod ports_alone;
 mod replay;
 mod rescue;
 mod rolling;

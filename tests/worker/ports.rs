@@ -5,15 +5,18 @@ use std::{collections::HashSet, fs};
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 
-use crate::harness::{Harness, until};
+use crate::{
+    harness::{Harness, until},
+    ports_alone::ports_alone,
+};
 
 /// Writes down what the agent was told, and does its worst to have the file committed.
 const NOTE_PORTS: &str = r#"
 [ "$AWO_STEP" = execute ] || return 0
 cp .ports.env "$folder/file-$AWO_WORK_ORDER_ID" 2>/dev/null
 env | grep '^PORT' | sort > "$folder/.part-$AWO_RUN_ID"
-mv "$folder/.part-$AWO_RUN_ID" "$folder/ports-$AWO_WORK_ORDER_ID-$AWO_ATTEMPT"
 git status --porcelain > "$folder/status-$AWO_WORK_ORDER_ID"
+mv "$folder/.part-$AWO_RUN_ID" "$folder/ports-$AWO_WORK_ORDER_ID-$AWO_ATTEMPT"
 git add --force --all && git commit --quiet --message=mine
 while [ -e "$folder/hold-after" ]; do sleep 0.05; done
 "#;
@@ -31,6 +34,7 @@ fn value(told: &[String], name: &str) -> u16 {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn orders_of_two_workers_have_ports_of_their_own_which_are_never_committed(pool: PgPool) {
+    let _turn = ports_alone();
     let mut harness = Harness::new(pool);
     harness.tell_agent("extra", NOTE_PORTS);
     harness.hold("after");
