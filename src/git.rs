@@ -19,6 +19,7 @@ mod removal;
 mod restore;
 mod sandbox;
 mod tidy;
+mod tree_size;
 mod volume;
 mod words;
 mod worktree;

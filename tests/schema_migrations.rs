@@ -188,6 +188,7 @@ async fn check_rights(pool: &PgPool) {
         "SELECT awo_set_repository_limit('acme/app', 3)",
         "SELECT awo_pause_repository('acme/app')",
         "SELECT awo_resume_repository('acme/app')",
+        "SELECT awo_set_repository_policy('acme/app', '{}')",
     ];
     for statement in allowed {
         assert_eq!(as_role(pool, "service_role", statement).await, Ok(()), "{statement}");

@@ -263,6 +263,36 @@ async fn repositories_pause_and_resume_by_address_and_by_key(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_policy_of_a_repository_is_set_as_a_whole_or_not_at_all(pool: PgPool) {
+    let set = |policy: &str| format!("SELECT awo_set_repository_policy('acme/app', '{policy}')");
+    let now =
+        "SELECT concat_ws(' ', coalesce(default_branch, '-'), trusted, agent_environment::text)
+               FROM awo.repositories WHERE repo_key = 'github.com/acme/app'";
+    let all =
+        r#"{"default_branch": "release/2", "trusted": true, "agent_environment": ["CARGO_HOME"]}"#;
+    run(&pool, &set(all)).await.unwrap();
+    assert_eq!(text(&pool, now).await.unwrap(), "release/2 t {CARGO_HOME}");
+    // What is not named stays.
+    run(&pool, &set(r#"{"default_branch": null}"#)).await.unwrap();
+    assert_eq!(text(&pool, now).await.unwrap(), "- t {CARGO_HOME}");
+    for (policy, words) in [
+        ("[]", "policy is of type array: expected an object"),
+        (r#"{"trusted": false, "colour": 1}"#, "policy field \"colour\" is unknown"),
+        (r#"{"trusted": "yes"}"#, "policy field trusted is \"yes\": expected true or false"),
+        (r#"{"trusted": null}"#, "policy field trusted is null"),
+        (r#"{"agent_environment": ["A=B"]}"#, "policy field agent_environment"),
+        (r#"{"agent_environment": null}"#, "policy field agent_environment"),
+        (r#"{"default_branch": "-x"}"#, "policy field default_branch"),
+        (r#"{"default_branch": "a..b"}"#, "policy field default_branch"),
+        (r#"{"default_branch": 3}"#, "policy field default_branch"),
+    ] {
+        let said = refusal(run(&pool, &set(policy)).await);
+        assert!(said.contains(words), "{policy}: {said}");
+    }
+    assert_eq!(text(&pool, now).await.unwrap(), "- t {CARGO_HOME}", "nothing of a refused policy");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_cancel_while_queued_is_proven_at_once(pool: PgPool) {
     let (order, job) = rows::order(&pool).await;
     run(&pool, &format!("SELECT awo_cancel('{order}')")).await.unwrap();

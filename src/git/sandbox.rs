@@ -14,6 +14,7 @@ use super::{
     mirror::suspect,
     ports_file,
     removal::{delete, discard, require_ours},
+    tree_size,
     volume::MARKER,
 };
 use crate::domain::{BranchName, RepositoryUrl, WorkOrderId};
@@ -278,6 +279,10 @@ impl NewSandbox {
             let (url, branch) = (self.url.to_string(), base_branch.clone());
             return Err(GitError::NoBranch { url, branch });
         }
+        let base = mirror
+            .refname_to_id(&format!("refs/heads/{base_branch}"))
+            .map_err(GitError::library("read the branch to start from"))?;
+        tree_size::require_sane(&mirror, base)?;
         let name = branch.as_str();
         let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|name| exists(name));
         let below = mirror

@@ -188,9 +188,14 @@ fn folders_of(tracked: &[IndexEntry]) -> HashSet<Vec<u8>> {
     folders
 }
 
-/// Whether git would take the name for its own folder on some file system.
+/// Whether git would take the name for its own folder on some file system: on Windows what follows a
+/// colon and dots and blanks at the end do not count, on a Mac some invisible letters.
 fn is_git_folder(name: &OsStr) -> bool {
-    name.eq_ignore_ascii_case(".git") || name.eq_ignore_ascii_case("git~1")
+    let name = name.to_string_lossy();
+    let seen = name.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    let invisible = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    let seen: String = seen.chars().filter(|c| !invisible(c)).collect();
+    seen.eq_ignore_ascii_case(".git") || seen.eq_ignore_ascii_case("git~1")
 }
 
 /// Whether a file is the one that was staged, by what its owner cannot forge: the change time.
@@ -216,4 +221,21 @@ fn is_unchanged(known: &IndexEntry, file: &Metadata, index: Option<&Metadata>) -
         && (known.mtime.seconds(), known.mtime.nanoseconds()) == modified
         && (known.ctime.seconds(), known.ctime.nanoseconds())
             == time(file.ctime(), file.ctime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_git_folder;
+
+    #[test]
+    fn a_git_folder_is_known_in_every_disguise() {
+        for name in
+            [".git", ".GIT", "git~1", ".git ", ".git...", ".git::$INDEX_ALLOCATION", ".g\u{200c}it"]
+        {
+            assert!(is_git_folder(name.as_ref()), "{name:?}");
+        }
+        for name in [".gitignore", "git", ".github", "a.git", ".git2", "git~2"] {
+            assert!(!is_git_folder(name.as_ref()), "{name:?}");
+        }
+    }
 }

@@ -3,11 +3,13 @@
 
 mod bench;
 mod bundle;
+mod corpus;
 #[path = "../support/git_place.rs"]
 mod git_place;
 mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod poisoned;
+mod poisoned_corpus;
 mod ports_file;
 mod sandbox;

@@ -1,0 +1,393 @@
+//! Every git operation of the product over every hostile case, under `strace`: the list of the
+//! programs that were executed is the tripwire nothing can slip past.
+//!
+//! The operations run in a process of their own (the ignored test below), so that what a test runs
+//! to arrange its case is not in the list.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use archon_awo::{
+    git::{Git, Mirror},
+    process,
+};
+
+use crate::{
+    corpus::{
+        End, left_behind,
+        left_behind::{FILES, PRELUDE, PROGRAMS, REPOSITORIES},
+        served,
+        yard::{Results, Yard},
+    },
+    git_place::{branch, git_in, order},
+};
+
+/// A number for each file that is nobody's business.
+type Surroundings = BTreeMap<PathBuf, u64>;
+
+/// Where the child finds its yard, and what it has to do there.
+const FOLDER: &str = "AWO_CORPUS_FOLDER";
+const PHASE: &str = "AWO_CORPUS_PHASE";
+
+/// What it is, what may be run: git itself, and the marking of folders for ext4.
+fn may_run(line: &str, git_programs: &str) -> bool {
+    let mut words = line.split('"').skip(1).step_by(2);
+    let program = Path::new(words.next().unwrap_or_default());
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let arguments: Vec<&str> = words.collect();
+    let folders = [
+        "/usr/bin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/sbin",
+        "/bin",
+        "/usr/local/sbin",
+        git_programs,
+    ];
+    let ours =
+        program.parent().is_some_and(|at| folders.iter().any(|folder| at == Path::new(folder)));
+    let git = name == "git" || name.starts_with("git-") || name == "chattr";
+    // Git starts the other end of a file:// remote like this.
+    let end = |command: &str| {
+        ["git-upload-pack '/", "git-receive-pack '/"].iter().any(|start| command.starts_with(start))
+            && command.matches('\'').count() == 2
+            && command.ends_with('\'')
+    };
+    ours && (git
+        || (name == "sh" && matches!(arguments.as_slice(), [_, "-c", command, ..] if end(command))))
+}
+
+/// Runs a phase of the child under strace; answers the programs that were executed by it.
+fn traced(yard: &Yard, phase: &str) -> Vec<String> {
+    let list = yard.path(&format!("executed-{}", phase.replace(' ', "-")));
+    let own = std::env::current_exe().unwrap();
+    let mut command = process::blocking_command("strace");
+    command
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .args([
+            "-f",
+            "-qq",
+            "-s",
+            "300",
+            "--seccomp-bpf",
+            "-e",
+            "trace=execve,execveat",
+            "-e",
+            "signal=none",
+            "-o",
+        ])
+        .arg(&list)
+        .arg(&own)
+        .args(["--ignored", "--exact", "poisoned_corpus::operations_of_the_corpus", "--nocapture"])
+        .env(FOLDER, &yard.folder)
+        .env(PHASE, phase)
+        .env("TRAP", yard.trap())
+        .stdin(Stdio::null());
+    let output = command.output().unwrap_or_else(|error| panic!("{error}: apt-get install strace"));
+    let words = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.contains("1 passed"), "{words}\n{errors}");
+    let lines = fs::read_to_string(&list).unwrap();
+    let lines = lines.lines().filter(|line| line.contains("execve") && !line.contains("resumed>"));
+    // The first is the child itself.
+    lines.skip(1).map(str::to_owned).collect()
+}
+
+fn judge(name: &str, end: End, results: &Results, complaints: &mut Vec<String>) {
+    for (class, sentence) in results.failures() {
+        if !["git", "invalid"].contains(&class.as_str()) {
+            complaints.push(format!("{name}: class {class}: {sentence}"));
+        }
+    }
+    match end {
+        End::Works => {
+            complaints.extend(results.failures().map(|failure| format!("{name}: {failure:?}")));
+        }
+        End::Refused(words) => {
+            if !results.failures().any(|(_, sentence)| sentence.contains(words)) {
+                complaints.push(format!("{name}: not refused with {words:?}: {results:?}"));
+            }
+        }
+    }
+}
+
+fn check(yard: &Yard, executed: &[String], before: &Surroundings, after: &Surroundings) {
+    assert_eq!(yard.sprung(), Vec::<String>::new(), "a trap was run");
+    assert!(executed.len() > 50, "strace saw hardly anything: {executed:?}");
+    let others = others(yard, executed);
+    assert!(others.is_empty(), "other programs than git were run: {others:#?}");
+    assert!(before == after, "something outside was changed");
+}
+
+/// The first executed programs that are none of git's.
+fn others(yard: &Yard, executed: &[String]) -> Vec<String> {
+    let programs = git_in(&yard.folder, &["--exec-path"]);
+    let others = executed.iter().filter(|line| !may_run(line, &programs));
+    others.take(20).cloned().collect()
+}
+
+fn results(yard: &Yard, name: &str) -> Results {
+    let path = yard.path(&format!("results/{name}"));
+    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()
+}
+
+#[test]
+fn no_program_an_agent_names_in_its_configuration_is_run() {
+    nothing_is_run("programs");
+}
+
+#[test]
+fn no_repository_an_agent_leaves_behind_is_obeyed() {
+    nothing_is_run("repositories");
+}
+
+#[test]
+fn no_file_an_agent_leaves_behind_leads_outside() {
+    nothing_is_run("files");
+}
+
+fn nothing_is_run(table: &str) {
+    let cases = left_behind::table(table);
+    let folder = tempfile::tempdir().unwrap();
+    let yard = Yard::new(folder.path());
+    seed(&yard, &yard.path("remote/app.git"));
+    let mut executed = traced(&yard, &format!("open {table}"));
+    for case in cases {
+        let checkout = yard.path(&format!("volume/wo-{}/app", case.name));
+        let planted = yard.shell(&checkout, &format!("{PRELUDE}{}", case.plant));
+        assert!(planted.status.success(), "{}: {planted:?}", case.name);
+    }
+    // What only the planting did is no failure of the runner.
+    fs::remove_file(yard.path("witness")).ok();
+    let before = yard.surroundings();
+    executed.extend(traced(&yard, &format!("work {table}")));
+    check(&yard, &executed, &before, &yard.surroundings());
+    let mut complaints = Vec::new();
+    for case in cases {
+        judge(case.name, case.end, &results(&yard, case.name), &mut complaints);
+        let listing =
+            ["ls-tree", "-r", "--name-only", "-z", &format!("feat/{}", case.name)].join(" ");
+        let listing = yard.shell(&yard.path("remote/app.git"), &format!("git {listing}")).stdout;
+        let names: Vec<String> = listing
+            .split(|byte| *byte == 0)
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect();
+        if matches!(case.end, End::Works) && !names.iter().any(|name| name == "honest-2.txt") {
+            complaints
+                .push(format!("{}: the honest work is not on the remote: {names:?}", case.name));
+        }
+        let odd = |name: &&String| {
+            name.split('/').any(|part| {
+                [".git", "git~1", ".git ", ".git."].contains(&part.to_lowercase().as_str())
+            })
+        };
+        complaints.extend(
+            names.iter().find(odd).map(|name| format!("{}: {name} was committed", case.name)),
+        );
+    }
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn the_traps_an_agent_leaves_do_run_for_plain_git() {
+    let folder = tempfile::tempdir().unwrap();
+    let yard = Yard::new(folder.path());
+    seed(&yard, &yard.path("remote/app.git"));
+    let mut asleep = Vec::new();
+    let cases = PROGRAMS.iter().chain(REPOSITORIES).chain(FILES);
+    for case in cases.filter(|case| !case.careless.is_empty()) {
+        let checkout = yard.path(&format!("volume/wo-{}/app", case.name));
+        fs::create_dir_all(checkout.parent().unwrap()).unwrap();
+        let remote = yard.path("remote/app.git");
+        git_in(
+            &yard.folder,
+            &["clone", "--quiet", remote.to_str().unwrap(), checkout.to_str().unwrap()],
+        );
+        let planted = yard.shell(&checkout, &format!("{PRELUDE}{}", case.plant));
+        assert!(planted.status.success(), "{}: {planted:?}", case.name);
+        fs::remove_file(yard.path("witness")).ok();
+        yard.shell_until_sprung(&checkout, case.careless);
+        if yard.sprung().is_empty() {
+            asleep.push(case.name);
+        }
+    }
+    assert!(asleep.is_empty(), "these traps prove nothing: {asleep:#?}");
+}
+
+#[test]
+fn nothing_a_server_serves_is_run_or_leads_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let yard = Yard::new(folder.path());
+    for case in served::CASES {
+        (case.build)(&served::Builder::new(&yard.path(&format!("served/{}.git", case.name))));
+    }
+    let before = yard.surroundings();
+    let executed = traced(&yard, "served");
+    check(&yard, &executed, &before, &before_without_caches(&yard));
+    let mut complaints = Vec::new();
+    for case in served::CASES {
+        judge(case.name, case.end, &results(&yard, case.name), &mut complaints);
+    }
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+/// The surroundings without the caches, which are made meanwhile.
+fn before_without_caches(yard: &Yard) -> Surroundings {
+    let mut found = yard.surroundings();
+    found.retain(|path, _| !path.starts_with(yard.path("volume")));
+    found
+}
+
+#[test]
+fn an_executed_program_that_is_not_git_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let yard = Yard::new(folder.path());
+    let executed = traced(&yard, "control");
+    let others = others(&yard, &executed);
+    assert!(others.iter().any(|line| line.contains("/trap")), "{executed:?}");
+    for line in [
+        r#"1 execve("/tmp/git", ["git"], 0x1) = 0"#,
+        r#"1 execve("/bin/sh", ["sh", "-c", "git-upload-pack '/x'; id '/y'", "x"], 0x1) = 0"#,
+        r#"1 execve("/bin/sh", ["sh", "-c", "id"], 0x1) = 0"#,
+        r#"1 execve("/usr/bin/ssh", ["ssh"], 0x1) = 0"#,
+    ] {
+        assert!(!may_run(line, "/usr/lib/git-core"), "{line}");
+    }
+}
+
+fn seed(yard: &Yard, remote: &Path) {
+    let seed = yard.path("seed");
+    fs::create_dir_all(seed.join("src")).unwrap();
+    for (name, text) in
+        [("README.md", "# app\n"), ("src/main.txt", "one\n"), (".gitignore", "*.log\n")]
+    {
+        fs::write(seed.join(name), text).unwrap();
+    }
+    git_in(&seed, &["init", "--quiet", "--initial-branch=main"]);
+    git_in(&seed, &["add", "-A"]);
+    git_in(&seed, &["commit", "--quiet", "-m", "Start"]);
+    fs::create_dir_all(remote.parent().unwrap()).unwrap();
+    git_in(&yard.folder, &["clone", "--quiet", "--bare", "seed", remote.to_str().unwrap()]);
+}
+
+/// The child of the tests above, which start it under strace.
+#[tokio::test]
+#[ignore = "started by the other tests of this file"]
+async fn operations_of_the_corpus() {
+    #[expect(clippy::disallowed_methods, reason = "this is how the parent speaks to its child")]
+    let told = |name: &str| {
+        std::env::var(name)
+            .unwrap_or_else(|_| panic!("{name} is not set: the other tests start this one"))
+    };
+    let yard = Yard::at(Path::new(&told(FOLDER)));
+    fs::create_dir_all(yard.path("results")).unwrap();
+    let phase = told(PHASE);
+    match *phase.split(' ').collect::<Vec<_>>().as_slice() {
+        ["open", table] => open_all(&yard, left_behind::table(table)).await,
+        ["work", table] => {
+            let (git, mut first) = (yard.git(), Vec::new());
+            for case in left_behind::table(table) {
+                first.push((case.name, work_on(&yard, &git, case.name).await));
+            }
+            let mirror = git.refresh_mirror(&yard.remote("remote/app.git")).await.unwrap();
+            git.tidy().await.unwrap();
+            for (name, results) in first {
+                write(&yard, name, &follow_on(&git, &mirror, name, results).await);
+            }
+        }
+        ["served"] => {
+            let git = yard.git();
+            for case in served::CASES {
+                write(&yard, case.name, &work_from(&yard, &git, case.name).await);
+            }
+            git.tidy().await.unwrap();
+        }
+        ["control"] => {
+            process::blocking_command(yard.trap()).stdin(Stdio::null()).output().unwrap();
+        }
+        _ => panic!("no phase {phase}"),
+    }
+}
+
+fn write(yard: &Yard, name: &str, results: &Results) {
+    fs::write(yard.path(&format!("results/{name}")), serde_json::to_vec(results).unwrap()).unwrap();
+}
+
+async fn open_all(yard: &Yard, cases: &[left_behind::Case]) {
+    let git = yard.git();
+    let mirror = git.refresh_mirror(&yard.remote("remote/app.git")).await.unwrap();
+    for name in cases.iter().map(|case| case.name).chain(["victim"]) {
+        let (id, branch) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
+        git.open_sandbox(&mirror, &id, &branch, None).await.unwrap();
+    }
+}
+
+/// A step after the other, as orders do them, over what the agent left.
+async fn work_on(yard: &Yard, git: &Git, name: &str) -> Results {
+    let remote = yard.remote("remote/app.git");
+    let id = order(&format!("wo-{name}"));
+    let mut results = Results::default();
+    // A resumed run finds it, a repeated step opens it again.
+    let found = results.note("find", git.find_sandbox(&id, &remote.url).await).flatten();
+    results.note("is free", git.sandbox_is_free(&id).await);
+    let Some(sandbox) = found else {
+        // Its checkout is no folder any more: nothing may be taken from it.
+        let gone =
+            archon_awo::git::GitError::NoCheckout { path: yard.path("volume").join(id.as_str()) };
+        results.note::<()>("find", Err(gone));
+        return results;
+    };
+    for round in ["honest-1.txt", "honest-2.txt"] {
+        let honest = sandbox.checkout.join(round);
+        fs::write(&honest, round).unwrap();
+        results.note("changes", sandbox.changes().await);
+        results.note("commit", sandbox.commit("feat: honest work").await);
+    }
+    results.note("head", sandbox.head().await);
+    if results.failures().next().is_none() {
+        results.note("push", sandbox.push(&remote, None).await);
+    }
+    results
+}
+
+/// What was pushed is what the next order starts from; then everything goes.
+async fn follow_on(git: &Git, mirror: &Mirror, name: &str, mut results: Results) -> Results {
+    let (id, own) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
+    if results.failures().next().is_none() {
+        results.note("reopen", git.open_sandbox(mirror, &id, &own, None).await);
+        let (next, next_branch) = (order(&format!("wo-{name}-2")), branch(&format!("fix/{name}")));
+        let opened = git.open_sandbox(mirror, &next, &next_branch, Some(&own)).await;
+        if let Some(sandbox) = results.note("open on it", opened) {
+            results.note("changes", sandbox.changes().await);
+        }
+        results.note("remove", git.remove_sandbox(&next).await);
+    }
+    results.note("remove", git.remove_sandbox(&id).await);
+    results
+}
+
+/// An order on a hostile repository.
+async fn work_from(yard: &Yard, git: &Git, name: &str) -> Results {
+    let remote = yard.remote(&format!("served/{name}.git"));
+    let (id, own) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
+    let mut results = Results::default();
+    let Some(mirror) = results.note("refresh", git.refresh_mirror(&remote).await) else {
+        return results;
+    };
+    results.note("refresh", git.refresh_mirror(&remote).await);
+    let opened = git.open_sandbox(&mirror, &id, &own, None).await;
+    if let Some(sandbox) = results.note("open", opened) {
+        results.note("changes", sandbox.changes().await);
+        fs::write(sandbox.checkout.join("honest.txt"), "honest\n").unwrap();
+        results.note("changes", sandbox.changes().await);
+        results.note("commit", sandbox.commit("feat: honest work").await);
+        results.note("push", sandbox.push(&remote, None).await);
+        results.note("find", git.find_sandbox(&id, &remote.url).await);
+    }
+    results.note("remove", git.remove_sandbox(&id).await);
+    results
+}
