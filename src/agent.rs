@@ -10,6 +10,7 @@ mod command;
 mod conversation;
 mod frames;
 mod freezer;
+mod json_lines;
 mod launch;
 mod lifeline;
 mod process_table;

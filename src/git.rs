@@ -18,6 +18,7 @@ mod push;
 mod removal;
 mod restore;
 mod sandbox;
+mod secrets;
 mod tidy;
 mod tree_size;
 mod volume;

@@ -48,10 +48,12 @@ pub struct Telemetry {
 /// Call it once per process.
 pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryError> {
     let settings = &config.telemetry;
+    let redactor = Redactor::new(config.secrets());
     let resource = resource(&settings.service_name);
     let mut tracers = SdkTracerProvider::builder().with_resource(resource.clone());
     if let Some(endpoint) = &settings.traces_endpoint {
-        tracers = tracers.with_batch_exporter(otlp::span_exporter(settings, endpoint)?);
+        let exporter = otlp::span_exporter(settings, endpoint, redactor.clone())?;
+        tracers = tracers.with_batch_exporter(exporter);
     }
     let tracers = tracers.build();
     let metric_exporter = match &settings.metrics_endpoint {
@@ -66,7 +68,7 @@ pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryE
         // What a command has to say it prints; its log is for when something is odd.
         Audience::Person => EnvFilter::new("warn"),
     };
-    let log = logs::layer(settings.log_format, audience, Redactor::new(config.secrets()));
+    let log = logs::layer(settings.log_format, audience, redactor);
     let spans =
         tracing_opentelemetry::layer().with_tracer(tracers.tracer("archon-awo")).with_filter(
             // Spans of libraries (hyper, h2) would drown ours, and those of the exporter feed it.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conversation::{Conversation, ProviderError},
     frames::Framer,
+    json_lines::JsonLines,
     spool::SpoolWriter,
 };
 use crate::{clock::Clock, domain::RedactStream};
@@ -20,6 +21,8 @@ use crate::{clock::Clock, domain::RedactStream};
 const READ: usize = 64 * 1024;
 /// How much of the end of standard error is kept for messages, in bytes.
 const TAIL: usize = 8 * 1024;
+/// How long the beginning of something that may be a secret waits for its rest.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the supervisor's timers and early ends depend on.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,7 @@ pub struct Drained {
 /// One stream on its way.
 pub struct Pump {
     pub redact: RedactStream,
+    pub lines: JsonLines,
     pub spool: SpoolWriter,
     pub progress: watch::Sender<Progress>,
     pub clock: Clock,
@@ -67,18 +71,24 @@ impl Pump {
         let mut framer = Framer::default();
         let mut tail = Vec::new();
         let mut buffer = vec![0; READ];
+        let mut may_pause = false;
         loop {
             let read = tokio::select! {
-                read = from.read(&mut buffer) => read.unwrap_or_default(),
-                () = stop.cancelled() => 0,
+                read = from.read(&mut buffer) => Some(read.unwrap_or_default()),
+                () = stop.cancelled() => Some(0),
+                () = self.clock.sleep(PAUSE), if may_pause => None,
             };
             let now = self.clock.now();
-            let clean = if read == 0 {
-                std::mem::take(&mut self.redact).finish()
-            } else {
-                self.progress.send_modify(|progress| progress.last_output = now);
-                self.redact.push(&buffer[..read])
+            let clean = match read {
+                Some(0) => self.rest(),
+                Some(read) => {
+                    self.progress.send_modify(|progress| progress.last_output = now);
+                    let clean = self.redact.push(&buffer[..read]);
+                    self.filter(clean)
+                }
+                None => self.pause(),
             };
+            may_pause = read.is_some() && (self.redact.holds() || self.lines.holds());
             self.spool.write(&clean).await;
             if self.spool.disk_full {
                 self.progress
@@ -92,7 +102,7 @@ impl Pump {
                 }
                 self.publish(&conversation, now);
             }
-            if read == 0 {
+            if read == Some(0) {
                 break;
             }
         }
@@ -106,6 +116,27 @@ impl Pump {
             tail: String::from_utf8_lossy(&tail).into_owned(),
             conversation,
         }
+    }
+
+    /// What may be stored of redacted bytes.
+    fn filter(&mut self, clean: Vec<u8>) -> Vec<u8> {
+        if self.listen { self.lines.push(&clean) } else { clean }
+    }
+
+    /// What is held back and may be given out now.
+    fn pause(&mut self) -> Vec<u8> {
+        let clean = self.redact.pause();
+        let mut clean = self.filter(clean);
+        clean.extend(self.lines.pause());
+        clean
+    }
+
+    /// What is held back at the end.
+    fn rest(&mut self) -> Vec<u8> {
+        let clean = std::mem::take(&mut self.redact).finish();
+        let mut clean = self.filter(clean);
+        clean.extend(self.lines.finish());
+        clean
     }
 
     /// Tells the supervisor what it must act on before the stream has ended.

@@ -289,7 +289,8 @@ fn conclude(
         verdict.map_err(|failure| Failure { message: redactor.text(&failure.message), ..failure });
     let report = AgentReport {
         verdict,
-        text: conversation.answer(),
+        // Once more: text that was read out of JSON is no longer what was redacted.
+        text: redactor.text(&conversation.answer()),
         session: conversation.session.or(launch.session),
         resumed: launch.resumed,
         usage: conversation.usage(),

@@ -6,7 +6,7 @@ use super::{log_view::LogView, open_store, output::Output};
 use crate::{
     clock::Clock,
     config::Config,
-    domain::StepName,
+    domain::{LogCursor, StepName},
     exit::CommandError,
     shutdown::Shutdown,
     store::{LogChunk, Store},
@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Only what this step wrote.
     #[arg(long)]
     step: Option<StepName>,
+    /// Only what follows the entry with this seq, as `--json` prints it.
+    #[arg(long, value_name = "SEQ", default_value_t)]
+    after: LogCursor,
     /// The bytes as the agent wrote them.
     #[arg(long, conflicts_with = "json")]
     raw: bool,
@@ -39,7 +42,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     }
     let clock = Clock::system();
     let shutdown = Shutdown::on_signals()?;
-    let mut reader = Reader { args, output, after: 0, view: LogView::default() };
+    let mut reader = Reader { args, output, after: args.after, view: LogView::default() };
     loop {
         // Asked before the log is read: what an ended order wrote is there by then.
         let ended = !args.follow || has_ended(&store, &args.id).await?;
@@ -66,14 +69,15 @@ async fn has_ended(store: &Store, id: &str) -> anyhow::Result<bool> {
 struct Reader<'a> {
     args: &'a Args,
     output: &'a Output,
-    after: i64,
+    after: LogCursor,
     view: LogView,
 }
 
 impl Reader<'_> {
     async fn print_new(&mut self, store: &Store) -> anyhow::Result<()> {
         loop {
-            let chunks = store.log_chunks(&self.args.id, self.after, self.args.step, PAGE).await;
+            let chunks =
+                store.log_chunks(&self.args.id, self.after.seq(), self.args.step, PAGE).await;
             let chunks = match chunks {
                 Ok(chunks) => chunks,
                 // The next look begins where this one ended.
@@ -82,8 +86,9 @@ impl Reader<'_> {
             };
             let more = chunks.len() >= PAGE as usize;
             for chunk in &chunks {
-                self.print(chunk)?;
-                self.after = chunk.seq;
+                if self.after.advance(chunk.seq) {
+                    self.print(chunk)?;
+                }
             }
             if !more {
                 return Ok(());

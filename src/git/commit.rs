@@ -2,7 +2,7 @@
 
 use git2::{Commit, Diff, DiffFormat, DiffOptions, Oid, Repository, Signature, Sort};
 
-use super::{GitError, Sandbox, blocking, worktree::Worktree};
+use super::{GitError, Sandbox, blocking, secrets::refuse_secrets, worktree::Worktree};
 use crate::domain::WorkOrderId;
 
 /// The most of a diff that is kept, in bytes.
@@ -72,6 +72,7 @@ impl Sandbox {
             let parent = sandbox.branch_head(repository)?;
             let tree = worktree.stage(&parent)?;
             if tree != parent.tree_id() {
+                refuse_secrets(sandbox.git.redactor(), repository, &parent, tree)?;
                 sandbox
                     .record(repository, &parent, tree, &message)
                     .map_err(GitError::library("commit the files of the agent"))?;

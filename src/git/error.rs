@@ -147,6 +147,15 @@ pub enum GitError {
         /// The limit, in MiB.
         limit_mib: u64,
     },
+    /// The agent wrote a credential of this installation into a file.
+    #[error(
+        "the file {path:?} holds a secret of this installation: nothing of it was committed or \
+         pushed; take the secret out of the file and requeue the order"
+    )]
+    Secret {
+        /// The file.
+        path: String,
+    },
     /// A value git could not be given.
     #[error("{0}")]
     Unusable(String),
@@ -205,6 +214,7 @@ impl GitError {
             | Self::BranchConflict { .. }
             | Self::OtherBranch { .. }
             | Self::TooMuch { .. }
+            | Self::Secret { .. }
             | Self::Unusable(_) => ErrorClass::Invalid,
             _ => ErrorClass::Git,
         }
@@ -233,6 +243,7 @@ impl GitError {
             | Self::OtherBranch { .. }
             | Self::NoCheckout { .. }
             | Self::TooMuch { .. }
+            | Self::Secret { .. }
             | Self::Unusable(_)
             | Self::NoGit { .. } => false,
         }

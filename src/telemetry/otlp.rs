@@ -6,6 +6,7 @@
 use std::{collections::HashMap, future::Future, pin::pin, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName};
+use opentelemetry::trace::Status;
 use opentelemetry_otlp::{
     MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
     tonic_types::metadata::MetadataMap,
@@ -20,7 +21,10 @@ use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 
 use super::TelemetryError;
-use crate::config::{OtlpProtocol, TelemetryConfig};
+use crate::{
+    config::{OtlpProtocol, TelemetryConfig},
+    domain::Redactor,
+};
 
 /// Longest time one export may take: it also bounds how long a process that ends waits for a
 /// collector that does not answer.
@@ -31,6 +35,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct OnRuntime<E> {
     exporter: E,
     runtime: Handle,
+    redactor: Redactor,
 }
 
 impl<E> OnRuntime<E> {
@@ -45,8 +50,31 @@ impl<E> OnRuntime<E> {
     }
 }
 
+impl<E> OnRuntime<E> {
+    /// Takes the secrets out of every text of a span.
+    fn redact(&self, span: &mut SpanData) {
+        let clean = |text: &str| self.redactor.text(text);
+        let events = span.events.events.iter_mut();
+        let values = events.flat_map(|event| event.attributes.iter_mut());
+        for pair in span.attributes.iter_mut().chain(values) {
+            if let opentelemetry::Value::String(text) = &pair.value {
+                pair.value = clean(text.as_str()).into();
+            }
+        }
+        for event in &mut span.events.events {
+            event.name = clean(&event.name).into();
+        }
+        if let Status::Error { description } = &span.status {
+            span.status = Status::error(clean(description));
+        }
+    }
+}
+
 impl opentelemetry_sdk::trace::SpanExporter for OnRuntime<SpanExporter> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
+        for span in &mut batch {
+            self.redact(span);
+        }
         self.run(self.exporter.export(batch)).await
     }
 
@@ -84,6 +112,7 @@ impl PushMetricExporter for OnRuntime<MetricExporter> {
 pub(super) fn span_exporter(
     config: &TelemetryConfig,
     endpoint: &str,
+    redactor: Redactor,
 ) -> Result<OnRuntime<SpanExporter>, TelemetryError> {
     let builder = SpanExporter::builder();
     let exporter = match config.protocol {
@@ -102,7 +131,7 @@ pub(super) fn span_exporter(
             .build(),
     };
     exporter
-        .map(|exporter| OnRuntime { exporter, runtime: Handle::current() })
+        .map(|exporter| OnRuntime { exporter, runtime: Handle::current(), redactor })
         .map_err(|error| unusable("traces", endpoint, &error))
 }
 
@@ -127,7 +156,11 @@ pub(super) fn metric_exporter(
             .build(),
     };
     exporter
-        .map(|exporter| OnRuntime { exporter, runtime: Handle::current() })
+        .map(|exporter| OnRuntime {
+            exporter,
+            runtime: Handle::current(),
+            redactor: Redactor::default(),
+        })
         .map_err(|error| unusable("metrics", endpoint, &error))
 }
 

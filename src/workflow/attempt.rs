@@ -95,7 +95,8 @@ async fn attempt(
     let order = Order::check(workflow, record)?;
     let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
     let results = store.finished_steps().await?;
-    let (journal, writer) = Journal::open(store.clone(), order.id.clone());
+    let (journal, writer) =
+        Journal::open(store.clone(), order.id.clone(), workflow.redactor.clone());
     let mut run = OrderRun::new(workflow, lease, store, order, journal, dossier, results);
     let ended = run.run_steps(job).await;
     let order = run.order.id.clone();

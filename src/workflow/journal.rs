@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::{OutputChunk, OutputStream},
-    domain::{StepName, WorkOrderId},
+    domain::{Redactor, StepName, WorkOrderId},
     store::{NewLogChunk, RunError, RunStore},
 };
 
@@ -33,6 +33,7 @@ const LINGER: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 pub struct Journal {
     sender: mpsc::Sender<NewLogChunk>,
+    redactor: Redactor,
     /// Marks the events of this journal, with their number: stored again after a lost reply they
     /// are known, as output is by its run and its place.
     id: Uuid,
@@ -47,10 +48,11 @@ pub struct JournalWriter {
 
 impl Journal {
     /// Starts writing the log of `order`.
-    pub fn open(store: RunStore, order: WorkOrderId) -> (Self, JournalWriter) {
+    pub fn open(store: RunStore, order: WorkOrderId, redactor: Redactor) -> (Self, JournalWriter) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let task = tokio::spawn(write(store, order, receiver));
-        (Self { sender, id: Uuid::new_v4(), events: Arc::default() }, JournalWriter { task })
+        let (id, events) = (Uuid::new_v4(), Arc::default());
+        (Self { sender, redactor, id, events }, JournalWriter { task })
     }
 
     /// Logs that something happened. `fields` become members of the entry.
@@ -64,7 +66,7 @@ impl Journal {
         if let Value::Object(fields) = fields {
             entry.extend(fields);
         }
-        let mut data = Value::Object(entry).to_string().into_bytes();
+        let mut data = self.redactor.value(Value::Object(entry)).to_string().into_bytes();
         data.push(b'\n');
         self.send(NewLogChunk {
             step,

@@ -199,7 +199,7 @@ impl OrderRun<'_> {
         StepEnd {
             agent_name: result.agent_name,
             success: true,
-            output: result.output.clone(),
+            output: self.workflow.redactor.value(result.output.clone()),
             text: Some(self.clean(&result.text)),
             error_class: result.class,
             error_message: None,

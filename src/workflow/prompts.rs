@@ -112,7 +112,14 @@ impl CommandFiles {
                 }
             }
         }
-        Ok(CommandFile { text: default.to_owned(), source: None })
+        Ok(default.to_owned().into())
+    }
+}
+
+impl From<String> for CommandFile {
+    /// A template that is in no file.
+    fn from(text: String) -> Self {
+        Self { text, source: None }
     }
 }
 

@@ -34,6 +34,7 @@ mod outage_postgres;
 mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
+mod redaction;
 mod replay;
 mod rescue;
 mod rolling;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::shim_process::AgentPipes;
 use crate::{
     agent::{
+        json_lines::JsonLines,
         pump::{self, Progress, Pump},
         report::{Delivered, Failure},
         request::{OutputChunk, OutputStream},
@@ -116,6 +117,7 @@ impl Spools {
                 ship(spool.path, stream, spool.from, written.clone(), output, give_up.clone());
             let pump = Pump {
                 redact: redactor.stream(),
+                lines: JsonLines::new(redactor.clone()),
                 spool: spool.writer,
                 progress: progress.clone(),
                 clock: clock.clone(),

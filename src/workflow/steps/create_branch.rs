@@ -15,7 +15,9 @@ use crate::{
 pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let git = &run.workflow.git;
     let order = &run.order;
-    let branch = order.branch.clone().unwrap_or_else(|| branch_name(&order.request, &order.id));
+    // The name is public: no part of a secret may become a word of it.
+    let request = run.workflow.redactor.text(&order.request);
+    let branch = order.branch.clone().unwrap_or_else(|| branch_name(&request, &order.id));
     let work = async {
         let mirror = git.refresh_mirror(&run.remote()).await?;
         let sandbox = git.open_sandbox(&mirror, &order.id, &branch, order.base.as_ref()).await?;

@@ -1,0 +1,83 @@
+//! An agent that knows a secret prints it in pieces and in code, and writes it into a file.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::{harness::Harness, leaks};
+
+const TOKEN: &str = "ghp_0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f";
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_secret_in_pieces_or_in_code_reaches_neither_rows_nor_files(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", TOKEN);
+    let delta = |text: &str| {
+        json!({ "type": "stream_event", "event": { "type": "content_block_delta", "index": 0,
+            "delta": { "type": "text_delta", "text": text } } })
+    };
+    let mut lines: Vec<String> = TOKEN
+        .as_bytes()
+        .chunks(5)
+        .map(|piece| delta(std::str::from_utf8(piece).unwrap()).to_string())
+        .collect();
+    let result = format!("done with {TOKEN}").replace("0a1b", "0\\u0061\\u0031b");
+    lines.push(r#"{"type":"stream_event","event":{"type":"content_block_stop","index":0}}"#.into());
+    lines.push(format!(r#"{{"type":"result","subtype":"success","result":"{result}"}}"#));
+    harness.tell_agent("stdout-planning", &(lines.join("\n") + "\n"));
+    harness.tell_agent("stderr-execute", &format!("\u{1b}[31m{TOKEN}\n{}", TOKEN.to_uppercase()));
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "completed").await;
+
+    assert_eq!(leaks::in_rows(&harness.pool, TOKEN).await, Vec::<String>::new());
+    let kept = harness.path("work-orders");
+    assert_eq!(leaks::in_files(&kept, TOKEN), Vec::<PathBuf>::new());
+    let logged: String = sqlx::query_scalar(
+        "select string_agg(convert_from(data, 'UTF8'), '' order by seq) from awo.log_chunks
+         where step_name = 'planning' and stream = 'stdout'",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    let joined: String = logged
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|line| Some(line.pointer("/event/delta/text")?.as_str()?.to_owned()))
+        .collect();
+    assert_eq!(joined, "[redacted]", "{logged}");
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_secret_in_a_file_is_not_pushed(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", TOKEN);
+    let script =
+        format!("[ $AWO_STEP = execute ] && echo 'password = {TOKEN}' | base64 > notes.txt");
+    harness.tell_agent("extra", &script);
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "failed").await;
+    let (_, class, message, attempts) = harness.outcome(&order).await;
+    assert_eq!((class.as_deref(), attempts), (Some("invalid"), 1), "{message:?}");
+    let message = message.unwrap();
+    assert!(message.contains("notes.txt") && !message.contains(TOKEN), "{message}");
+    let (branches, pulls) = harness.deliveries();
+    assert_eq!((branches, pulls), (vec![], vec![]));
+    assert_eq!(leaks::in_rows(&harness.pool, TOKEN).await, Vec::<String>::new());
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_secret_in_a_request_is_no_part_of_the_branch(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", TOKEN);
+    harness.start_worker();
+    let order = harness.order(&format!("Use {TOKEN} now")).await;
+    harness.until_status(&order, "completed").await;
+    let (branches, _) = harness.deliveries();
+    assert_eq!(branches, [format!("refs/heads/feat/use-redacted-now-{order}")]);
+    assert_eq!(leaks::in_files(&harness.path("work-orders"), TOKEN), Vec::<PathBuf>::new());
+}
