@@ -6,7 +6,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults clean
+.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -53,6 +53,11 @@ faults: ## Break everything at random and judge: make faults FAULTS=1100 SEED=7 
 faults-defaults: ## Measure the promises about seconds, with default timings
 	@.ci/install test
 	@cargo test --locked --test faults -- defaults $(ARGS)
+
+retention-load: ## Clean 200 sandboxes of 3,000 files with three replicas, measured against rm -rf
+	@.ci/install test
+	@.ci/with-postgres cargo test --locked --release --test bench_retention -- \
+		--ignored --nocapture --test-threads 1
 
 clean: ## Delete what was built, after asking
 	@printf 'Delete target/ and .demo/? [y/N] '; read answer; \

@@ -5,6 +5,7 @@ mod cancel;
 mod config;
 mod doctor;
 mod enqueue;
+mod gc;
 mod health;
 mod list;
 mod log_view;
@@ -65,6 +66,10 @@ enum Command {
     Pause(pause::Args),
     /// Take orders from a paused queue again.
     Resume(pause::Args),
+    /// Take the sandboxes of ended orders away that are old enough.
+    ///
+    /// What is only in a sandbox is saved as a git bundle first. Orders that wait or run are left alone.
+    Gc(gc::Args),
     /// Ask a worker for its health; exit code 0 when it can work.
     Health(health::Args),
     /// Show the main job on this machine: no Docker, no account, no key.
@@ -152,6 +157,7 @@ async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::
         Command::Requeue(args) => requeue::run(&args, &config, output).await,
         Command::Pause(args) => pause::pause(&args, &config, output).await,
         Command::Resume(args) => pause::resume(&args, &config, output).await,
+        Command::Gc(args) => gc::run(&args, &config, output).await,
         Command::Config => config::run(&config, output),
         // Handled in `run`.
         Command::Health(_)

@@ -5,6 +5,7 @@
 //! another lease or another folder than was asked for does more harm than one that does not run.
 
 mod agent;
+mod cache;
 mod check;
 mod database;
 mod disk;
@@ -16,6 +17,7 @@ pub mod keys;
 mod ports;
 mod queue;
 mod remotes;
+mod retention;
 mod source;
 mod telemetry;
 mod values;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
+pub use cache::CacheConfig;
 pub use check::{NotRunnable, Problem, check_runnable, find_program};
 pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder, freezer_problem};
 pub use database::DatabaseConfig;
@@ -36,6 +39,7 @@ pub use history::HistoryConfig;
 pub use http::HttpConfig;
 pub use queue::QueueConfig;
 pub use remotes::{GitConfig, GithubConfig};
+pub use retention::{RetentionConfig, RetentionPolicy};
 pub use source::{Host, Setting, Source, mask};
 pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
@@ -54,6 +58,10 @@ pub struct Config {
     pub queue: QueueConfig,
     /// How long history is kept.
     pub history: HistoryConfig,
+    /// How much the caches may keep.
+    pub cache: CacheConfig,
+    /// How long sandboxes are kept.
+    pub retention: RetentionConfig,
     /// Who does the work of a step.
     pub agent: AgentConfig,
     /// What must stay free on the volumes.
@@ -176,6 +184,8 @@ impl Config {
         let database = DatabaseConfig::read(&mut reader)?;
         let queue = QueueConfig::read(&mut reader)?;
         let history = HistoryConfig::read(&mut reader)?;
+        let cache = CacheConfig::read(&mut reader)?;
+        let retention = RetentionConfig::read(&mut reader)?;
         let agent = AgentConfig::read(&mut reader, &mut warnings, &mut unused_secrets)?;
         let disk = DiskConfig::read(&mut reader)?;
         let ports = ports::read(&mut reader, queue.max_concurrent)?;
@@ -190,6 +200,8 @@ impl Config {
             folders,
             queue,
             history,
+            cache,
+            retention,
             agent,
             disk,
             ports,

@@ -5,21 +5,38 @@ mod marks;
 mod reserve;
 mod space;
 mod state;
+pub(crate) mod trash;
+mod unlink;
 mod usage;
 mod whole;
 
-use std::io::{self, ErrorKind};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use nix::sys::{stat::futimens, time::TimeSpec};
 
 pub use marks::{DiskMarks, Level, Mark, parse_size, size_text};
 pub use reserve::Reserve;
 pub use space::{DiskSpace, Space, SystemDisk};
 pub use state::{DiskState, VolumeState};
+pub(crate) use trash::Hold;
+pub(crate) use unlink::Deleted;
 pub use usage::{Usage, usage};
 pub use whole::write_whole;
 
 /// Whether an operation failed because a volume, or somebody's share of it, is full.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Sets the times of a file to those of its file system. It takes no space once the file is there: a
+/// full volume is tidied too.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    Ok(futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?)
 }
 
 /// Whether a program's words say so; C libraries have one text for each of the two errors.

@@ -8,6 +8,7 @@
 mod advertised;
 pub mod askpass;
 mod bundle;
+mod cache;
 mod commit;
 mod error;
 mod invocation;
@@ -17,6 +18,7 @@ mod ports_file;
 mod push;
 mod removal;
 mod restore;
+mod retire;
 mod sandbox;
 mod secrets;
 mod tidy;
@@ -32,15 +34,20 @@ use tokio::sync::OnceCell;
 
 pub use advertised::Advertised;
 pub use bundle::Bundle;
+pub use cache::{CacheLimits, CacheReport};
 pub use commit::{Changes, CommitInfo};
 pub use error::GitError;
 pub use mirror::{Mirror, Transfer};
 pub use push::Pushed;
+pub use retire::{Claim, Discarded, FoundSandbox, Removed};
 pub use sandbox::Sandbox;
 pub use tidy::Tidied;
 pub use volume::{Volume, VolumeReport};
 
-use crate::domain::{Redactor, RepositoryUrl};
+use crate::{
+    config::Config,
+    domain::{Redactor, RepositoryUrl},
+};
 
 /// How git is run.
 #[derive(Debug, Clone)]
@@ -111,6 +118,16 @@ impl Git {
         let volume = Volume::new(root);
         let shared = Shared { settings, volume, redactor, prepared: OnceCell::new() };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Git as the settings of this process want it; `askpass` is this very binary.
+    pub fn configured(config: &Config, askpass: PathBuf, redactor: Redactor) -> Self {
+        let root = config.folders.repositories.clone();
+        let mut settings = GitSettings::new(root.join(".cache").join("git-home"), askpass);
+        settings.ca_file.clone_from(&config.git.ca_file);
+        settings.author_name.clone_from(&config.git.author_name);
+        settings.author_email.clone_from(&config.git.author_email);
+        Self::new(settings, root, redactor)
     }
 
     /// Where things are.

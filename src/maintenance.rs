@@ -7,6 +7,8 @@ mod heartbeat_report;
 mod repository_cache;
 mod rescue_check;
 mod retention;
+mod sandbox_retention;
+mod sandboxes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,13 +16,15 @@ use crate::{
     clock::Clock,
     config::HistoryConfig,
     domain::ErrorClass,
-    git::Git,
+    git::{CacheLimits, Git},
     lease::{Lease, LeaseKeeper, StopReason},
     store::{Settlement, Store, StoreError},
     telemetry::Metrics,
 };
 
 pub use disk_watch::{Cleanup, DiskWatch};
+pub use sandbox_retention::SandboxPolicy;
+pub use sandboxes::{Action, Item, Sandboxes, Sweep, SweepError, SweepReport, Urgency};
 
 /// Wait before a job of the product's own is tried again.
 const RETRY: Duration = Duration::from_mins(1);
@@ -39,6 +43,12 @@ pub struct Maintenance {
     pub keeper: Arc<LeaseKeeper>,
     /// The repository volume of this host.
     pub git: Git,
+    /// How much its caches may keep.
+    pub cache: CacheLimits,
+    /// Takes sandboxes away.
+    pub sandboxes: Sandboxes,
+    /// How long they are kept, as it was read last.
+    pub sandbox_policy: SandboxPolicy,
 }
 
 /// Why a job of this kind ended early.
@@ -64,6 +74,7 @@ impl Maintenance {
             "retention" => self.retention(lease).await,
             "rescue_check" => self.rescue_check().await,
             "heartbeat_report" => self.heartbeat_report().await,
+            "sandbox_retention" => self.sandbox_retention(lease).await,
             "repository_cache_maintenance" => self.repository_cache().await,
             _ => return None,
         };

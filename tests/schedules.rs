@@ -316,7 +316,13 @@ async fn the_product_s_own_schedules_can_be_read_changed_and_paused(pool: PgPool
         schedules.into_iter().map(|schedule| schedule.name).collect()
     };
     let all = names(store.active_schedules().await.unwrap());
-    let own = ["heartbeat_report", "repository_cache_maintenance", "rescue_check", "retention"];
+    let own = [
+        "heartbeat_report",
+        "repository_cache_maintenance",
+        "rescue_check",
+        "retention",
+        "sandbox_retention",
+    ];
     assert_eq!(all, own.map(str::to_owned).into());
     // One of them is due every ten minutes.
     assert!(look(&pool).await.unwrap() <= Duration::from_mins(10), "all of them can be reckoned");
@@ -328,5 +334,5 @@ async fn the_product_s_own_schedules_can_be_read_changed_and_paused(pool: PgPool
     run(&pool, "UPDATE awo.schedules SET paused_at = now() WHERE name = 'retention'")
         .await
         .unwrap();
-    assert_eq!(names(store.active_schedules().await.unwrap()).len(), 3);
+    assert_eq!(names(store.active_schedules().await.unwrap()).len(), 4);
 }

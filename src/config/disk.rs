@@ -23,15 +23,7 @@ impl DiskConfig {
                 soft_inodes: reader.value(&keys::DISK_SOFT_INODES, inodes)?,
                 hard_inodes: reader.value(&keys::DISK_HARD_INODES, inodes)?,
             },
-            sandbox_quota: reader.value(&keys::SANDBOX_QUOTA, size_or_off)?,
+            sandbox_quota: reader.value(&keys::SANDBOX_QUOTA, values::size_or_off)?,
         })
     }
-}
-
-#[expect(clippy::option_option, reason = "outside: understood or not; inside: a limit or none")]
-fn size_or_off(text: &str) -> Option<Option<u64>> {
-    if text.eq_ignore_ascii_case("off") {
-        return Some(None);
-    }
-    parse_size(text).filter(|size| *size > 0).map(Some)
 }

@@ -36,6 +36,7 @@ const DURATION: &str = "a duration such as 30s, 15m, 1h 30m, or plain seconds";
 const DAYS: &str = "a whole number of days from 1 to 36500, or off";
 const FREE_BYTES: &str = "a size such as 5GiB, a share such as 10%, both with a comma, or off";
 const FREE_INODES: &str = "a number, a share such as 10%, both with a comma, or off";
+const AGE: &str = "a duration such as 12h or 30d, or off";
 const BOOLEAN: &str = "true or false";
 const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
@@ -107,6 +108,22 @@ keys! {
         "Longest wait before the first retry; doubles with each.";
     RETRY_MAX: ["AWO_RETRY_MAX"], Some("10m"), DURATION, false,
         "Longest wait before any retry.";
+
+    RETENTION_DAYS: ["AWO_RETENTION_DAYS"], Some("7"), DAYS, false,
+        "How long the sandboxes of ended orders are kept, unless said otherwise for their state.";
+    RETENTION_COMPLETED: ["AWO_RETENTION_COMPLETED"], None, AGE, false,
+        "How long the sandboxes of completed orders are kept.";
+    RETENTION_FAILED: ["AWO_RETENTION_FAILED"], None, AGE, false,
+        "How long the sandboxes of failed orders are kept.";
+    RETENTION_CANCELLED: ["AWO_RETENTION_CANCELLED"], None, AGE, false,
+        "How long the sandboxes of cancelled orders are kept.";
+    RETENTION_ORPHANS: ["AWO_RETENTION_ORPHANS"], None, AGE, false,
+        "How long sandboxes stay untouched whose orders the database does not know, until they go.";
+
+    CACHE_DAYS: ["AWO_CACHE_DAYS"], Some("30"), DAYS, false,
+        "How long the cache of a repository stays that nobody uses.";
+    CACHE_MAX: ["AWO_CACHE_MAX"], Some("off"), "a size such as 100GiB, or off", false,
+        "Most that the caches of all repositories may take; those used longest ago go first.";
 
     HISTORY_DAYS: ["AWO_HISTORY_DAYS"], Some("90"), DAYS, false,
         "For how many days orders that have ended are kept; off, and for ever.";

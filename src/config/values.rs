@@ -9,6 +9,8 @@ use std::{
 
 use secrecy::SecretString;
 
+use crate::disk::parse_size;
+
 /// The longest duration any setting takes: a year. More is a mistake, and sums cannot overflow.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// The shortest: less would be a busy loop.
@@ -37,6 +39,15 @@ pub fn days_or_off(text: &str) -> Option<Option<i32>> {
         return Some(None);
     }
     number(1..=36_500)(text).map(Some)
+}
+
+/// A size in bytes, or nothing for `off`.
+#[expect(clippy::option_option, reason = "outside: understood or not; inside: a limit or none")]
+pub fn size_or_off(text: &str) -> Option<Option<u64>> {
+    if text.eq_ignore_ascii_case("off") {
+        return Some(None);
+    }
+    parse_size(text).filter(|size| *size > 0).map(Some)
 }
 
 /// `true`/`false` and the usual other spellings.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Advertised, Git, GitError, Remote, blocking, lock::FileLock, removal};
+use super::{Advertised, Git, GitError, Remote, blocking, cache, lock::FileLock, removal};
 use crate::domain::RepositoryUrl;
 
 /// Left in a cache folder by whoever finds the mirror damaged; the next refresh acts on it.
@@ -58,6 +58,7 @@ impl Git {
         let advertised = self.verify(remote).await?;
         let folder = self.volume().mirror_folder(&remote.url);
         let path = folder.join("mirror.git");
+        cache::note_use(&folder).await?;
         let mirror = |transfer| Mirror {
             path: path.clone(),
             url: remote.url.clone(),

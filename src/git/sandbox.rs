@@ -84,7 +84,7 @@ impl Git {
     ) -> Result<Sandbox, GitError> {
         self.prepare().await?;
         let lock = self.lock_order(order).await?;
-        if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
+        if let Some(sandbox) = self.look_up(order, &mirror.url).await? {
             if sandbox.branch == *branch {
                 return Ok(sandbox);
             }
@@ -110,6 +110,17 @@ impl Git {
     /// Finds the sandbox of an order without the network; `None` when it is not complete.
     #[tracing::instrument(name = "git.find_sandbox", skip_all, fields(order = %order))]
     pub async fn find_sandbox(
+        &self,
+        order: &WorkOrderId,
+        url: &RepositoryUrl,
+    ) -> Result<Option<Sandbox>, GitError> {
+        self.prepare().await?;
+        // Somebody may be taking it away, and put it back because the order runs again.
+        let _lock = self.lock_order(order).await?;
+        self.look_up(order, url).await
+    }
+
+    async fn look_up(
         &self,
         order: &WorkOrderId,
         url: &RepositoryUrl,

@@ -10,12 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::{stat::futimens, time::TimeSpec};
-
 use super::{Git, GitError, blocking, lock::FileLock, mirror, removal};
+use crate::disk::{touch, trash};
 
-/// How long something lies in the trash before it is nobody's: whoever put it there deletes it at once.
-const TRASH_AGE: Duration = Duration::from_hours(1);
 /// How long a damaged mirror is kept for a look at what happened.
 const DAMAGED_AGE: Duration = Duration::from_hours(7 * 24);
 
@@ -50,12 +47,7 @@ impl Git {
 
 fn tidy_volume(trash: &Path, mirrors: &Path, now: Duration) -> Result<Tidied, GitError> {
     let mut tidied = Tidied::default();
-    for path in entries(trash)? {
-        if is_older(&path, now, TRASH_AGE) {
-            removal::delete(&path)?;
-            tidied.trash += 1;
-        }
-    }
+    trash::empty(trash, |_| tidied.trash += 1).map_err(GitError::file("empty", trash))?;
     for folder in entries(mirrors)? {
         tidy_mirror(&folder, now, &mut tidied)?;
     }
@@ -86,14 +78,7 @@ fn tidy_mirror(folder: &Path, now: Duration, tidied: &mut Tidied) -> Result<(), 
     if mirror.exists() { mirror::sweep(&mirror) } else { Ok(()) }
 }
 
-/// Sets the times of a file to those of its file system. It takes no space once the file is there: a
-/// full volume is tidied too.
-fn touch(path: &Path) -> std::io::Result<()> {
-    let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
-    Ok(futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?)
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, GitError> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, GitError> {
     let failed = || GitError::file("read the folder", folder);
     let read = fs::read_dir(folder).map_err(failed())?;
     read.map(|entry| entry.map(|entry| entry.path()).map_err(failed())).collect()
@@ -105,7 +90,7 @@ fn is_older(path: &Path, now: Duration, age: Duration) -> bool {
 }
 
 /// When something was made, written or renamed, by the clock of its file system.
-fn changed(path: &Path) -> Option<Duration> {
+pub(super) fn changed(path: &Path) -> Option<Duration> {
     let metadata = fs::symlink_metadata(path).ok()?;
     u64::try_from(metadata.ctime()).ok().map(Duration::from_secs)
 }
@@ -114,8 +99,8 @@ fn changed(path: &Path) -> Option<Duration> {
 mod tests {
     use std::{fs, time::Duration};
 
-    use super::{DAMAGED_AGE, TRASH_AGE, Tidied, changed, tidy_volume};
-    use crate::git::lock::FileLock;
+    use super::{DAMAGED_AGE, Tidied, changed, tidy_volume};
+    use crate::{disk::trash::hold, git::lock::FileLock};
 
     #[test]
     fn leftovers_go_when_their_time_is_over_and_nobody_works_there() {
@@ -137,15 +122,17 @@ mod tests {
         let held = FileLock::attempt(&busy.join("lock")).unwrap().unwrap();
         let now = changed(root.path()).unwrap();
 
+        let deleting = hold(&trash.join("wo-1.sandbox.123"));
         let tidied = tidy_volume(&trash, &mirrors, now).unwrap();
         assert_eq!(tidied, Tidied { clones: 1, busy: 1, ..Tidied::default() });
-        assert!(trash.join("wo-1.sandbox.123").exists(), "somebody may be deleting it");
+        assert!(trash.join("wo-1.sandbox.123").exists(), "somebody is deleting it");
+        drop(deleting);
         assert!(idle.join("mirror.git/objects/pack/pack-1.pack").exists());
         assert!(!idle.join("mirror.git/objects/pack/tmp_pack_x").exists());
         assert!(!idle.join("mirror.git/packed-refs.lock").exists());
         assert!(idle.join("damaged.git").exists(), "it is kept for a look");
 
-        let later = now + TRASH_AGE + DAMAGED_AGE + Duration::from_secs(9);
+        let later = now + DAMAGED_AGE + Duration::from_secs(9);
         let tidied = tidy_volume(&trash, &mirrors, later).unwrap();
         assert_eq!(tidied, Tidied { trash: 1, damaged: 1, busy: 1, ..Tidied::default() });
         assert!(!idle.join("damaged.git").exists());

@@ -94,7 +94,7 @@ impl Volume {
         self.root.join(".cache")
     }
 
-    fn trusted_folder(&self) -> PathBuf {
+    pub(super) fn trusted_folder(&self) -> PathBuf {
         self.cache().join("trusted")
     }
 

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::Maintenance;
+use super::{Maintenance, Urgency};
 
 impl Maintenance {
     /// Removes what may go, leftovers first. It never fails: what one part cannot do the next may.
@@ -16,6 +16,9 @@ impl Maintenance {
                 "removed leftovers to free space"
             ),
             Err(error) => warn!("cannot remove leftovers to free space: {}", error.sentence()),
+        }
+        if let Err(error) = self.sweep(Urgency::Pressing, &|| false).await {
+            warn!("cannot take sandboxes away to free space: {error}");
         }
     }
 }

@@ -41,7 +41,7 @@ async fn run(context: &Arc<JobContext>, job: &Claimed, lease: &Lease) -> Settlem
     match job.kind.as_str() {
         "work_order" => context.workflow.run(job, lease).await,
         other => context.maintenance.run(other, lease).await.unwrap_or_else(|| {
-            let known = "work_order, retention, rescue_check, heartbeat_report or repository_cache_maintenance";
+            let known = "work_order, retention, rescue_check, heartbeat_report, sandbox_retention or repository_cache_maintenance";
             let sentence = format!("kind {other:?} is not known to this archon-awo: expected {known}");
             Settlement::Failed(ErrorClass::Invalid, sentence)
         }),

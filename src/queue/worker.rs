@@ -30,9 +30,9 @@ use crate::{
     disk::SystemDisk,
     domain::Redactor,
     forge::ForgeSettings,
-    git::{Git, GitSettings},
+    git::{CacheLimits, Git},
     lease::LeaseKeeper,
-    maintenance::{DiskWatch, Maintenance},
+    maintenance::{DiskWatch, Maintenance, SandboxPolicy, Sandboxes},
     shutdown::Shutdown,
     store::{self, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
@@ -117,6 +117,9 @@ impl Worker {
             history: config.history,
             keeper: Arc::clone(&keeper),
             git: workflow.git.clone(),
+            cache: CacheLimits { idle: config.cache.idle, bytes: config.cache.bytes },
+            sandboxes: Sandboxes::new(&config, store.clone(), workflow.git.clone(), clock.clone()),
+            sandbox_policy: SandboxPolicy::new(config.retention.clone()),
         };
         let context = Arc::new(JobContext {
             store: store.clone(),
@@ -291,13 +294,7 @@ fn workflow(
 ) -> anyhow::Result<Workflow> {
     let this_binary = std::env::current_exe().context("cannot find the path of this program")?;
     let redactor = Redactor::new(config.secrets());
-    let mut git = GitSettings::new(
-        config.folders.repositories.join(".cache").join("git-home"),
-        this_binary.clone(),
-    );
-    git.ca_file.clone_from(&config.git.ca_file);
-    git.author_name.clone_from(&config.git.author_name);
-    git.author_email.clone_from(&config.git.author_email);
+    let git = Git::configured(config, this_binary.clone(), redactor.clone());
     let api_url = config.github.api_url.parse().context("GITHUB_API_URL is not a URL")?;
     let mut forge = ForgeSettings::new(api_url, PathBuf::from("git"), clock.clone());
     forge.search_path.clone_from(&config.search_path);
@@ -319,7 +316,7 @@ fn workflow(
             search_path: config.search_path.clone(),
         },
         store,
-        git: Git::new(git, config.folders.repositories.clone(), redactor.clone()),
+        git,
         forge,
         commands,
         supervisor: Supervisor::new(

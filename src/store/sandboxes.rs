@@ -67,4 +67,11 @@ impl Store {
         let query = sqlx::query_as(sql!("sandbox/standing")).bind(orders).fetch_all(self.pool());
         in_time(query).await.map_err(StoreError::on("sandbox/standing"))
     }
+
+    /// Plain values that the table `archon_settings` has for these settings.
+    #[tracing::instrument(name = "db.archon_settings.values", skip_all, err)]
+    pub async fn settings(&self, names: &[String]) -> Result<Vec<(String, String)>, StoreError> {
+        let query = sqlx::query_as(sql!("settings/values")).bind(names).fetch_all(self.pool());
+        in_time(query).await.map_err(StoreError::on("settings/values"))
+    }
 }

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bundle;
+mod cache;
 mod corpus;
 #[path = "../support/git_place.rs"]
 mod git_place;

@@ -1,4 +1,5 @@
 //! A folder of its own with a real remote repository and a git layer to work on it.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
     fs,

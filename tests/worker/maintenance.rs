@@ -134,6 +134,30 @@ async fn each_kind_does_its_work(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_worker_takes_sandboxes_of_ended_orders_away_and_leaves_the_running_one(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness
+        .start_worker_with(&[("AWO_RETENTION_COMPLETED", "10ms"), ("AWO_RETENTION_FAILED", "off")]);
+    let done = harness.order("Write a file").await;
+    harness.until_status(&done, "completed").await;
+    harness.tell_agent("fail-execute", "3");
+    let failed = harness.order("Fail at it").await;
+    harness.until_status(&failed, "failed").await;
+    std::fs::remove_file(harness.path("agent/fail-execute")).unwrap();
+    harness.hold("execute");
+    let running = harness.order("Write another file").await;
+    harness.until_agent_in("execute").await;
+
+    run_kind(&harness, "sandbox_retention").await;
+    let there = |order: &str| harness.path("repositories").join(order).exists();
+    assert!(!there(&done) && there(&failed) && there(&running));
+    assert!(harness.path(&format!("work-orders/{done}/prompts")).exists(), "history stays");
+    harness.let_go("execute");
+    harness.until_status(&running, "completed").await;
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_job_of_the_product_s_own_ends_when_its_lease_is_taken(pool: PgPool) {
     let mut harness = Harness::new(pool);
     for statement in [

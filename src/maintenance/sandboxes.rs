@@ -1,0 +1,292 @@
+//! Takes the sandboxes of ended orders away: judged, saved, judged again, moved to the trash, judged once
+//! more, deleted. Any number of replicas may do it on one volume at once.
+
+mod order_folders;
+mod verdict;
+
+use std::{path::PathBuf, time::Duration};
+
+use futures::StreamExt;
+use secrecy::SecretString;
+use serde::Serialize;
+
+use crate::{
+    clock::Clock,
+    config::{Config, RetentionPolicy},
+    domain::{RemoteRules, RepositoryUrl, Scheme, WorkOrderId},
+    git::{FoundSandbox, Git, GitError, Remote},
+    store::{SavedWork, Standing, Store, StoreError},
+};
+pub use verdict::Urgency;
+use verdict::{Verdict, judge};
+
+/// Sandboxes that one process takes away at once; each is deleted by several threads.
+const AT_ONCE: usize = 2;
+/// Orders that are looked up in one statement.
+const CHUNK: usize = 1000;
+
+/// Cleans the volumes of this host.
+#[derive(Debug, Clone)]
+pub struct Sandboxes {
+    /// The database.
+    pub store: Store,
+    /// The repository volume.
+    pub git: Git,
+    /// `AWO_WORK_ORDER_DIR`, where saved work goes.
+    pub work_orders: PathBuf,
+    /// Which remotes may be asked what they have.
+    pub remotes: RemoteRules,
+    /// The token for those on a server.
+    pub token: Option<SecretString>,
+    /// Randomness.
+    pub clock: Clock,
+}
+
+/// What to take away.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep {
+    /// From which age on.
+    pub policy: RetentionPolicy,
+    /// After how many days the files of orders go that the database has forgotten; `None`: never.
+    pub history_days: Option<i32>,
+    /// How badly space is needed.
+    pub urgency: Urgency,
+    /// Whether only to say what would go.
+    pub dry_run: bool,
+}
+
+/// What was done about one sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is gone.
+    Removed,
+    /// It would go, were this no dry run.
+    WouldRemove,
+    /// It stays, for a reason.
+    Kept,
+    /// Somebody holds it: an agent, git, another replica that takes it away.
+    Busy,
+    /// It should go and could not, for a reason.
+    Failed,
+}
+
+/// One sandbox, and what was done about it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Item {
+    /// The order.
+    pub order: String,
+    /// The order's status; `None` when the database does not know it.
+    pub status: Option<String>,
+    /// What was done.
+    pub action: Action,
+    /// Why.
+    pub reason: Option<String>,
+    /// The bundle its unpushed work went into, below `AWO_WORK_ORDER_DIR`.
+    pub saved: Option<String>,
+    /// Files and folders that were deleted.
+    pub entries: u64,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SweepReport {
+    /// Every sandbox on the volume.
+    pub items: Vec<Item>,
+    /// Files and folders that were deleted from the trash, where a dead process had left them.
+    pub leftovers: u64,
+    /// Folders of `AWO_WORK_ORDER_DIR` whose orders the database has forgotten, and that went.
+    pub order_folders: Vec<String>,
+    /// What could not be done besides, in sentences.
+    pub problems: Vec<String>,
+    /// Whether it was told to stop before its end.
+    pub stopped: bool,
+}
+
+impl SweepReport {
+    /// How many sandboxes met this end.
+    pub fn count(&self, action: Action) -> usize {
+        self.items.iter().filter(|item| item.action == action).count()
+    }
+
+    /// Files and folders that were deleted.
+    pub fn entries(&self) -> u64 {
+        self.leftovers + self.items.iter().map(|item| item.entries).sum::<u64>()
+    }
+}
+
+/// Why one sandbox stays although it should go.
+enum Obstacle {
+    Store(StoreError),
+    Git(&'static str, GitError),
+}
+
+impl Sandboxes {
+    /// What the settings of this process say about it.
+    pub fn new(config: &Config, store: Store, git: Git, clock: Clock) -> Self {
+        let (remotes, token) = (config.remotes.clone(), config.github.token.clone());
+        let work_orders = config.folders.work_orders.clone();
+        Self { store, git, work_orders, remotes, token, clock }
+    }
+
+    /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
+    /// dealt with, with the number of all; `stop` is asked before each.
+    pub async fn sweep(
+        &self,
+        sweep: &Sweep,
+        each: &(dyn Fn(&Item, usize) + Sync),
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<SweepReport, SweepError> {
+        let mut found = self.git.found_sandboxes().await.map_err(SweepError::Volume)?;
+        // Replicas that start together do not all begin at the same one.
+        if !found.is_empty() {
+            let start = self.clock.between(Duration::ZERO, Duration::from_secs(1)).as_nanos();
+            let start = usize::try_from(start).unwrap_or_default() % found.len();
+            found.rotate_left(start);
+        }
+        let mut report = SweepReport::default();
+        let mut candidates = Vec::new();
+        for chunk in found.chunks(CHUNK) {
+            let ids: Vec<String> = chunk.iter().map(|found| found.order.to_string()).collect();
+            let standings = self.store.standing(&ids).await.map_err(SweepError::Store)?;
+            for found in chunk {
+                let Some(standing) = standings.iter().find(|row| row.id == found.order.as_str())
+                else {
+                    continue;
+                };
+                match judge(found, standing, sweep.policy, sweep.urgency) {
+                    Verdict::Keep(reason) => {
+                        report.items.push(Item::new(standing, Action::Kept, Some(reason)));
+                    }
+                    Verdict::Remove if sweep.dry_run => {
+                        report.items.push(Item::new(standing, Action::WouldRemove, None));
+                    }
+                    Verdict::Remove => candidates.push((found.clone(), standing.clone())),
+                }
+            }
+        }
+        let total = candidates.len();
+        let work = candidates.into_iter().map(|(found, standing)| async move {
+            if stop() {
+                return Item::new(&standing, Action::Kept, Some("told to stop".to_owned()));
+            }
+            let item = self.take_away(&found, &standing, sweep).await;
+            each(&item, total);
+            item
+        });
+        let done: Vec<Item> = futures::stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
+        report.items.extend(done);
+        report.stopped = stop();
+        if sweep.dry_run || report.stopped {
+            return Ok(report);
+        }
+        match self.git.empty_trash().await {
+            Ok(removed) => {
+                report.leftovers = removed.entries;
+                report.problems.extend(removed.reason);
+            }
+            Err(error) => report.problems.push(error.sentence()),
+        }
+        self.sweep_order_folders(sweep, &mut report).await;
+        Ok(report)
+    }
+
+    async fn take_away(&self, found: &FoundSandbox, standing: &Standing, sweep: &Sweep) -> Item {
+        match self.try_to_take_away(found, standing, sweep).await {
+            Ok(item) => item,
+            Err(obstacle) => {
+                let reason = match obstacle {
+                    Obstacle::Store(error) => format!("the database did not answer: {error}"),
+                    Obstacle::Git(doing, error) => format!("{doing}: {}", error.sentence()),
+                };
+                Item::new(standing, Action::Failed, Some(reason))
+            }
+        }
+    }
+
+    async fn try_to_take_away(
+        &self,
+        found: &FoundSandbox,
+        standing: &Standing,
+        sweep: &Sweep,
+    ) -> Result<Item, Obstacle> {
+        let order = &found.order;
+        let git = |doing| move |error| Obstacle::Git(doing, error);
+        let claim = self.git.claim_sandbox(order).await.map_err(git("it cannot be locked"))?;
+        let Some(claim) = claim else { return Ok(Item::new(standing, Action::Busy, None)) };
+        // While the lock is held no worker opens it, so what the database says from here on counts.
+        if let Some(kept) = self.changed(found, sweep).await? {
+            return Ok(kept);
+        }
+        let remote = self.remote(order).await;
+        let folder = self.work_orders.join(order.as_str()).join("bundles");
+        let bundle = claim
+            .save(remote.as_ref(), &folder)
+            .await
+            .map_err(git("its work cannot be saved, so it stays"))?;
+        let saved = bundle.map(|bundle| SavedWork {
+            path: format!("{order}/bundles/{}.bundle", bundle.files),
+            sha256: bundle.sha256,
+            size_bytes: i64::try_from(bundle.size).unwrap_or(i64::MAX),
+        });
+        if let Some(saved) = &saved {
+            self.store.add_bundle(order, saved).await.map_err(Obstacle::Store)?;
+        }
+        let discarded = claim.discard().await.map_err(git("it cannot be moved to the trash"))?;
+        if discarded.is_empty() {
+            discarded.delete().await.map_err(git("its lock cannot be removed"))?;
+            let reason = "another process took it away".to_owned();
+            return Ok(Item::new(standing, Action::Busy, Some(reason)));
+        }
+        let again = self.changed(found, sweep).await;
+        let free = discarded.is_free().await;
+        if !matches!((&again, &free), (Ok(None), Ok(true))) {
+            discarded.put_back().await.map_err(git("it cannot be put back"))?;
+            free.map_err(git("it cannot be locked"))?;
+            return Ok(again?.unwrap_or_else(|| Item::new(standing, Action::Busy, None)));
+        }
+        let removed =
+            discarded.delete().await.map_err(git("it is in the trash and stays there"))?;
+        let mut item = Item::new(standing, Action::Removed, removed.reason);
+        item.saved = saved.map(|saved| saved.path);
+        item.entries = removed.entries;
+        Ok(item)
+    }
+
+    /// Judges a sandbox again; an item when it may not go any more.
+    async fn changed(&self, found: &FoundSandbox, sweep: &Sweep) -> Result<Option<Item>, Obstacle> {
+        let ids = [found.order.to_string()];
+        let standing = self.store.standing(&ids).await.map_err(Obstacle::Store)?;
+        let Some(standing) = standing.first() else { return Ok(None) };
+        Ok(match judge(found, standing, sweep.policy, sweep.urgency) {
+            Verdict::Remove => None,
+            Verdict::Keep(reason) => Some(Item::new(standing, Action::Kept, Some(reason))),
+        })
+    }
+
+    /// The remote of an order, if it may be asked.
+    async fn remote(&self, order: &WorkOrderId) -> Option<Remote> {
+        let url = self.git.recorded_url(order).await.ok().flatten()?;
+        let url = RepositoryUrl::parse(url.clone_url(), &self.remotes).ok()?;
+        let token = self.token.clone().filter(|_| url.scheme() == Scheme::Https);
+        Some(Remote { url, token })
+    }
+}
+
+impl Item {
+    fn new(standing: &Standing, action: Action, reason: Option<String>) -> Self {
+        let (order, status) = (standing.id.clone(), standing.status.clone());
+        Self { order, status, action, reason, saved: None, entries: 0 }
+    }
+}
+
+/// Why a volume could not be swept at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The database refused.
+    #[error("cannot ask how the orders stand: {0}")]
+    Store(StoreError),
+    /// The volume refused.
+    #[error("cannot read the repository volume: {0}")]
+    Volume(GitError),
+}
