@@ -100,7 +100,7 @@ async fn check_repositories(harness: &Harness) {
     };
     let trusted = volume(harness).folder.join(format!(".cache/trusted/{ORDER}.git"));
     let leftovers: Vec<_> = fs::read_dir(mirror_folder(harness)).unwrap().collect();
-    assert_eq!(leftovers.len(), 2, "the mirror and its lock: {leftovers:?}");
+    assert_eq!(leftovers.len(), 3, "the mirror, its lock and its last use: {leftovers:?}");
     for repository in [within(&mirror), trusted] {
         let mut git = volume(harness).command();
         git.env("PATH", crate::small_volume::PATH).arg("git");
