@@ -1,0 +1,1 @@
+../../../src/agent/json_lines.rs

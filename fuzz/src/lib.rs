@@ -1,0 +1,5 @@
+//! The code under test: links to the sources of archon-awo.
+
+pub mod agent;
+pub mod domain;
+pub mod workflow;

@@ -1,0 +1,4 @@
+//! What makes prompts.
+
+mod plain_text;
+pub mod prompts;

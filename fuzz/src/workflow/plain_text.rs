@@ -1,0 +1,1 @@
+../../../src/workflow/plain_text.rs
