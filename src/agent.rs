@@ -5,14 +5,18 @@
 //! holds the sandbox's lock and ends the agent's processes when the worker cannot.
 
 mod cgroup;
+mod cgroup_limits;
 mod claude;
 mod command;
+mod confine;
 mod conversation;
 mod frames;
 mod freezer;
+mod isolation;
 mod json_lines;
 mod launch;
 mod lifeline;
+mod probe;
 mod process_table;
 mod pump;
 mod report;
@@ -24,10 +28,13 @@ mod verdict;
 
 pub use claude::{ClaudeCredential, ClaudeSettings};
 pub use command::{CommandSettings, InvalidCommand};
+pub use confine::run_confine;
 pub use conversation::{Conversation, MAX_ANSWER, ProviderError, ResultLine};
 pub use frames::{Frame, Framer};
 pub use freezer::{FreezerReport, end_orphans, find_freezer};
+pub use isolation::{Isolation, IsolationLevel};
 pub use launch::{AgentKind, DEFAULT_PATH};
+pub use probe::find_isolation;
 pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;

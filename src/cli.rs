@@ -90,14 +90,18 @@ enum Command {
 
 /// The program.
 pub fn main() -> ExitCode {
-    // Two more roles of this binary, both started by a worker: git asks for a password, and an
-    // agent is watched over. They need no settings and start no threads.
+    // More roles of this binary, all started for a worker: git asks for a password, an agent is
+    // watched over, and is shut in before it begins. They need no settings and start no threads.
     if let Some(code) = crate::git::askpass::answer_if_asked() {
         return code;
     }
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == "shim") {
+    let role = arguments.next();
+    if role.as_ref().is_some_and(|word| word == "shim") {
         return crate::agent::run_shim(arguments);
+    }
+    if role.is_some_and(|word| word == "confine") {
+        return crate::agent::run_confine(arguments);
     }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

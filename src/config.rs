@@ -13,6 +13,7 @@ mod file;
 mod folders;
 mod history;
 mod http;
+mod isolation;
 pub mod keys;
 mod ports;
 mod queue;
@@ -31,15 +32,19 @@ use secrecy::{ExposeSecret, SecretString};
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
 pub use cache::CacheConfig;
 pub use check::{NotRunnable, Problem, check_runnable, find_program};
-pub(crate) use check::{check_agent, check_ca_file, check_commands, check_folder, freezer_problem};
+pub(crate) use check::{
+    check_agent, check_ca_file, check_commands, check_folder, freezer_problem, isolation_problem,
+};
 pub use database::DatabaseConfig;
 pub use disk::DiskConfig;
 pub use folders::FoldersConfig;
 pub use history::HistoryConfig;
 pub use http::HttpConfig;
+pub use isolation::{AgentNetwork, IsolationConfig, IsolationMode};
 pub use queue::QueueConfig;
 pub use remotes::{GitConfig, GithubConfig};
 pub use retention::{RetentionConfig, RetentionPolicy};
+pub use source::is_reserved;
 pub use source::{Host, Setting, Source, mask};
 pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
@@ -186,7 +191,7 @@ impl Config {
         let history = HistoryConfig::read(&mut reader)?;
         let cache = CacheConfig::read(&mut reader)?;
         let retention = RetentionConfig::read(&mut reader)?;
-        let agent = AgentConfig::read(&mut reader, &mut warnings, &mut unused_secrets)?;
+        let agent = AgentConfig::read(&mut reader, &folders, &mut warnings, &mut unused_secrets)?;
         let disk = DiskConfig::read(&mut reader)?;
         let ports = ports::read(&mut reader, queue.max_concurrent)?;
         let remotes = remotes::rules(&mut reader)?;

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use health::WorkerStatus;
 
-use crate::{clock::Clock, config::Config, disk::DiskState, store::Store, telemetry::Metrics};
+use crate::{
+    agent::Isolation, clock::Clock, config::Config, disk::DiskState, store::Store,
+    telemetry::Metrics,
+};
 use health::Checks;
 use metrics::QueueGauges;
 
@@ -26,6 +29,7 @@ pub struct HttpState {
     metrics: Metrics,
     worker: watch::Receiver<WorkerStatus>,
     disk: watch::Receiver<DiskState>,
+    isolation: Option<Arc<Isolation>>,
 }
 
 impl HttpState {
@@ -50,7 +54,15 @@ impl HttpState {
             metrics,
             worker,
             disk: watch::Sender::default().subscribe(),
+            isolation: None,
         }
+    }
+
+    /// The same, showing how far agents are shut in here.
+    #[must_use]
+    pub fn with_isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = Some(Arc::new(isolation));
+        self
     }
 
     /// The same, showing how the volumes of the worker stand.

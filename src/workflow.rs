@@ -2,6 +2,7 @@
 //!
 //! The runner owns git and the forge; the model only writes text and files.
 
+mod agent_environment;
 mod attempt;
 mod dossier;
 mod failure;
@@ -19,7 +20,7 @@ pub mod review;
 mod steps;
 mod turn;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
@@ -66,6 +67,10 @@ pub struct WorkflowSettings {
     pub ports: Option<PortPool>,
     /// `PATH` of the agent.
     pub search_path: String,
+    /// `AWO_AGENT_PROXY`.
+    pub proxy: Option<String>,
+    /// The worker's variables that repositories may ask for.
+    pub inheritable: BTreeMap<String, String>,
 }
 
 /// Everything it takes to run orders; one per worker.

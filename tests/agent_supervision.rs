@@ -441,6 +441,7 @@ const WORKER_IN: &str = "AWO_TEST_WORKER_IN";
 async fn worker_that_is_going_to_be_killed() {
     let folder = std::env::var(WORKER_IN).expect("only the test below starts this one");
     let mut bench = Bench::new();
+    bench.isolation.write_paths.push(folder.clone().into());
     bench.request.run_id = folder.rsplit('/').next().unwrap().parse().unwrap();
     let agent = format!("setsid sh -c 'sleep 94' & echo up > {folder}/up; sleep 94");
     let (run, _output) = bench.start(script(&bench, "sh", &agent));

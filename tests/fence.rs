@@ -59,6 +59,7 @@ fn end(success: bool) -> StepEnd {
         error_message: None,
         cost: StepCost { input_tokens: 7, ..StepCost::default() },
         session: Some(Uuid::new_v4()),
+        isolation: None,
     }
 }
 

@@ -1,6 +1,6 @@
 -- Ends the running step $4 of order $3 under job $1 and epoch $2. With success ($7) the step is a
 -- checkpoint with output $8 and never runs again. $17 is the conversation the agent had, where it is
--- not the planned one. Answers no row when the epoch is stale; said again under the same epoch it
+-- not the planned one, $18 how far the agent was shut in. Answers no row when the epoch is stale; said again under the same epoch it
 -- changes nothing and answers the same.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
@@ -17,9 +17,10 @@ ended AS (
 history AS (
     INSERT INTO public.agent_work_order_steps (agent_work_order_id, step_order, step_name, agent_name,
         attempt, success, output, error_class, error_message, duration_seconds, session_id, epoch,
-        worker_id, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cost_usd)
+        worker_id, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cost_usd,
+        isolation)
     SELECT $3, $5, $4, $6, e.runs, $7, $9, $10, $11, e.duration, e.session_id::text, $2,
-        e.worker_id, $12, $13, $14, $15, $16::double precision
+        e.worker_id, $12, $13, $14, $15, $16::double precision, $18
     FROM ended e
     ON CONFLICT (agent_work_order_id, step_name, attempt) DO NOTHING
     RETURNING agent_work_order_id

@@ -35,8 +35,16 @@ impl OwnCgroup {
         let read = |path: &str| {
             fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
         };
-        let folder = locate(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
+        let folder = locate(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, None)?;
         Ok(Self { folder })
+    }
+
+    /// Finds the one in which a controller of version 1 has this process: on hosts where version 2
+    /// has the processes and version 1 the limits.
+    pub fn of_controller(controller: &str) -> Option<Self> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (mounts, cgroups) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+        Some(Self { folder: locate(&mounts, &cgroups, Some(controller)).ok()? })
     }
 
     /// Proves that cgroups can be made here and that processes may be moved into them.
@@ -108,9 +116,18 @@ fn of_sandbox(root: &Path) -> String {
     format!("{key:016x}-")
 }
 
-/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
-fn locate(mounts: &str, cgroups: &str) -> Result<PathBuf, String> {
-    let ours = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+/// The folder of this process's cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`: of version
+/// 2, or the one of a controller of version 1.
+fn locate(mounts: &str, cgroups: &str, controller: Option<&str>) -> Result<PathBuf, String> {
+    let named = |list: &str, name: &str| list.split(',').any(|word| word == name);
+    let ours = cgroups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let fits = match controller {
+            Some(name) => named(controllers, name),
+            None => line.starts_with("0::"),
+        };
+        fits.then_some(path)
+    });
     let ours = ours.ok_or("this process is in no cgroup of version 2")?;
     // 41 31 0:38 /root/in/it /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw
     let mount = mounts.lines().find_map(|line| {
@@ -118,7 +135,14 @@ fn locate(mounts: &str, cgroups: &str) -> Result<PathBuf, String> {
         let mut words = place.split(' ').skip(3);
         let (root, point) = (words.next()?, words.next()?);
         let below = Path::new(ours).strip_prefix(root).ok()?;
-        kind.starts_with("cgroup2 ").then(|| (point.to_owned(), below.to_owned()))
+        let fits = match controller {
+            Some(name) => {
+                kind.starts_with("cgroup ")
+                    && named(kind.rsplit(' ').next().unwrap_or_default(), name)
+            }
+            None => kind.starts_with("cgroup2 "),
+        };
+        fits.then(|| (point.to_owned(), below.to_owned()))
     });
     let (point, below) = mount.ok_or("no cgroup file system of version 2 is mounted")?;
     // Seen from inside a namespace, a cgroup outside it begins with "/..".
@@ -141,15 +165,20 @@ impl Cgroup {
     pub fn enter(&self) -> io::Result<()> {
         let mut tries = 3;
         loop {
-            match fs::create_dir(&self.folder) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+            self.make()?;
             match fs::write(self.file("cgroup.procs"), "0") {
                 // A worker that starts up removes empty ones.
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => tries -= 1,
                 other => return other,
             }
+        }
+    }
+
+    /// Makes it, for others to enter.
+    pub fn make(&self) -> io::Result<()> {
+        match fs::create_dir(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -242,7 +271,8 @@ impl Cgroup {
         events.lines().any(|known| known == line)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// One of its files.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -276,7 +306,7 @@ mod tests {
 
     #[test]
     fn the_own_cgroup_is_found_on_pure_and_hybrid_hosts_and_in_containers() {
-        let found = |mounts, cgroups| locate(mounts, cgroups).unwrap();
+        let found = |mounts, cgroups| locate(mounts, cgroups, None).unwrap();
         assert_eq!(
             found(HYBRID, "6:freezer:/x\n0::/system.slice/awo.service\n"),
             PathBuf::from("/sys/fs/cgroup/unified/system.slice/awo.service")
@@ -289,8 +319,16 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_of_version_1_is_found_by_its_name() {
+        let cgroups = "8:pids:/x\n6:cpu,freezer:/y\n0::/\n";
+        let found = |name| locate(HYBRID, cgroups, Some(name)).ok();
+        assert_eq!(found("freezer"), Some(PathBuf::from("/sys/fs/cgroup/freezer/y")));
+        assert_eq!((found("pids"), found("memory")), (None, None));
+    }
+
+    #[test]
     fn what_cannot_be_used_is_said() {
-        let said = |mounts, cgroups| locate(mounts, cgroups).unwrap_err();
+        let said = |mounts, cgroups| locate(mounts, cgroups, None).unwrap_err();
         assert!(said(HYBRID, "6:freezer:/x\n").contains("in no cgroup of version 2"));
         assert!(said("31 23 0:28 / / rw - ext4 x rw\n", "0::/\n").contains("is mounted"));
         let outside = "9 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n";

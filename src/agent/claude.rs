@@ -77,20 +77,24 @@ impl ClaudeSettings {
         }
     }
 
-    /// The arguments of a run; values that could begin with `-` stand behind `=`.
-    pub fn arguments(&self, session: Uuid, resume: bool) -> Vec<String> {
+    /// The arguments of a run; values that could begin with `-` stand behind `=`. Only of a `trusted`
+    /// repository its own settings, hooks and servers count.
+    pub fn arguments(&self, session: Uuid, resume: bool, trusted: bool) -> Vec<String> {
         let mut arguments: Vec<String> = [
             "-p",
             "--output-format=stream-json",
             "--verbose",
             "--dangerously-skip-permissions",
-            // Hooks and servers of the repository would run on our account without a question.
-            "--setting-sources=user",
-            "--strict-mcp-config",
             "--add-dir=.",
         ]
         .map(str::to_owned)
         .into();
+        if trusted {
+            arguments.push("--setting-sources=user,project".to_owned());
+        } else {
+            // Hooks and servers of the repository would run on our account without a question.
+            arguments.extend(["--setting-sources=user", "--strict-mcp-config"].map(str::to_owned));
+        }
         let flag = if resume { "resume" } else { "session-id" };
         arguments.push(format!("--{flag}={session}"));
         arguments.extend(self.model.iter().map(|model| format!("--model={model}")));
@@ -155,7 +159,7 @@ mod tests {
         let mut settings = ClaudeSettings::new("claude");
         settings.model = Some("-odd".to_owned());
         settings.credential = Some(ClaudeCredential::OAuthToken("sk-secret".to_owned().into()));
-        let arguments = settings.arguments(Uuid::nil(), true).join(" ");
+        let arguments = settings.arguments(Uuid::nil(), true, false).join(" ");
         assert!(arguments.contains("--model=-odd") && arguments.contains("--resume=0000"));
         assert!(!arguments.contains("sk-secret") && !format!("{settings:?}").contains("sk-secret"));
         let environment = settings.environment(Path::new("/h"));

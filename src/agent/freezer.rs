@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 
 use super::{
     cgroup::{Cgroup, OwnCgroup},
+    cgroup_limits,
     shim::lock_sandbox,
 };
 use crate::config::Freezer;
@@ -44,6 +45,7 @@ pub fn find_freezer(wanted: Freezer) -> Result<FreezerReport, String> {
 /// Ends the agents on this host whose shim is dead, and removes their cgroups: the worker and the
 /// shim may have been killed together. Answers how many processes had to be killed.
 pub fn end_orphans() -> usize {
+    cgroup_limits::remove_empty();
     let Ok(own) = OwnCgroup::find() else { return 0 };
     own.runs().iter().map(end_if_orphaned).sum()
 }

@@ -70,7 +70,7 @@ impl AgentKind {
                     request.session
                 };
                 environment.extend(settings.environment(&request.home));
-                let arguments = settings.arguments(session, resumed);
+                let arguments = settings.arguments(session, resumed, request.trusted);
                 let session = Some(session);
                 Launch { program, arguments, environment, session, resumed, needs_result: true }
             }

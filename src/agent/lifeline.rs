@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Isolation;
+
 /// Descriptor of the shim's end of the lifeline.
 pub const LIFELINE_FD: i32 = 3;
 /// Descriptor of the shim's end of the status pipe.
@@ -66,6 +68,8 @@ pub enum Status {
     Started {
         /// Its process id.
         pid: i32,
+        /// How far it is shut in.
+        isolation: Isolation,
     },
     /// The agent's own process has ended.
     Exited {
@@ -89,6 +93,8 @@ pub enum Status {
         ms: u64,
         /// How many processes outlived the agent and had to be killed.
         swept: u64,
+        /// Whether the kernel killed one of them for memory; `None` where its cgroup does not say.
+        out_of_memory: Option<bool>,
     },
     /// Another shim still holds the sandbox.
     Locked,

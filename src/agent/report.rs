@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::isolation::Isolation;
 use crate::domain::ErrorClass;
 
 /// A run that has ended, whichever way.
@@ -31,6 +32,8 @@ pub struct AgentReport {
     /// Bytes in the spool files that were not taken from the channel: `(stdout, stderr)` offsets
     /// from which somebody else may go on reading.
     pub delivered: Delivered,
+    /// How far the agent was shut in; `None` when it was not started.
+    pub isolation: Option<Isolation>,
 }
 
 /// How far the output got.

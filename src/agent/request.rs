@@ -25,6 +25,10 @@ pub struct AgentRequest {
     pub home: PathBuf,
     /// Its `TMPDIR`; made when missing.
     pub tmp: PathBuf,
+    /// The folders of objects that its checkout borrows from, which it may read.
+    pub objects: Vec<PathBuf>,
+    /// Whether the settings, hooks and servers that its repository brings along are obeyed.
+    pub trusted: bool,
     /// What it is asked to do; given on standard input.
     pub prompt: String,
     /// The id of the conversation, chosen by us.

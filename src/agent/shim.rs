@@ -7,14 +7,15 @@
 
 mod freeze;
 mod setup;
+mod start;
 
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::File,
     io::{ErrorKind, Read, Write},
-    os::{fd::AsFd, unix::process::CommandExt},
-    process::{ExitCode, Stdio},
+    os::fd::AsFd,
+    process::ExitCode,
     thread::sleep,
     time::Duration,
 };
@@ -23,7 +24,7 @@ use nix::{
     fcntl::Flock,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, killpg},
+        signal::{Signal, killpg},
         signalfd::SignalFd,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -37,6 +38,7 @@ use super::{
 use crate::clock::boot_time;
 pub(super) use freeze::Freezing;
 pub(super) use setup::{ShimArguments, lock_sandbox};
+use start::NotStarted;
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.
 const TICK: Duration = Duration::from_secs(1);
@@ -98,6 +100,8 @@ struct Shim {
     ending: Ending,
     /// When the agent ended or was first told to.
     end_began: Option<Duration>,
+    /// Whether the kernel killed for memory, once that can be said.
+    out_of_memory: Option<bool>,
 }
 
 impl Shim {
@@ -123,6 +127,7 @@ impl Shim {
             frozen: None,
             ending: Ending::Not,
             end_began: None,
+            out_of_memory: None,
         }
     }
 
@@ -200,9 +205,12 @@ impl Shim {
             self.clear_leftovers();
         }
         if self.frozen.is_none() && self.deadline > boot_time() {
-            let pid = self.start().map_err(|message| self.fail(message, true))?;
+            let (pid, isolation) = self.start().map_err(|failed| {
+                let agent = matches!(failed, NotStarted::Agent(_));
+                self.fail(failed.into_message(), agent)
+            })?;
             self.agent = Some(pid);
-            self.pipes.tell(&Status::Started { pid: pid.as_raw() });
+            self.pipes.tell(&Status::Started { pid: pid.as_raw(), isolation });
         }
         Ok(())
     }
@@ -225,43 +233,6 @@ impl Shim {
         if !killed.is_empty() {
             eprintln!("archon-awo: ended {} processes of an earlier run", killed.len());
         }
-    }
-
-    /// Starts the agent with the shim's own environment and standard streams, which the worker
-    /// made for it, and lets go of the streams so that their end is the end of the tree.
-    fn start(&mut self) -> Result<Pid, String> {
-        self.freezing.enter()?;
-        let spawned = self.spawn();
-        if let Err(message) = self.freezing.leave() {
-            // Frozen together with its agent, the shim would watch nothing.
-            self.sweep_tree();
-            return Err(message);
-        }
-        if spawned.is_err() {
-            self.freezing.remove();
-        }
-        spawned
-    }
-
-    fn spawn(&self) -> Result<Pid, String> {
-        let program = &self.arguments.program;
-        // A child inherits what its parent blocks, and would never hear that it shall end. For this
-        // moment a signal from outside, which nothing of ours sends, could end the shim.
-        let masked = |error: nix::Error| format!("the signal mask cannot be changed: {error}");
-        let own = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(masked)?;
-        let child = crate::process::blocking_command(program)
-            .args(&self.arguments.arguments)
-            .envs(std::env::vars_os())
-            .stdin(Stdio::inherit())
-            .stdout(Stdio::inherit())
-            .stderr(Stdio::inherit())
-            .process_group(0)
-            .spawn();
-        own.thread_set_mask().map_err(masked)?;
-        let child = child
-            .map_err(|error| format!("the agent {} did not start: {error}", program.display()))?;
-        setup::let_go_of_streams();
-        i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| error.to_string())
     }
 
     /// Moves the deadline; continues a stopped tree when that is what the order means.
@@ -357,7 +328,8 @@ impl Shim {
         killed.retain(|pid| self.agent.is_none_or(|agent| agent.as_raw() != *pid));
         let since = self.end_began.unwrap_or_else(boot_time);
         let ms = nanos(boot_time().saturating_sub(since)) / 1_000_000;
-        self.pipes.tell(&Status::TreeEmpty { ms, swept: killed.len() as u64 });
+        let (swept, out_of_memory) = (killed.len() as u64, self.out_of_memory);
+        self.pipes.tell(&Status::TreeEmpty { ms, swept, out_of_memory });
     }
 
     /// Kills until no process of the run is left, and returns who had to be killed.
@@ -369,6 +341,7 @@ impl Shim {
             self.freezing.kill();
             true
         }));
+        self.out_of_memory = self.freezing.ran_out_of_memory();
         let mut pause = Duration::from_millis(1);
         while !self.freezing.remove() {
             killed.extend(self.freezing.kill());

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cgroup::OwnCgroup,
     claude::ClaudeCredential,
+    isolation::Confinement,
     launch::{AgentKind, Launch},
     process_table::TreeRule,
     pump::Progress,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::Freezer,
+    config::{Freezer, IsolationConfig},
     disk::{DiskSpace, SystemDisk},
     domain::{ErrorClass, Redactor},
 };
@@ -91,6 +92,7 @@ pub struct Supervisor {
     kill_plan: KillPlan,
     limits: Limits,
     freezer: Freezer,
+    isolation: IsolationConfig,
 }
 
 impl Supervisor {
@@ -103,7 +105,15 @@ impl Supervisor {
         kill_plan: KillPlan,
     ) -> Self {
         let (shim, limits) = (shim.into(), Limits::default());
-        Self { shim, redactor, clock, kill_plan, limits, freezer: Freezer::Auto }
+        let (freezer, isolation) = (Freezer::Auto, IsolationConfig::default());
+        Self { shim, redactor, clock, kill_plan, limits, freezer, isolation }
+    }
+
+    /// The same with agents that are shut in this far.
+    #[must_use]
+    pub fn with_isolation(mut self, isolation: IsolationConfig) -> Self {
+        self.isolation = isolation;
+        self
     }
 
     /// The same with agents that are frozen in this way.
@@ -177,7 +187,7 @@ impl Supervisor {
         let oom_kills_before = oom_kills();
         let (mut shim, mut pipes) = ShimProcess::start(
             &self.shim,
-            &self.shim_arguments(request, &launch),
+            &self.shim_arguments(request, &launch)?,
             &launch,
             request,
         )
@@ -198,15 +208,33 @@ impl Supervisor {
             self.sweep(request, &mut ended).await;
         }
         let drained = streams.end(self.limits.delivery).await;
-        let out_of_memory = oom_kills() > oom_kills_before;
+        // Without a cgroup that counts, a kill anywhere on the host may have been this one.
+        let anywhere = || oom_kills() > oom_kills_before;
+        let out_of_memory = ended.out_of_memory.unwrap_or_else(anywhere);
         let disk_full = drained.stdout.disk_full
             || drained.stderr.disk_full
             || is_full(request.sandbox_root.clone()).await;
         Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory, disk_full))
     }
 
-    fn shim_arguments(&self, request: &AgentRequest, launch: &Launch) -> ShimArguments {
-        ShimArguments {
+    fn shim_arguments(
+        &self,
+        request: &AgentRequest,
+        launch: &Launch,
+    ) -> Result<ShimArguments, Failure> {
+        let mut confinement = Confinement::of(&self.isolation)
+            .map_err(|message| Failure::new(ErrorClass::Invalid, message))?;
+        let places = &mut confinement.places;
+        // Files that the administrator's command names: the script of an interpreter.
+        let named = launch.arguments.iter().map(PathBuf::from);
+        places.programs = vec![launch.program.clone()];
+        places.programs.extend(named.filter(|path| path.is_absolute() && path.is_file()));
+        let path = launch.environment.iter().rfind(|(name, _)| name == "PATH");
+        places.search_path = path.map(|(_, path)| path.clone()).unwrap_or_default();
+        places.own = vec![request.checkout.clone(), request.home.clone(), request.tmp.clone()];
+        places.read.extend(request.objects.iter().cloned());
+        Ok(ShimArguments {
+            confinement,
             run_id: request.run_id.to_string(),
             sandbox_root: request.sandbox_root.clone(),
             lock_wait: self.limits.lock_wait,
@@ -216,7 +244,7 @@ impl Supervisor {
             freezer: self.freezer,
             program: launch.program.clone().into_os_string(),
             arguments: launch.arguments.iter().map(OsString::from).collect(),
-        }
+        })
     }
 
     /// Does the shim's last work when the shim itself was killed.
@@ -299,6 +327,7 @@ fn conclude(
         duration: Duration::ZERO,
         truncated: drained.stdout.truncated || drained.stderr.truncated,
         delivered: drained.delivered,
+        isolation: ended.isolation.clone(),
     };
     let session_is_unknown = session_is_unknown(conversation.result.as_ref());
     Attempt { report, session_is_unknown }
@@ -317,6 +346,7 @@ fn refused(failure: Failure) -> AgentReport {
         duration: Duration::ZERO,
         truncated: false,
         delivered: Delivered::default(),
+        isolation: None,
     }
 }
 

@@ -90,6 +90,7 @@ async fn check_all(config: &Config) -> Vec<Check> {
     checks.push(git(config).await);
     checks.push(agent(config).await);
     checks.push(freezer(config).await);
+    checks.push(isolation(config).await);
     let built_in = || match &config.agent.commands_dir {
         Some(folder) => format!("{} can be read", folder.display()),
         None => "the built-in ones".to_owned(),
@@ -214,6 +215,20 @@ async fn freezer(config: &Config) -> Check {
     let result =
         found.map(|freezer| freezer.to_string()).map_err(|reason| config::freezer_problem(&reason));
     Check::from("freezer", result)
+}
+
+/// How far agents are shut in here.
+async fn isolation(config: &Config) -> Check {
+    let wanted = config.agent.isolation.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        crate::agent::find_isolation(&program, &wanted)
+    });
+    let found = found.await.unwrap_or_else(|error| Err(error.to_string()));
+    let result = found
+        .map(|isolation| isolation.to_string())
+        .map_err(|reason| config::isolation_problem(&reason));
+    Check::from("isolation", result)
 }
 
 /// What `program --version` prints; the error follows the program's name.

@@ -37,7 +37,8 @@ pub(super) async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> 
         let config = Arc::new(config);
         let listener = http::listen(&config).await?;
         let state = HttpState::new(worker.store().clone(), config, clock, metrics, status)
-            .with_disk(worker.disk().state());
+            .with_disk(worker.disk().state())
+            .with_isolation(worker.isolation().clone());
         let stop = stop.clone();
         Some(tokio::spawn(async move {
             if let Err(error) = http::serve(listener, state, stop).await {

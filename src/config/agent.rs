@@ -1,11 +1,11 @@
 //! Who does the work of a step.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use secrecy::SecretString;
 
-use super::{ConfigError, keys, source::Reader, values};
+use super::{ConfigError, FoldersConfig, IsolationConfig, keys, source::Reader, values};
 
 /// Which program is the agent (`AWO_AGENT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +57,11 @@ pub struct AgentConfig {
     pub review_rounds: u32,
     /// `AWO_FREEZER`: how agents are frozen.
     pub freezer: Freezer,
+    /// How far they are shut in.
+    pub isolation: IsolationConfig,
+    /// The variables of the process that are no settings and no part of anybody else's: repositories may
+    /// ask for them by name.
+    pub inheritable: BTreeMap<String, String>,
 }
 
 /// Settings of the Claude Code CLI.
@@ -81,6 +86,7 @@ pub struct ClaudeConfig {
 impl AgentConfig {
     pub(super) fn read(
         reader: &mut Reader,
+        folders: &FoldersConfig,
         warnings: &mut Vec<String>,
         unused_secrets: &mut Vec<SecretString>,
     ) -> Result<Self, ConfigError> {
@@ -103,6 +109,8 @@ impl AgentConfig {
                 .optional(&keys::COMMANDS_DIR, |text| values::path(text, home.as_deref()))?,
             review_rounds: reader.value(&keys::REVIEW_ROUNDS, values::number(0..=20))?,
             freezer: reader.value(&keys::FREEZER, |text| Freezer::from_str(text, true).ok())?,
+            isolation: IsolationConfig::read(reader, folders)?,
+            inheritable: reader.host().inheritable(),
         })
     }
 }

@@ -160,6 +160,15 @@ pub(crate) fn freezer_problem(reason: &str) -> Problem {
     }
 }
 
+/// What is wrong when agents cannot be shut in as far as they have to be; `reason` says why.
+pub(crate) fn isolation_problem(reason: &str) -> Problem {
+    Problem {
+        setting: keys::ISOLATION.name(),
+        problem: reason.to_owned(),
+        help: "docs/security.md says what each part needs; auto runs agents with less".to_owned(),
+    }
+}
+
 pub(crate) fn check_ca_file(config: &Config) -> Result<(), Problem> {
     let Some(file) = &config.git.ca_file else { return Ok(()) };
     let setting = keys::GIT_CA_FILE.name();

@@ -42,6 +42,8 @@ const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
 const COLLECTOR: &str =
     "an address that starts with http:// (for TLS, run a collector beside the worker)";
+const PATHS: &str = "absolute paths separated by ':', apart from the folders of archon-awo itself";
+const SIZE: &str = "a number of bytes of at least 1M, such as 512M or 4G";
 const WEB_ADDRESS: &str = "an address that starts with http:// or https://";
 
 macro_rules! keys {
@@ -176,6 +178,27 @@ keys! {
         "The ports that running orders get, each a range of its own; off, and they get none.";
     PORTS_PER_ORDER: ["AWO_PORTS_PER_ORDER"], Some("10"), "a whole number from 1 to 100", false,
         "How many ports a running order gets; whole tens are set aside for it.";
+
+    ISOLATION: ["AWO_ISOLATION"], Some("auto"), "auto, required or off", false,
+        "How far agents are shut in: as far as the kernel can, completely or not at all, or off.";
+    AGENT_READ_PATHS: ["AWO_AGENT_READ_PATHS"], None, PATHS, false,
+        "More files and folders that agents may read and run, such as toolchains.";
+    AGENT_WRITE_PATHS: ["AWO_AGENT_WRITE_PATHS"], None, PATHS, false,
+        "Files and folders outside their sandbox that agents may write.";
+    AGENT_USER: ["AWO_AGENT_USER"], None, "the name or number of a user", false,
+        "The user that agents run as, when the worker is root; the worker's own when unset.";
+    AGENT_PROCESSES: ["AWO_AGENT_PROCESSES"], Some("4096"), "a whole number from 16 to 4194304", false,
+        "Most processes and threads: of each agent where a cgroup can be made, else of their user.";
+    AGENT_MEMORY: ["AWO_AGENT_MEMORY"], None, SIZE, false,
+        "Most memory of one agent and all it starts, where a cgroup can be made; unlimited when unset.";
+    AGENT_OPEN_FILES: ["AWO_AGENT_OPEN_FILES"], Some("65536"), "a whole number from 64 to 1048576", false,
+        "Most open files of one process of an agent.";
+    AGENT_FILE_SIZE: ["AWO_AGENT_FILE_SIZE"], Some("16G"), SIZE, false,
+        "Largest file that a process of an agent may write.";
+    AGENT_PROXY: ["AWO_AGENT_PROXY"], None, WEB_ADDRESS, false,
+        "The proxy that agents are told to use for HTTP and HTTPS.";
+    AGENT_NETWORK: ["AWO_AGENT_NETWORK"], Some("open"), "open or proxy", false,
+        "Where agents may connect: open, or proxy for TCP to the port of the proxy alone.";
 
     ALLOWED_HOSTS: ["AWO_ALLOWED_HOSTS"], Some("github.com"),
         "host names, with :port where it is not 443, separated by commas", false,

@@ -9,7 +9,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ConfigError, file::SettingsFile, keys::Key};
+use super::{
+    ConfigError,
+    file::SettingsFile,
+    keys::{self, Key},
+};
+
+/// How names begin that are ours, or that steer git, the loader and other programs.
+const RESERVED: &[&str] = &[
+    "AWO_",
+    "ARCHON_",
+    "AGENT_WORK_ORDER_",
+    "CLAUDE_",
+    "ANTHROPIC_",
+    "GIT_",
+    "GITHUB_",
+    "GH_",
+    "LD_",
+    "OTEL_",
+    "LOGFIRE_",
+    "PG",
+    "SUPABASE_",
+    "DATABASE_",
+];
+
+/// Whether no repository may ask for a variable of this name.
+pub fn is_reserved(name: &str) -> bool {
+    keys::ALL.iter().any(|key| key.variables.contains(&name))
+        || RESERVED.iter().any(|prefix| name.starts_with(prefix))
+        || ["PATH", "HOME", "TMPDIR"].contains(&name)
+}
 
 /// Which layer a value came from; earlier ones win.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -66,6 +95,15 @@ impl Host {
     /// A variable that is set to something.
     pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
         self.variables.get(std::ffi::OsStr::new(name)).filter(|value| !value.is_empty())
+    }
+
+    /// The variables that may be handed to an agent when its repository is allowed to have them: none of
+    /// our settings, nothing that steers programs behind the agent's back.
+    pub(super) fn inheritable(&self) -> BTreeMap<String, String> {
+        let text = |text: &OsString| text.to_str().map(str::to_owned);
+        let pairs =
+            self.variables.iter().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        pairs.filter(|(name, _)| !is_reserved(name)).collect()
     }
 
     /// The home folder of the user.

@@ -98,6 +98,35 @@ pub fn path(text: &str, home: Option<&Path>) -> Option<PathBuf> {
     std::path::absolute(text).ok()
 }
 
+/// Absolute paths separated by colons, at least one; none of them the root of everything.
+pub fn paths(text: &str, home: Option<&Path>) -> Option<Vec<PathBuf>> {
+    let entries = text.split(':').map(str::trim).filter(|entry| !entry.is_empty());
+    let entries: Option<Vec<PathBuf>> = entries
+        .map(|entry| {
+            let named = entry.starts_with('/') || entry == "~" || entry.starts_with("~/");
+            let path = path(entry, home).filter(|_| named)?;
+            let plain = path.components().all(|part| part != std::path::Component::ParentDir);
+            (plain && path.parent().is_some()).then_some(path)
+        })
+        .collect();
+    entries.filter(|entries| !entries.is_empty())
+}
+
+/// A number of bytes, with `K`, `M`, `G` or `T` for powers of 1024; at least 1 MiB.
+pub fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    (bytes >= 1 << 20).then_some(bytes)
+}
+
 /// An http or https address with a host.
 pub fn web_address(text: &str) -> Option<url::Url> {
     let url = url::Url::parse(text).ok()?;
@@ -108,7 +137,7 @@ pub fn web_address(text: &str) -> Option<url::Url> {
 mod tests {
     use std::time::Duration;
 
-    use super::{boolean, duration, list, path};
+    use super::{boolean, duration, list, path, paths, size};
 
     #[test]
     fn durations_are_humantime_or_plain_seconds() {
@@ -125,6 +154,19 @@ mod tests {
         let any = |_: &str| true;
         assert_eq!(list(" a, b,", any), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(list(" , ", any), None);
+    }
+
+    #[test]
+    fn sizes_and_lists_of_paths_are_read_or_refused() {
+        assert_eq!((size("4G"), size("1048576")), (Some(4 << 30), Some(1 << 20)));
+        for bad in ["", "G", "1", "-4G", "4X", "99999999999T", "1.5G"] {
+            assert_eq!(size(bad), None, "{bad:?} was accepted");
+        }
+        let home = std::path::Path::new("/home/ada");
+        assert_eq!(paths("/opt/x: ~/y", Some(home)), Some(vec!["/opt/x".into(), home.join("y")]));
+        for bad in ["", ":", "/", "x", "/opt:../y", "/opt/../root"] {
+            assert_eq!(paths(bad, Some(home)), None, "{bad:?} was accepted");
+        }
     }
 
     #[test]

@@ -213,6 +213,7 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
         },
         "storage_type": "postgres",
         "agent": agent,
+        "isolation": state.isolation.as_deref(),
         "problems": problems,
         "warnings": disk.problems(),
         "volumes": disk.volumes,

@@ -22,11 +22,11 @@ use super::{
 use crate::{
     agent::{
         self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, FreezerReport,
-        KillPlan, Supervisor,
+        Isolation, IsolationLevel, KillPlan, Supervisor,
     },
     backoff::Backoff,
     clock::Clock,
-    config::{self, Config, Freezer, NotRunnable, freezer_problem},
+    config::{self, Config, Freezer, NotRunnable, freezer_problem, isolation_problem},
     disk::SystemDisk,
     domain::Redactor,
     forge::ForgeSettings,
@@ -61,6 +61,7 @@ pub struct Worker {
     orders: Arc<Claimer>,
     maintenance: Arc<Claimer>,
     disk: Arc<DiskWatch>,
+    isolation: Isolation,
     context: Arc<JobContext>,
     shutdown: Shutdown,
     interrupt: CancellationToken,
@@ -77,6 +78,7 @@ impl Worker {
     ) -> anyhow::Result<Self> {
         config::check_runnable(&config)?;
         let freezer = freezer(config.agent.freezer).await?;
+        let isolation = isolation(&config).await?;
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
@@ -95,6 +97,11 @@ impl Worker {
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
         info!(%freezer, "agents can be frozen");
+        if isolation.level == IsolationLevel::None {
+            warn!(%isolation, "nothing keeps agents out of the files of their user");
+        } else {
+            info!(%isolation, "agents are shut in");
+        }
         end_orphans().await;
 
         let worker_id = Uuid::new_v4();
@@ -156,6 +163,7 @@ impl Worker {
             maintenance: Claimer::new(Arc::clone(&engine), maintenance),
             engine,
             disk,
+            isolation,
             context,
             shutdown,
             interrupt,
@@ -172,6 +180,11 @@ impl Worker {
         &self.engine.keeper
     }
 
+    /// How far its agents are shut in.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
     /// How its volumes stand, for the health endpoints.
     pub fn disk(&self) -> &Arc<DiskWatch> {
         &self.disk
@@ -179,7 +192,9 @@ impl Worker {
 
     /// Claims and runs jobs until the soft stop; then gives back what cannot end in time.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { config, engine, orders, maintenance, disk, context, shutdown, interrupt } = self;
+        let Self {
+            config, engine, orders, maintenance, disk, context, shutdown, interrupt, ..
+        } = self;
         let Engine { worker_id, store, clock, keeper, .. } = &*engine;
         let worker_id = *worker_id;
         let record = WorkerRecord {
@@ -276,6 +291,15 @@ async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
     found.map_err(|reason| NotRunnable(vec![freezer_problem(&reason)]).into())
 }
 
+/// How far agents are shut in here; an error when that is less than what is required.
+async fn isolation(config: &Config) -> anyhow::Result<Isolation> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let wanted = config.agent.isolation.clone();
+    let found = tokio::task::spawn_blocking(move || agent::find_isolation(&program, &wanted)).await;
+    let found = found.context("cannot try how agents are shut in")?;
+    found.map_err(|reason| NotRunnable(vec![isolation_problem(&reason)]).into())
+}
+
 /// Ends agents whose worker and shim were killed together.
 async fn end_orphans() {
     match tokio::task::spawn_blocking(agent::end_orphans).await {
@@ -314,6 +338,8 @@ fn workflow(
                 .map(|bytes| Quota { bytes, disk: Arc::new(SystemDisk) }),
             ports: config.ports.clone(),
             search_path: config.search_path.clone(),
+            proxy: config.agent.isolation.proxy.clone(),
+            inheritable: config.agent.inheritable.clone(),
         },
         store,
         git,
@@ -325,7 +351,8 @@ fn workflow(
             clock.clone(),
             KillPlan::default(),
         )
-        .with_freezer(config.agent.freezer),
+        .with_freezer(config.agent.freezer)
+        .with_isolation(config.agent.isolation.clone()),
         redactor,
         clock,
         metrics,

@@ -119,6 +119,7 @@ pub struct StepRun {
     pub epoch: i64,
     pub worker_id: Option<Uuid>,
     pub superseded_at: Option<DateTime<Utc>>,
+    pub isolation: Option<String>,
     pub created_at: DateTime<Utc>,
 }
 

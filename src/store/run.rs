@@ -104,6 +104,8 @@ pub struct StepEnd {
     pub session: Option<Uuid>,
     /// What it used.
     pub cost: StepCost,
+    /// How far its agent was shut in.
+    pub isolation: Option<String>,
 }
 
 /// Something worth keeping.
@@ -321,6 +323,7 @@ impl RunStore {
                 .bind(end.cost.cache_creation_tokens)
                 .bind(end.cost.usd)
                 .bind(end.session)
+                .bind(&end.isolation)
                 .fetch_optional(self.store.pool())
         })
         .await?

@@ -27,6 +27,10 @@ pub struct Order {
     pub branch: Option<BranchName>,
     /// The branch to start from, if not the default one.
     pub base: Option<BranchName>,
+    /// Whether the agent configuration that the repository brings along is obeyed.
+    pub trusted: bool,
+    /// Names of variables of the worker that its agents get.
+    pub agent_environment: Vec<String>,
 }
 
 impl Order {
@@ -47,6 +51,8 @@ impl Order {
             issue: record.github_issue_number.and_then(|number| number.parse().ok()),
             branch: branch(record.git_branch_name)?,
             base: branch(record.default_branch)?,
+            trusted: record.trusted,
+            agent_environment: record.agent_environment,
         })
     }
 }

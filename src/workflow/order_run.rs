@@ -66,6 +66,8 @@ pub struct OrderRun<'a> {
     sandbox: Option<Sandbox>,
     cost: StepCost,
     session: Option<Uuid>,
+    /// How far the agent of the step was shut in.
+    pub(super) isolation: Option<String>,
 }
 
 impl<'a> OrderRun<'a> {
@@ -94,6 +96,7 @@ impl<'a> OrderRun<'a> {
             sandbox: None,
             cost,
             session: None,
+            isolation: None,
         }
     }
 }
@@ -152,6 +155,7 @@ impl OrderRun<'_> {
         self.lease.enter_step(step);
         self.cost = StepCost::default();
         self.session = None;
+        self.isolation = None;
         let started =
             self.store.start_step(&self.order.id, step, row(number), agent_name, session).await?;
         let total = self.order.steps.as_slice().len();
@@ -204,6 +208,7 @@ impl OrderRun<'_> {
             error_class: result.class,
             error_message: None,
             session: self.session,
+            isolation: self.isolation.clone(),
             cost: self.cost,
         }
     }
@@ -217,6 +222,7 @@ impl OrderRun<'_> {
             error_class: Some(failure.class),
             error_message: Some(self.clean(&failure.message)),
             session: self.session,
+            isolation: self.isolation.clone(),
             cost: self.cost,
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{failure::StepError, order_run::OrderRun};
+use super::{agent_environment::proxy_environment, failure::StepError, order_run::OrderRun};
 use crate::{
     agent::{AgentReport, AgentRequest, Delivered, OutputChunk, deliver_rest},
     domain::{ErrorClass, StepName},
@@ -66,6 +66,8 @@ impl OrderRun<'_> {
         self.store.add_artifact(&self.order.id, &artifact).await?;
 
         let mut extra_env = vec![("PATH".to_owned(), settings.search_path.clone())];
+        extra_env.extend(self.allowed_environment()?);
+        extra_env.extend(proxy_environment(settings.proxy.as_deref()));
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
         let request = AgentRequest {
@@ -77,6 +79,8 @@ impl OrderRun<'_> {
             sandbox_root: sandbox.root.clone(),
             home: sandbox.home.clone(),
             tmp: sandbox.tmp.clone(),
+            objects: sandbox.borrowed_objects()?,
+            trusted: self.order.trusted,
             prompt: turn.prompt.clone(),
             session: turn.session,
             resume: true,
@@ -114,6 +118,9 @@ impl OrderRun<'_> {
         // Every sender is dropped: the forwarder ends when everything is handed over.
         let _ = forward.await;
         self.add_cost(&report.usage);
+        if let Some(isolation) = &report.isolation {
+            self.isolation = Some(isolation.to_string());
+        }
         if turn.label.is_empty() {
             self.note_session(report.session);
         }

@@ -9,7 +9,7 @@ use archon_awo::{
         Supervisor,
     },
     clock::{Clock, boot_time},
-    config::Freezer,
+    config::{Freezer, IsolationConfig},
     domain::{Redactor, StepName},
 };
 use tempfile::TempDir;
@@ -31,6 +31,8 @@ pub struct Bench {
     pub redactor: Redactor,
     pub kill_plan: KillPlan,
     pub freezer: Freezer,
+    /// How far agents are shut in.
+    pub isolation: IsolationConfig,
     pub limits: Limits,
     pub lease: watch::Sender<LeaseSignal>,
     pub cancel: CancellationToken,
@@ -51,6 +53,8 @@ impl Bench {
             sandbox_root: root.clone(),
             home: root.join("home"),
             tmp: root.join("tmp"),
+            objects: Vec::new(),
+            trusted: false,
             prompt: "do it".to_owned(),
             session: Uuid::new_v4(),
             resume: false,
@@ -65,6 +69,11 @@ impl Bench {
             redactor: Redactor::default(),
             kill_plan: QUICK,
             freezer: Freezer::Auto,
+            // What the scripted agents tell the tests lies beside their checkouts.
+            isolation: IsolationConfig {
+                write_paths: vec![root.clone()],
+                ..IsolationConfig::default()
+            },
             limits: Limits::default(),
             lease: watch::Sender::new(LeaseSignal::Held { until }),
             cancel: CancellationToken::new(),
@@ -81,6 +90,7 @@ impl Bench {
         Supervisor::new(shim, self.redactor.clone(), Clock::system(), self.kill_plan)
             .with_limits(self.limits)
             .with_freezer(self.freezer)
+            .with_isolation(self.isolation.clone())
     }
 
     /// Starts a run in the background and hands out its output.

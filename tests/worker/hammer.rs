@@ -175,6 +175,7 @@ async fn write_something(store: &Store, seen: &Seen, job: &Claimed, dice: &mut D
         error_message: None,
         cost: StepCost::default(),
         session: None,
+        isolation: None,
     };
     let step = StepName::Execute;
     let chunks: Vec<_> = (0..=dice.below(3)).map(chunk).collect();

@@ -147,6 +147,8 @@ impl Harness {
             .env("AWO_ALLOW_LOCAL_REMOTES", "true")
             .env("AWO_AGENT", "command")
             .env("AWO_AGENT_COMMAND", self.path("agent/agent.sh"))
+            // Where it keeps what it tells the tests.
+            .env("AWO_AGENT_WRITE_PATHS", self.path("agent"))
             .env("ARCHON_AWO_PORT", "0")
             .envs([
                 ("AWO_LEASE", "4s"),

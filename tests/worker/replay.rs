@@ -35,6 +35,7 @@ async fn claimed(pool: &PgPool) -> (RunStore, WorkOrderId) {
 fn end(success: bool) -> StepEnd {
     StepEnd {
         session: None,
+        isolation: None,
         agent_name: "command",
         success,
         output: serde_json::Value::Null,

@@ -9,6 +9,7 @@ use super::ShimArguments;
 use crate::{
     agent::{
         cgroup::{Cgroup, OwnCgroup},
+        cgroup_limits::{self, CgroupLimits},
         process_table::{TreeRule, send},
     },
     config::Freezer,
@@ -24,6 +25,8 @@ pub struct Freezing {
     own: Result<OwnCgroup, String>,
     /// The cgroup of the run; gone when it could not be used.
     cgroup: Option<Cgroup>,
+    /// Bounds of the run.
+    limits: CgroupLimits,
     /// Who was sent SIGSTOP.
     stopped: BTreeSet<i32>,
 }
@@ -35,12 +38,14 @@ impl Freezing {
         let own = OwnCgroup::find();
         let wanted = own.as_ref().ok().filter(|_| *freezer != Freezer::Signal);
         let cgroup = wanted.map(|own| own.of_run(sandbox_root, run_id));
-        Self { policy: *freezer, own, cgroup, stopped: BTreeSet::new() }
+        let limits = CgroupLimits::default();
+        Self { policy: *freezer, own, cgroup, limits, stopped: BTreeSet::new() }
     }
 
     /// Ends what earlier runs left in this sandbox, whose lock is held: their shims are dead.
     pub fn clear_leftovers(&self, arguments: &ShimArguments) -> BTreeSet<i32> {
         let ShimArguments { sandbox_root, run_id, .. } = arguments;
+        cgroup_limits::clear_leftovers(sandbox_root, run_id);
         let others = self.own.as_ref().map(|own| own.others_in(sandbox_root, run_id));
         others.unwrap_or_default().iter().flat_map(Cgroup::kill_and_remove).collect()
     }
@@ -67,6 +72,19 @@ impl Freezing {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Sets the bounds of the run; its cgroup has been entered.
+    pub fn bound(&mut self, arguments: &ShimArguments) -> &CgroupLimits {
+        let ShimArguments { sandbox_root, run_id, confinement, .. } = arguments;
+        let run = self.own.as_ref().ok().zip(self.cgroup.as_ref());
+        self.limits = CgroupLimits::set(run, sandbox_root, run_id, confinement);
+        &self.limits
+    }
+
+    /// Whether the kernel killed a process of the run for memory; `None` where nobody counts.
+    pub fn ran_out_of_memory(&self) -> Option<bool> {
+        self.limits.kills().map(|kills| kills > 0)
     }
 
     /// Moves this process back.
@@ -111,8 +129,8 @@ impl Freezing {
         self.cgroup.as_ref().map(Cgroup::kill).unwrap_or_default()
     }
 
-    /// Removes the cgroup; `false` while a process is left in it.
+    /// Removes the cgroups; `false` while a process is left in one.
     pub fn remove(&self) -> bool {
-        self.cgroup.as_ref().is_none_or(Cgroup::remove)
+        self.limits.remove() && self.cgroup.as_ref().is_none_or(Cgroup::remove)
     }
 }

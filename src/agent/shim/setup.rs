@@ -20,10 +20,12 @@ use nix::{
     },
     unistd::{close, dup2_stderr, dup2_stdin, dup2_stdout, setsid},
 };
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::{
-    agent::lifeline::{LIFELINE_FD, STATUS_FD},
+    agent::{
+        isolation::Confinement,
+        lifeline::{LIFELINE_FD, STATUS_FD},
+    },
     config::Freezer,
 };
 
@@ -45,6 +47,8 @@ pub struct ShimArguments {
     pub longest_freeze: Duration,
     /// What freezes it.
     pub freezer: Freezer,
+    /// How the agent is shut in.
+    pub confinement: Confinement,
     /// The agent's program.
     pub program: OsString,
     /// Its arguments.
@@ -53,7 +57,9 @@ pub struct ShimArguments {
 
 impl ShimArguments {
     /// The arguments as they stand on the command line, after the word `shim`.
-    pub fn to_command_line(&self) -> Vec<OsString> {
+    pub fn to_command_line(&self) -> Result<Vec<OsString>, String> {
+        let confinement = serde_json::to_string(&self.confinement)
+            .map_err(|error| format!("a path of the agent is not text: {error}"))?;
         let millis = |time: Duration| OsString::from(time.as_millis().to_string());
         let mut line = vec![
             OsString::from(&self.run_id),
@@ -63,10 +69,11 @@ impl ShimArguments {
             millis(self.terminate_grace),
             millis(self.longest_freeze),
             OsString::from(self.freezer.as_str()),
+            OsString::from(confinement),
             self.program.clone(),
         ];
         line.extend(self.arguments.iter().cloned());
-        line
+        Ok(line)
     }
 
     /// Reads them back.
@@ -92,6 +99,8 @@ impl ShimArguments {
                 .to_str()
                 .and_then(|word| Freezer::from_str(word, false).ok())
                 .ok_or("the shim was started with a freezer it does not know")?,
+            confinement: serde_json::from_slice(next("confinement")?.as_encoded_bytes())
+                .map_err(|error| format!("the shim's confinement cannot be read: {error}"))?,
             program: next("program")?,
             arguments: words.collect(),
         })
@@ -118,7 +127,7 @@ impl ShimArguments {
 pub fn lock_sandbox(root: &Path) -> Result<Option<Flock<File>>, String> {
     let path = root.join(".lock");
     let failed = |error: io::Error| format!("{} cannot be locked: {error}", path.display());
-    // The agent can write here: follow no link it may have put in the file's place.
+    // An agent that is not shut in can write here: follow no link it may have put in its place.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
@@ -190,21 +199,7 @@ pub fn harden() -> io::Result<SignalFd> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     // An agent of the same user must not read or trace the one that watches it.
     prctl::set_dumpable(false)?;
-    stop_looking_into_others()?;
     Ok(SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
-}
-
-/// Gives up the rights by which root reads the memory and the environment of every process, for
-/// this process and all below it: the worker's environment holds secrets. Without new privileges no
-/// program brings them back. An agent may still trace what it starts itself.
-fn stop_looking_into_others() -> io::Result<()> {
-    // Each of the three suffices for the kernel (`may_access_mm`, `ptrace_may_access`).
-    let eyes = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-    let mut sets = capabilities(None)?;
-    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
-        set.remove(eyes);
-    }
-    Ok(set_capabilities(None, sets)?)
 }
 
 /// Points the standard streams nowhere: the agent has its own copies.
@@ -220,7 +215,8 @@ pub fn let_go_of_streams() {
 mod tests {
     use std::time::Duration;
 
-    use super::{Freezer, ShimArguments};
+    use super::{Confinement, Freezer, ShimArguments};
+    use crate::config::IsolationConfig;
 
     #[test]
     fn arguments_survive_the_command_line() {
@@ -232,10 +228,11 @@ mod tests {
             terminate_grace: Duration::from_secs(3),
             longest_freeze: Duration::from_secs(4),
             freezer: Freezer::Cgroup,
+            confinement: Confinement::of(&IsolationConfig::default()).unwrap(),
             program: "/bin/agent".into(),
             arguments: vec!["--a".into(), "".into(), "--".into()],
         };
-        assert_eq!(ShimArguments::parse(arguments.to_command_line()), Ok(arguments));
+        assert_eq!(ShimArguments::parse(arguments.to_command_line().unwrap()), Ok(arguments));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl ShimProcess {
         let mut command = command(shim);
         command
             .arg("shim")
-            .args(arguments.to_command_line())
+            .args(arguments.to_command_line().map_err(io::Error::other)?)
             .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&request.checkout)
             .stdin(Stdio::piped())

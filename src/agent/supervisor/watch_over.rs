@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Supervisor, shim_process::ShimProcess};
 use crate::{
     agent::{
+        isolation::Isolation,
         lifeline::{Order, Status, nanos},
         pump::Progress,
         report::{Exit, Failure},
@@ -38,6 +39,10 @@ pub struct Ended {
     pub tree_empty_after: Option<Duration>,
     /// Why the agent was not started at all.
     pub problem: Option<Failure>,
+    /// How far it was shut in, once it was started.
+    pub isolation: Option<Isolation>,
+    /// Whether the kernel killed a process of it for memory; `None` where that is not known.
+    pub out_of_memory: Option<bool>,
 }
 
 /// One run being watched.
@@ -148,8 +153,9 @@ impl WatchOver {
     fn hear(&mut self, shim: &ShimProcess, status: Status) {
         let now = self.clock.now();
         match status {
-            Status::Started { pid } => {
-                tracing::debug!(pid, "the agent was started");
+            Status::Started { pid, isolation } => {
+                tracing::debug!(pid, %isolation, "the agent was started");
+                self.ended.isolation = Some(isolation);
                 self.started = Some(now);
                 self.progress.send_modify(|progress| progress.last_output = now);
             }
@@ -174,7 +180,8 @@ impl WatchOver {
                 self.ended.intervention.get_or_insert(Intervention::LeaseLost);
                 self.end_began.get_or_insert(now);
             }
-            Status::TreeEmpty { ms, swept } => {
+            Status::TreeEmpty { ms, swept, out_of_memory } => {
+                self.ended.out_of_memory = out_of_memory;
                 if swept > 0 {
                     tracing::info!(swept, "processes that outlived the agent were ended");
                 }

@@ -1,0 +1,117 @@
+//! Bounds for the processes and the memory of one run, by the cgroup it has anyway or, where the limits
+//! are with version 1, by one more for each. They also tell that the kernel killed for memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    cgroup::{Cgroup, OwnCgroup},
+    isolation::{Confinement, Limits},
+};
+
+/// A controller: its name, the file with its limit in version 2 and in version 1.
+const PROCESSES: [&str; 3] = ["pids", "pids.max", "pids.max"];
+const MEMORY: [&str; 3] = ["memory", "memory.max", "memory.limit_in_bytes"];
+
+/// The bounds of one run.
+#[derive(Debug, Default)]
+pub struct CgroupLimits {
+    /// What is bounded.
+    pub limits: Limits,
+    /// Cgroups of version 1, which the agent has to enter itself.
+    groups: Vec<Cgroup>,
+    /// Where kills for memory are counted.
+    kills: Option<PathBuf>,
+}
+
+impl CgroupLimits {
+    /// Sets them for the run whose cgroup of version 2, if it has one, is `run`.
+    pub fn set(
+        run: Option<(&OwnCgroup, &Cgroup)>,
+        root: &Path,
+        id: &str,
+        wanted: &Confinement,
+    ) -> Self {
+        let mut set = Self::default();
+        let processes = u64::from(wanted.processes);
+        set.limits.processes = set.one(PROCESSES, Some(processes), run, root, id);
+        set.limits.memory = set.one(MEMORY, wanted.memory, run, root, id);
+        set
+    }
+
+    fn one(
+        &mut self,
+        [name, file, old_file]: [&str; 3],
+        most: Option<u64>,
+        run: Option<(&OwnCgroup, &Cgroup)>,
+        root: &Path,
+        id: &str,
+    ) -> bool {
+        let Some(most) = most.map(|most| most.to_string()) else { return false };
+        if let Some((own, run)) = run {
+            if !run.file(file).exists() {
+                // Refused where processes live beside the cgroups of the runs: then there is none.
+                let _ = fs::write(own.folder().join("cgroup.subtree_control"), format!("+{name}"));
+            }
+            if fs::write(run.file(file), &most).is_ok() {
+                if name == MEMORY[0] {
+                    // Or a part of it goes to swap, and the limit is no limit.
+                    let _ = fs::write(run.file("memory.swap.max"), "0");
+                    self.kills = Some(run.file("memory.events"));
+                }
+                return true;
+            }
+        }
+        let Some(group) = OwnCgroup::of_controller(name).map(|own| own.of_run(root, id)) else {
+            return false;
+        };
+        let made = group.make().and_then(|()| fs::write(group.file(old_file), &most));
+        if made.is_err() {
+            group.remove();
+            return false;
+        }
+        if name == MEMORY[0] {
+            self.kills = Some(group.file("memory.oom_control"));
+        }
+        self.groups.push(group);
+        true
+    }
+
+    /// The files a process writes itself into to be bounded.
+    pub fn doors(&self) -> Vec<PathBuf> {
+        self.groups.iter().map(|group| group.file("cgroup.procs")).collect()
+    }
+
+    /// How many processes of the run the kernel has killed for memory; `None` where nobody counts.
+    pub fn kills(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.kills.as_ref()?).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
+    /// Removes the cgroups of version 1; `false` while a process is left in one.
+    pub fn remove(&self) -> bool {
+        self.groups.iter().all(Cgroup::remove)
+    }
+}
+
+/// Ends what is left of earlier runs in a sandbox, whose lock is held.
+pub fn clear_leftovers(root: &Path, id: &str) {
+    for own in controllers() {
+        for group in own.others_in(root, id) {
+            group.kill_and_remove();
+        }
+    }
+}
+
+/// Removes the empty cgroups of runs whose shims were killed.
+pub fn remove_empty() {
+    for group in controllers().iter().flat_map(OwnCgroup::runs) {
+        group.remove();
+    }
+}
+
+fn controllers() -> Vec<OwnCgroup> {
+    [PROCESSES[0], MEMORY[0]].iter().filter_map(|name| OwnCgroup::of_controller(name)).collect()
+}

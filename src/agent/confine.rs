@@ -1,0 +1,172 @@
+//! The last stage before the agent: a process that gives up what the agent must not have, says how far
+//! it came, and becomes the agent. Whatever fails on the way, nothing is run.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+    },
+    unistd::{Gid, Uid, close, setgid, setgroups, setuid},
+};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    isolation::{Confinement, Isolation, Limits, facts, forbid, shut_in},
+    lifeline::EXIT_SETUP,
+};
+use crate::config::IsolationMode;
+
+/// Descriptor of the pipe on which this stage reports; it ends when the agent begins.
+pub const REPORT_FD: i32 = 3;
+
+/// What this stage says, as one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// So far it came, and the agent is next.
+    Confined(Isolation),
+    /// Nothing was run: the isolation failed.
+    Failed(String),
+    /// The program of the agent could not be started.
+    NotStarted(String),
+}
+
+/// What it is told on its command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// How it has to shut itself in.
+    pub confinement: Confinement,
+    /// What cgroups bound: the one it was born in, and those it has to enter.
+    pub limits: Limits,
+    /// The files it has to write itself into.
+    pub doors: Vec<PathBuf>,
+}
+
+/// Runs the hidden subcommand `confine`; `arguments` are those after its name: the orders, then the
+/// program and its arguments. Without a program it only reports.
+pub fn run_confine(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Ok(mut pipe) = take_pipe() else {
+        eprintln!("this stage is started by the shim only: its pipe is missing");
+        return ExitCode::from(EXIT_SETUP);
+    };
+    let mut arguments = arguments.into_iter();
+    let report = match prepare(arguments.next()) {
+        Ok(isolation) => Report::Confined(isolation),
+        Err(message) => Report::Failed(message),
+    };
+    let go = matches!(report, Report::Confined(_));
+    say(&mut pipe, &report);
+    let Some(program) = arguments.next().filter(|_| go) else { return ExitCode::from(EXIT_SETUP) };
+    let error = crate::process::blocking_command(&program)
+        .args(arguments)
+        .envs(std::env::vars_os())
+        .stdin(std::process::Stdio::inherit())
+        .exec();
+    let message = format!("the agent {} did not start: {error}", program.display());
+    say(&mut pipe, &Report::NotStarted(message));
+    ExitCode::from(EXIT_SETUP)
+}
+
+/// The pipe, closed when the agent begins.
+fn take_pipe() -> io::Result<File> {
+    let pipe = OpenOptions::new().write(true).open(format!("/proc/self/fd/{REPORT_FD}"))?;
+    close(REPORT_FD)?;
+    Ok(pipe)
+}
+
+fn say(pipe: &mut File, report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        // Nobody listens: then nobody waits either.
+        let _ = pipe.write_all(&line);
+    }
+}
+
+fn prepare(orders: Option<OsString>) -> Result<Isolation, String> {
+    let orders = orders.ok_or("the orders are missing")?;
+    let orders: Orders = serde_json::from_slice(orders.as_encoded_bytes())
+        .map_err(|error| format!("the orders cannot be read: {error}"))?;
+    let Orders { confinement, limits, doors } = orders;
+    let named = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    for door in doors {
+        let entered = std::fs::write(&door, "0");
+        entered.map_err(|error| format!("{} cannot be entered: {error}", door.display()))?;
+    }
+    bound(&confinement).map_err(named("the limits of the agent cannot be set"))?;
+    prctl::set_no_new_privs().map_err(|error| format!("privileges cannot be given up: {error}"))?;
+    let open = confinement.mode == IsolationMode::Off;
+    // Paths are looked up with the rights the worker has; the agent gets what was found.
+    let grants = confinement.places.grants();
+    give_up_capabilities(!open).map_err(named("capabilities cannot be given up"))?;
+    if let Some(user) = confinement.user {
+        become_user(user.uid, user.gid).map_err(named("the agent's user cannot be taken on"))?;
+    }
+    if open {
+        return Ok(Isolation::off());
+    }
+    let in_force = shut_in(&grants, confinement.only_port)?;
+    let syscalls = forbid(in_force.version > 0)?;
+    let reached = facts(&confinement, in_force.version, in_force.network, syscalls, limits);
+    reached.check(confinement.mode)?;
+    Ok(reached)
+}
+
+/// Sets the limits of one process; a lower one that holds already stays.
+fn bound(confinement: &Confinement) -> io::Result<()> {
+    let processes = u64::from(confinement.processes);
+    for (resource, most) in [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, confinement.open_files),
+        (Resource::RLIMIT_FSIZE, confinement.file_size),
+        (Resource::RLIMIT_NPROC, processes),
+    ] {
+        let (_, hard) = getrlimit(resource)?;
+        setrlimit(resource, most.min(hard), most.min(hard))?;
+    }
+    Ok(())
+}
+
+/// Gives up the rights by which root reads the memory and the environment of every process: the
+/// worker's environment holds secrets. Without new privileges no program brings them back. With
+/// `most`, also everything else that builds and tests do not need.
+fn give_up_capabilities(most: bool) -> io::Result<()> {
+    // Each of the three suffices for the kernel (`may_access_mm`, `ptrace_may_access`).
+    let eyes = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let useful = CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        | CapabilitySet::KILL
+        | CapabilitySet::NET_BIND_SERVICE
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETUID;
+    let mut sets = capabilities(None)?;
+    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        set.remove(eyes);
+        if most {
+            *set &= useful;
+        }
+    }
+    Ok(set_capabilities(None, sets)?)
+}
+
+fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    setgroups(&[])?;
+    setgid(Gid::from_raw(gid))?;
+    setuid(Uid::from_raw(uid))?;
+    // Root's number comes back for nobody who has given it up for good.
+    if setuid(Uid::from_raw(0)).is_ok() {
+        return Err(io::Error::other("root could be taken back"));
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! How far an agent is shut in: what was reached, what is missing, and the orders to the process that
+//! shuts itself in before it becomes the agent.
+
+mod grants;
+mod ruleset;
+mod syscalls;
+
+use std::{fmt, path::PathBuf};
+
+use nix::unistd::{Gid, Uid, User};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{IsolationConfig, IsolationMode};
+pub use grants::Places;
+pub(super) use ruleset::shut_in;
+pub(super) use syscalls::forbid;
+
+/// The Landlock version from which on files, signals and abstract sockets are covered.
+const COMPLETE_LANDLOCK: u8 = 6;
+
+/// How much of the isolation was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IsolationLevel {
+    /// Everything.
+    Full,
+    /// The agent is kept out of files that are not its own, but not of everything else.
+    Partial,
+    /// Only the rights of its user hold it back.
+    None,
+}
+
+impl IsolationLevel {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What shuts an agent in, as it was reached and not as it was wished for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// How much that is.
+    pub level: IsolationLevel,
+    /// The version of Landlock that is in force; 0 for none.
+    pub landlock: u8,
+    /// Calls of the kernel that no agent needs are refused.
+    pub syscalls: bool,
+    /// Connections go to the port of the proxy alone.
+    pub network: bool,
+    /// The user, when it is not the worker's.
+    pub user: Option<u32>,
+    /// What bounds the number of processes: `cgroup`, `user`, or nothing.
+    pub processes: Option<String>,
+    /// A cgroup bounds the memory.
+    pub memory: bool,
+    /// What is missing, in words, each to follow "without".
+    pub missing: Vec<String>,
+}
+
+impl Isolation {
+    /// Nothing at all, because that was asked for.
+    pub fn off() -> Self {
+        let missing = vec!["any isolation: AWO_ISOLATION is off".to_owned()];
+        Self { missing, ..Self::nothing() }
+    }
+
+    fn nothing() -> Self {
+        Self {
+            level: IsolationLevel::None,
+            landlock: 0,
+            syscalls: false,
+            network: false,
+            user: None,
+            processes: None,
+            memory: false,
+            missing: Vec::new(),
+        }
+    }
+
+    /// Sets what is missing and the level, from the facts and from what was wished for.
+    fn judged(mut self, wanted: &Confinement) -> Self {
+        let mut miss = |text: &str| self.missing.push(text.to_owned());
+        if self.landlock == 0 {
+            miss(
+                "Landlock: the kernel has none (Linux 5.13 or newer, with landlock among its lsm=)",
+            );
+        } else if self.landlock < COMPLETE_LANDLOCK {
+            miss("bounds for signals and abstract sockets: Landlock 6 (Linux 6.12) has them");
+        }
+        if !self.syscalls {
+            miss("a filter of system calls: the kernel has no seccomp");
+        }
+        if wanted.only_port.is_some() && !self.network {
+            miss("a bound for connections: Landlock 4 (Linux 6.7) has it");
+        }
+        if self.processes.is_none() {
+            miss(
+                "a bound for processes: no cgroup with pids.max can be made, and for root no other \
+                  holds; set AWO_AGENT_USER, or run as another user than root",
+            );
+        }
+        if wanted.memory.is_some() && !self.memory {
+            miss("a bound for memory: no cgroup with memory.max can be made");
+        }
+        self.level = match self.landlock {
+            0 => IsolationLevel::None,
+            _ if self.missing.is_empty() => IsolationLevel::Full,
+            _ => IsolationLevel::Partial,
+        };
+        self
+    }
+
+    /// An error unless it is as complete as it has to be.
+    pub fn check(&self, mode: IsolationMode) -> Result<(), String> {
+        if mode == IsolationMode::Required && self.level != IsolationLevel::Full {
+            return Err(format!("AWO_ISOLATION is required, and agents would run {self}"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.level.as_str())?;
+        let mut parts = Vec::new();
+        if self.landlock > 0 {
+            parts.push(format!("Landlock {}", self.landlock));
+        }
+        if self.syscalls {
+            parts.push("seccomp".to_owned());
+        }
+        if self.network {
+            parts.push("proxy only".to_owned());
+        }
+        parts.extend(self.user.map(|user| format!("user {user}")));
+        parts.extend(self.processes.as_ref().map(|by| format!("processes by {by}")));
+        if self.memory {
+            parts.push("memory by cgroup".to_owned());
+        }
+        if !parts.is_empty() {
+            write!(f, " ({})", parts.join(", "))?;
+        }
+        if !self.missing.is_empty() {
+            write!(f, ", without {}", self.missing.join("; without "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The orders to the process that becomes the agent. Nothing here is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// How far it has to go.
+    pub mode: IsolationMode,
+    /// Where it may read and write.
+    pub places: Places,
+    /// Whom it runs as.
+    pub user: Option<AgentUser>,
+    /// Most processes and threads.
+    pub processes: u32,
+    /// Most bytes of memory.
+    pub memory: Option<u64>,
+    /// Most open files.
+    pub open_files: u64,
+    /// Largest file in bytes.
+    pub file_size: u64,
+    /// The only port it may connect to.
+    pub only_port: Option<u16>,
+}
+
+impl Confinement {
+    /// What the settings say; the places of the run are to be added.
+    pub fn of(config: &IsolationConfig) -> Result<Self, String> {
+        Ok(Self {
+            mode: config.mode,
+            places: Places {
+                read: config.read_paths.clone(),
+                write: config.write_paths.clone(),
+                protected: config.protected.clone(),
+                ..Places::default()
+            },
+            user: config.user.as_deref().map(AgentUser::find).transpose()?,
+            processes: config.processes,
+            memory: config.memory,
+            open_files: config.open_files,
+            file_size: config.file_size,
+            only_port: config.only_port,
+        })
+    }
+}
+
+/// A user that agents run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentUser {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+}
+
+impl AgentUser {
+    /// Finds a user by name or number; the error names the setting.
+    fn find(text: &str) -> Result<Self, String> {
+        let failed = |why: &str| Err(format!("AWO_AGENT_USER is {text:?}, {why}"));
+        if !nix::unistd::geteuid().is_root() {
+            return failed("and only a worker that is root can start agents as another user");
+        }
+        let known = match text.parse::<u32>() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten().or_else(|| {
+                // A number needs no entry in the list of users: containers seldom have one.
+                Some(User { uid: Uid::from_raw(uid), gid: Gid::from_raw(uid), ..nobody() })
+            }),
+            Err(_) => User::from_name(text).ok().flatten(),
+        };
+        match known {
+            None => failed("and there is no such user"),
+            Some(user) if user.uid.is_root() => failed("and root is whom agents shall not be"),
+            Some(user) => Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
+        }
+    }
+}
+
+/// A user of whom nothing is known.
+fn nobody() -> User {
+    User {
+        name: String::new(),
+        passwd: std::ffi::CString::default(),
+        uid: Uid::from_raw(u32::MAX),
+        gid: Gid::from_raw(u32::MAX),
+        gecos: std::ffi::CString::default(),
+        dir: PathBuf::new(),
+        shell: PathBuf::new(),
+    }
+}
+
+/// The facts that the process found when it shut itself in.
+pub(super) fn facts(
+    wanted: &Confinement,
+    landlock: u8,
+    network: bool,
+    syscalls: bool,
+    limits: Limits,
+) -> Isolation {
+    let other = wanted.user.is_some() || !nix::unistd::geteuid().is_root();
+    let processes = match (limits.processes, other) {
+        (true, _) => Some("cgroup".to_owned()),
+        (false, true) => Some("user".to_owned()),
+        (false, false) => None,
+    };
+    Isolation {
+        landlock,
+        network,
+        syscalls,
+        user: wanted.user.map(|user| user.uid),
+        processes,
+        memory: limits.memory,
+        ..Isolation::nothing()
+    }
+    .judged(wanted)
+}
+
+/// What cgroups bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The number of processes.
+    pub processes: bool,
+    /// The memory.
+    pub memory: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Confinement, IsolationLevel, Limits, facts};
+    use crate::config::{IsolationConfig, IsolationMode};
+
+    #[test]
+    fn what_is_missing_lowers_the_level_and_is_said() {
+        let config = IsolationConfig { memory: Some(1 << 30), ..IsolationConfig::default() };
+        let wanted = Confinement::of(&config).unwrap();
+        let limits = Limits { processes: true, memory: true };
+        let full = facts(&wanted, 7, false, true, limits);
+        assert_eq!(full.level, IsolationLevel::Full, "{full}");
+        assert_eq!(full.check(IsolationMode::Required), Ok(()));
+        let partial = facts(&wanted, 5, false, true, Limits { memory: false, ..limits });
+        assert_eq!(partial.level, IsolationLevel::Partial);
+        let said = partial.check(IsolationMode::Required).unwrap_err();
+        assert!(said.contains("signals") && said.contains("memory.max"), "{said}");
+        assert_eq!(partial.check(IsolationMode::Auto), Ok(()));
+        let none = facts(&wanted, 0, false, false, limits);
+        assert_eq!(none.level, IsolationLevel::None, "{none}");
+    }
+}

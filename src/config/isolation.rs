@@ -1,0 +1,121 @@
+//! How far an agent is shut in.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::{ConfigError, FoldersConfig, keys, source::Reader, values};
+
+/// Whether agents are shut in (`AWO_ISOLATION`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IsolationMode {
+    /// As far as this kernel and this user can.
+    Auto,
+    /// Completely, or no agent starts.
+    Required,
+    /// Not at all.
+    Off,
+}
+
+/// Where agents may connect to (`AWO_AGENT_NETWORK`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AgentNetwork {
+    /// Anywhere.
+    Open,
+    /// Over TCP only to the port of `AWO_AGENT_PROXY`.
+    Proxy,
+}
+
+/// How far an agent is shut in, and what it may use up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IsolationConfig {
+    /// `AWO_ISOLATION`.
+    pub mode: IsolationMode,
+    /// `AWO_AGENT_READ_PATHS`: what agents may read and run besides the system's own folders.
+    pub read_paths: Vec<PathBuf>,
+    /// `AWO_AGENT_WRITE_PATHS`: what they may write besides their sandbox.
+    pub write_paths: Vec<PathBuf>,
+    /// Folders of the product that no other rule may open, however it is written.
+    pub protected: Vec<PathBuf>,
+    /// `AWO_AGENT_USER`: whom agents run as, when the worker is root.
+    pub user: Option<String>,
+    /// `AWO_AGENT_PROCESSES`: most processes and threads.
+    pub processes: u32,
+    /// `AWO_AGENT_MEMORY`: most memory of one agent and everything it starts, in bytes.
+    pub memory: Option<u64>,
+    /// `AWO_AGENT_OPEN_FILES`: most open files of one process.
+    pub open_files: u64,
+    /// `AWO_AGENT_FILE_SIZE`: largest file one process may write, in bytes.
+    pub file_size: u64,
+    /// `AWO_AGENT_PROXY`: the proxy agents are told to use.
+    pub proxy: Option<String>,
+    /// The port of that proxy, when it is the only one agents may connect to.
+    pub only_port: Option<u16>,
+}
+
+impl Default for IsolationConfig {
+    fn default() -> Self {
+        Self {
+            mode: IsolationMode::Auto,
+            read_paths: Vec::new(),
+            write_paths: Vec::new(),
+            protected: Vec::new(),
+            user: None,
+            processes: 4096,
+            memory: None,
+            open_files: 65_536,
+            file_size: 16 << 30,
+            proxy: None,
+            only_port: None,
+        }
+    }
+}
+
+impl IsolationConfig {
+    pub(super) fn read(reader: &mut Reader, folders: &FoldersConfig) -> Result<Self, ConfigError> {
+        let home = reader.host().home();
+        let mut protected =
+            vec![folders.repositories.clone(), folders.work_orders.clone(), folders.config.clone()];
+        protected.extend(home.as_ref().map(|home| home.join(".archon")));
+        let paths = |text: &str| {
+            let paths = values::paths(text, home.as_deref())?;
+            let apart = |path: &PathBuf| protected.iter().all(|kept| !overlap(path, kept));
+            paths.iter().all(apart).then_some(paths)
+        };
+        let read_paths = reader.optional(&keys::AGENT_READ_PATHS, paths)?.unwrap_or_default();
+        let write_paths = reader.optional(&keys::AGENT_WRITE_PATHS, paths)?.unwrap_or_default();
+        let proxy = reader.optional(&keys::AGENT_PROXY, |text| {
+            values::web_address(text).filter(|url| url.port_or_known_default().is_some())
+        })?;
+        let network =
+            reader.value(&keys::AGENT_NETWORK, |text| AgentNetwork::from_str(text, true).ok())?;
+        let port = proxy.as_ref().and_then(url::Url::port_or_known_default);
+        if network == AgentNetwork::Proxy && port.is_none() {
+            return Err(ConfigError::Conflict {
+                name: keys::AGENT_NETWORK.name(),
+                value: "proxy".to_owned(),
+                expected: "AWO_AGENT_PROXY to be set".to_owned(),
+            });
+        }
+        Ok(Self {
+            mode: reader
+                .value(&keys::ISOLATION, |text| IsolationMode::from_str(text, true).ok())?,
+            read_paths,
+            write_paths,
+            user: reader.optional(&keys::AGENT_USER, values::text)?,
+            processes: reader.value(&keys::AGENT_PROCESSES, values::number(16..=4_194_304))?,
+            memory: reader.optional(&keys::AGENT_MEMORY, values::size)?,
+            open_files: reader.value(&keys::AGENT_OPEN_FILES, values::number(64..=1_048_576))?,
+            file_size: reader.value(&keys::AGENT_FILE_SIZE, values::size)?,
+            proxy: proxy.map(|url| url.to_string().trim_end_matches('/').to_owned()),
+            only_port: port.filter(|_| network == AgentNetwork::Proxy),
+            protected,
+        })
+    }
+}
+
+/// Whether one of the two holds the other.
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
