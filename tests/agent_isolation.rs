@@ -73,7 +73,7 @@ async fn attempt(config: IsolationConfig) -> (AgentReport, BTreeMap<String, Stri
     fs::write(outside.path().join("secret"), "s").unwrap();
     let mut bench = Bench::new();
     bench.isolation = config;
-    bench.request.hard_timeout = Duration::from_secs(60);
+    bench.request.hard_timeout = Duration::from_mins(1);
     let script = bench.path("attempts.py");
     fs::write(&script, ATTEMPTS).unwrap();
     let command_line =
