@@ -2,9 +2,12 @@
 //! are with version 1, by one more for each. They also tell that the kernel killed for memory.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{
     cgroup::{Cgroup, OwnCgroup},
@@ -20,8 +23,9 @@ const MEMORY: [&str; 3] = ["memory", "memory.max", "memory.limit_in_bytes"];
 pub struct CgroupLimits {
     /// What is bounded.
     pub limits: Limits,
-    /// Cgroups of version 1, which the agent has to enter itself.
-    groups: Vec<Cgroup>,
+    /// Cgroups of version 1, which the agent has to enter itself, each with the lock on its folder that
+    /// tells others that its shim lives.
+    groups: Vec<(Cgroup, Flock<File>)>,
     /// Where kills for memory are counted.
     kills: Option<PathBuf>,
 }
@@ -67,21 +71,21 @@ impl CgroupLimits {
         let Some(group) = OwnCgroup::of_controller(name).map(|own| own.of_run(root, id)) else {
             return false;
         };
-        let made = group.make().and_then(|()| fs::write(group.file(old_file), &most));
-        if made.is_err() {
+        // A worker that starts up removes empty ones, and may be quicker once.
+        let Some(lock) = (0..3).find_map(|_| claim(&group, old_file, &most).ok()) else {
             group.remove();
             return false;
-        }
+        };
         if name == MEMORY[0] {
             self.kills = Some(group.file("memory.oom_control"));
         }
-        self.groups.push(group);
+        self.groups.push((group, lock));
         true
     }
 
     /// The files a process writes itself into to be bounded.
     pub fn doors(&self) -> Vec<PathBuf> {
-        self.groups.iter().map(|group| group.file("cgroup.procs")).collect()
+        self.groups.iter().map(|(group, _)| group.file("cgroup.procs")).collect()
     }
 
     /// How many processes of the run the kernel has killed for memory; `None` where nobody counts.
@@ -92,7 +96,7 @@ impl CgroupLimits {
 
     /// Removes the cgroups of version 1; `false` while a process is left in one.
     pub fn remove(&self) -> bool {
-        self.groups.iter().all(Cgroup::remove)
+        self.groups.iter().all(|(group, _)| group.remove())
     }
 }
 
@@ -105,13 +109,55 @@ pub fn clear_leftovers(root: &Path, id: &str) {
     }
 }
 
-/// Removes the empty cgroups of runs whose shims were killed.
+/// Removes the empty cgroups of runs whose shims were killed. One that is empty because its agent has
+/// not entered it yet is locked.
 pub fn remove_empty() {
     for group in controllers().iter().flat_map(OwnCgroup::runs) {
-        group.remove();
+        if lock(&group, FlockArg::LockExclusiveNonblock).is_ok() {
+            group.remove();
+        }
     }
+}
+
+/// Makes a cgroup that nobody removes while the lock is held, and sets its limit: that this can be
+/// written shows that it is still there.
+fn claim(group: &Cgroup, file: &str, most: &str) -> io::Result<Flock<File>> {
+    group.make()?;
+    let lock = lock(group, FlockArg::LockSharedNonblock)?;
+    fs::write(group.file(file), most)?;
+    Ok(lock)
+}
+
+fn lock(group: &Cgroup, how: FlockArg) -> io::Result<Flock<File>> {
+    let folder = File::open(group.file("."))?;
+    Flock::lock(folder, how).map_err(|(_, error)| error.into())
 }
 
 fn controllers() -> Vec<OwnCgroup> {
     [PROCESSES[0], MEMORY[0]].iter().filter_map(|name| OwnCgroup::of_controller(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{CgroupLimits, remove_empty};
+    use crate::{agent::isolation::Confinement, config::IsolationConfig};
+
+    #[test]
+    fn a_worker_that_starts_up_leaves_the_cgroup_that_an_agent_is_about_to_enter() {
+        let wanted = Confinement::of(&IsolationConfig::default()).unwrap();
+        let set = CgroupLimits::set(None, Path::new("/no/sandbox"), "of-this-test", &wanted);
+        if set.doors().is_empty() {
+            eprintln!("no limits by cgroups of version 1 here: nothing to be shown");
+        }
+        remove_empty();
+        for door in set.doors() {
+            assert!(door.exists(), "{} is gone", door.display());
+        }
+        let folders: Vec<_> = set.doors().iter().map(|door| door.with_file_name(".")).collect();
+        drop(set);
+        remove_empty();
+        assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
+    }
 }
