@@ -7,6 +7,7 @@
 mod agent;
 mod cache;
 mod check;
+mod credentials;
 mod database;
 mod disk;
 mod file;
@@ -48,7 +49,10 @@ pub use source::is_reserved;
 pub use source::{Host, Setting, Source, mask};
 pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
-use crate::{domain::RemoteRules, ports::PortPool};
+use crate::{
+    domain::{Credentials, RemoteRules},
+    ports::PortPool,
+};
 use file::{Ownership, SettingsFile};
 use source::Reader;
 
@@ -79,6 +83,8 @@ pub struct Config {
     pub github: GithubConfig,
     /// Identity and trust of git.
     pub git: GitConfig,
+    /// What opens the hosts of git, GitHub's token among it.
+    pub credentials: Credentials,
     /// The HTTP server.
     pub http: HttpConfig,
     /// Logs, traces and metrics.
@@ -154,6 +160,14 @@ pub enum ConfigError {
         /// The known key spelled most like it.
         nearest: String,
     },
+    /// A file of git credentials that cannot be used. Nothing of its content is repeated.
+    #[error("the file of git credentials {} {problem}", file.display())]
+    Credentials {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, to follow its name.
+        problem: String,
+    },
     /// A credential others can read.
     #[error("{key} is in {}, which other users can read: run `chmod 600` on the file", file.display())]
     FileOpenToOthers {
@@ -197,6 +211,7 @@ impl Config {
         let remotes = remotes::rules(&mut reader)?;
         let github = GithubConfig::read(&mut reader)?;
         let git = GitConfig::read(&mut reader)?;
+        let credentials = credentials::read(&mut reader, &folders.config, &github)?;
         let http = HttpConfig::read(&mut reader)?;
         let telemetry = TelemetryConfig::read(&mut reader)?;
         let text = |name| host.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
@@ -213,6 +228,7 @@ impl Config {
             remotes,
             github,
             git,
+            credentials,
             http,
             telemetry,
             search_path: text("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
@@ -234,6 +250,7 @@ impl Config {
     pub fn secrets(&self) -> Vec<SecretString> {
         let mut secrets = self.unused_secrets.clone();
         let claude = &self.agent.claude;
+        secrets.extend(self.credentials.secrets().cloned());
         for secret in [&claude.api_key, &claude.oauth_token, &self.github.token] {
             secrets.extend(secret.clone());
         }

@@ -1,6 +1,7 @@
 //! The words of the product and the rules that hold for them: no IO, no clock, no database calls.
 
 mod branch;
+mod credentials;
 mod cron;
 mod crontab;
 mod error_class;
@@ -13,6 +14,7 @@ mod status;
 mod step;
 
 pub use branch::{BranchName, InvalidBranch, branch_name, slug};
+pub use credentials::{Credential, Credentials};
 pub use cron::{Cron, CronError};
 pub use error_class::{ErrorClass, UnknownErrorClass};
 pub use log_cursor::{InvalidLogCursor, LogCursor};

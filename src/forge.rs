@@ -30,6 +30,8 @@ const MAX_BODY: usize = 65_000;
 pub struct ForgeSettings {
     /// Root of GitHub's REST API (`GITHUB_API_URL`): `https`, or `http` to a loopback address.
     pub api_url: Url,
+    /// The host of the repositories that API is about (`AWO_GITHUB_HOST`); it has no others.
+    pub github_host: String,
     /// Longest wait for one request or one git command, answer included. Default 30 s.
     pub timeout: Duration,
     /// Wait before the first retry inside one call; doubles each time, with jitter. Default 0.5 s.
@@ -44,9 +46,15 @@ pub struct ForgeSettings {
 
 impl ForgeSettings {
     /// Settings with the default waits.
-    pub fn new(api_url: Url, git_binary: impl Into<PathBuf>, clock: Clock) -> Self {
+    pub fn new(
+        api_url: Url,
+        github_host: impl Into<String>,
+        git_binary: impl Into<PathBuf>,
+        clock: Clock,
+    ) -> Self {
         Self {
             api_url,
+            github_host: github_host.into(),
             timeout: Duration::from_secs(30),
             retry_delay: Duration::from_millis(500),
             git_binary: git_binary.into(),

@@ -29,7 +29,6 @@ mod worktree;
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
 pub use advertised::Advertised;
@@ -46,7 +45,7 @@ pub use volume::{Volume, VolumeReport};
 
 use crate::{
     config::Config,
-    domain::{Redactor, RepositoryUrl},
+    domain::{Credential, Redactor, RepositoryUrl},
 };
 
 /// How git is run.
@@ -94,8 +93,8 @@ impl GitSettings {
 pub struct Remote {
     /// Where it is.
     pub url: RepositoryUrl,
-    /// Used as password, with the user name `x-access-token`.
-    pub token: Option<SecretString>,
+    /// What its host asks for.
+    pub credential: Option<Credential>,
 }
 
 /// Git on one volume. Cheap to clone.

@@ -28,7 +28,7 @@ use crate::{
     agent::{AgentKind, Supervisor},
     backoff::Backoff,
     clock::Clock,
-    domain::{Redactor, RemoteRules},
+    domain::{Credentials, Redactor, RemoteRules},
     forge::ForgeSettings,
     git::Git,
     lease::Lease,
@@ -47,8 +47,10 @@ const TEXT_LIMIT: usize = 64 * 1024;
 pub struct WorkflowSettings {
     /// Which repositories may be named.
     pub remotes: RemoteRules,
-    /// What opens git remotes and GitHub.
-    pub token: Option<SecretString>,
+    /// What opens git remotes.
+    pub credentials: Credentials,
+    /// What opens GitHub's API, for repositories on its host.
+    pub github_token: Option<SecretString>,
     /// Which agent works.
     pub agent: AgentKind,
     /// Longest time one run of an agent may take.

@@ -202,6 +202,51 @@ fn a_credential_in_a_file_others_can_read_is_refused() {
 }
 
 #[test]
+fn each_git_host_has_the_credential_that_is_named_for_it_and_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".archon/config/git/credentials");
+    write(&path, "# ours\nhttps://oauth2:glpat-sixteen-or-more@git.example:8443\n\n");
+    let token = ("GITHUB_TOKEN", "ghp_abcdefghijklmnop1234");
+    let load = |more: &[(&str, &str)]| {
+        let all: Vec<(&str, &str)> = more.iter().copied().chain([token]).collect();
+        Config::load(&host(home.path(), &all)).map_err(|error| error.to_string())
+    };
+    let error = load(&[]).unwrap_err();
+    assert!(error.contains("chmod 600") && !error.contains("glpat"), "{error}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let config = load(&[]).unwrap();
+    let hosts: Vec<&str> = config.credentials.hosts().collect();
+    assert_eq!(hosts, ["git.example:8443", "github.com"]);
+    let found = config.credentials.for_host("git.example:8443").unwrap();
+    assert_eq!(found.user, "oauth2");
+    let secrets = config.secrets();
+    let known = secrets.iter().any(|one| one.expose_secret() == found.password.expose_secret());
+    assert!(known && !format!("{config:?}").contains("glpat"));
+
+    // The token goes where the API is, and then github.com has nothing.
+    let config = load(&[("GITHUB_API_URL", "https://git.firm.example/api/v3")]).unwrap();
+    assert!(config.credentials.for_host("github.com").is_none());
+    assert!(config.credentials.for_host("git.firm.example").is_some());
+
+    for (text, words) in [
+        ("https://u:glpat-one@github.com\n", "GITHUB_TOKEN is for"),
+        (
+            "https://u:glpat-one@h.example\nhttps://u:glpat-two@H.example\n",
+            "a second time in line 2",
+        ),
+        ("https://glpat-one@h.example\n", "a line 1 of another form"),
+        ("https://u:glpat-one@h.example/group\n", "a line 1 of another form"),
+    ] {
+        write(&path, text);
+        let error = load(&[]).unwrap_err();
+        assert!(error.contains(words) && !error.contains("glpat"), "{error}");
+    }
+    let error = load(&[("AWO_GIT_CREDENTIALS", "/nonexistent/file")]).unwrap_err();
+    assert!(error.contains("/nonexistent/file does not exist"), "{error}");
+}
+
+#[test]
 fn credentials_are_masked_when_shown_and_known_to_the_redactor() {
     let config = load(&[
         ("GITHUB_TOKEN", "ghp_abcdefghijklmnop1234"),

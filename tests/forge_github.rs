@@ -25,7 +25,8 @@ fn repository(text: &str) -> RepositoryUrl {
 }
 
 fn settings(api_url: &str) -> ForgeSettings {
-    let mut settings = ForgeSettings::new(api_url.parse().unwrap(), "git", Clock::system());
+    let mut settings =
+        ForgeSettings::new(api_url.parse().unwrap(), "github.com", "git", Clock::system());
     settings.retry_delay = Duration::from_millis(1);
     settings.timeout = Duration::from_secs(10);
     settings
@@ -326,6 +327,8 @@ async fn settings_that_would_leak_the_token_are_refused() {
         ("http://api.example", "acme/app", TOKEN),
         ("https://u:hunter2@api.example", "acme/app", TOKEN),
         ("https://api.github.com", "https://git.example/acme/app", TOKEN),
+        // Another API does not make it another host.
+        ("https://git.example/api/v3", "https://git.example/acme/app", TOKEN),
         ("https://api.github.com", "https://github.com/a/b/c", TOKEN),
         ("https://api.github.com", "acme/app", "two\nlines"),
         ("https://api.github.com", "acme/app", " "),

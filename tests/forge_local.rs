@@ -102,7 +102,12 @@ fn git(folder: &Path, args: &[&str]) -> String {
 }
 
 fn settings() -> ForgeSettings {
-    ForgeSettings::new("https://api.github.com".parse().unwrap(), "git", Clock::system())
+    ForgeSettings::new(
+        "https://api.github.com".parse().unwrap(),
+        "github.com",
+        "git",
+        Clock::system(),
+    )
 }
 
 fn forge_of(folder: &Path) -> Forge {

@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use archon_awo::{
     clock::Clock,
     config::{Config, Host, RetentionPolicy},
-    domain::{JobState, RemoteRules},
+    domain::{Credentials, JobState, RemoteRules},
     git::Sandbox,
     maintenance::{Action, Item, SandboxPolicy, Sandboxes, Sweep, SweepReport, Urgency},
     store::Store,
@@ -45,7 +45,7 @@ impl Setting {
             git: place.git.clone(),
             work_orders: place.path("work-orders"),
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: true },
-            token: None,
+            credentials: Credentials::default(),
             clock: Clock::system(),
         };
         Self { pool, place, sandboxes }

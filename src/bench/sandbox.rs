@@ -218,7 +218,7 @@ impl Bench<'_> {
     fn remote(&self) -> anyhow::Result<Remote> {
         let url = format!("file://{}", self.folder.join("remote.git").display());
         let rules = RemoteRules { allowed_hosts: Vec::new(), allow_local: true };
-        Ok(Remote { url: RepositoryUrl::parse(&url, &rules)?, token: None })
+        Ok(Remote { url: RepositoryUrl::parse(&url, &rules)?, credential: None })
     }
 
     /// A repository whose history holds four times what its checkout does.

@@ -254,8 +254,9 @@ async fn version(program: &Path, config: &Config) -> Result<String, String> {
 async fn github(config: &Config) -> Check {
     let name = "github token";
     let Some(token) = &config.github.token else {
-        return if config.remotes.allow_local {
-            Check::well(name, "not set; local remotes need none")
+        let elsewhere = !config.remotes.allowed_hosts.contains(&config.github.host);
+        return if config.remotes.allow_local || elsewhere {
+            Check::well(name, "not set; the remotes that orders may name need none")
         } else {
             Check::ill(
                 name,

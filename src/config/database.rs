@@ -44,9 +44,7 @@ impl DatabaseConfig {
 pub(super) fn passwords(url: &SecretString) -> Vec<SecretString> {
     let Ok(url) = url::Url::parse(url.expose_secret()) else { return vec![url.clone()] };
     let written = url.password().unwrap_or_default().to_owned();
-    // A query pair is the simplest reader of percent encoding at hand; it reads '+' as a space.
-    let pair = format!("p={}", written.replace('+', "%2B"));
-    let decoded = url::form_urlencoded::parse(pair.as_bytes()).map(|(_, value)| value.into_owned());
+    let decoded = std::iter::once(values::percent_decoded(&written));
     let named = url.query_pairs().filter(|(name, _)| name == "password");
     let mut all: Vec<String> = decoded.chain(named.map(|(_, value)| value.into_owned())).collect();
     all.push(written);

@@ -206,9 +206,13 @@ keys! {
     ALLOW_LOCAL_REMOTES: ["AWO_ALLOW_LOCAL_REMOTES"], Some("false"), BOOLEAN, false,
         "Whether work orders may name file:// remotes.";
     GITHUB_TOKEN: ["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT_TOKEN"], None, TEXT, true,
-        "Token for cloning, pushing and pull requests.";
+        "Token for cloning, pushing and pull requests on GitHub's host, and on no other.";
     GITHUB_API_URL: ["GITHUB_API_URL"], Some("https://api.github.com"), WEB_ADDRESS, false,
         "Address of GitHub's REST API.";
+    GITHUB_HOST: ["AWO_GITHUB_HOST"], None, "a host name, with :port where it is not 443", false,
+        "The host of the repositories that API is about; follows from its address when unset.";
+    GIT_CREDENTIALS: ["AWO_GIT_CREDENTIALS"], None, "the path of a file", false,
+        "File with the credentials of other git hosts; git/credentials in the config folder when unset.";
     GIT_CA_FILE: ["AWO_GIT_CA_FILE"], None, "the path of a PEM file", false,
         "Certificate authorities git trusts besides the host's.";
     GIT_AUTHOR_NAME: ["AWO_GIT_AUTHOR_NAME"], Some("Archon"), TEXT, false,

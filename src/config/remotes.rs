@@ -14,6 +14,8 @@ pub struct GithubConfig {
     pub token: Option<SecretString>,
     /// `GITHUB_API_URL`, without a trailing slash.
     pub api_url: String,
+    /// `AWO_GITHUB_HOST`: the only host that the token is for, besides the API's.
+    pub host: String,
 }
 
 /// Identity and trust of git.
@@ -45,13 +47,29 @@ fn is_host(text: &str) -> bool {
 
 impl GithubConfig {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        Ok(Self {
-            token: reader.optional(&keys::GITHUB_TOKEN, values::secret)?,
-            api_url: reader.value(&keys::GITHUB_API_URL, |text| {
-                values::web_address(text).map(|_| text.trim_end_matches('/').to_owned())
-            })?,
-        })
+        let token = reader.optional(&keys::GITHUB_TOKEN, values::secret)?;
+        let api = reader.value(&keys::GITHUB_API_URL, |text| {
+            values::web_address(text).map(|url| (text.trim_end_matches('/').to_owned(), url))
+        })?;
+        let named = |text: &str| Some(text.to_ascii_lowercase()).filter(|text| is_host(text));
+        let host = reader.required(&keys::GITHUB_HOST, named, || {
+            let host = repository_host(&api.1);
+            Some((host.clone(), host))
+        })?;
+        let host = host.strip_suffix(":443").unwrap_or(&host).to_owned();
+        Ok(Self { token, api_url: api.0, host })
     }
+}
+
+/// The host of the repositories that an API of GitHub is about: that of the API itself, but for the
+/// two services that have an API host of its own.
+fn repository_host(api: &url::Url) -> String {
+    let host = api.host_str().unwrap_or_default();
+    let port = api.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let without = host
+        .strip_prefix("api.")
+        .filter(|rest| port.is_empty() && (*rest == "github.com" || rest.ends_with(".ghe.com")));
+    without.map_or_else(|| format!("{host}{port}"), str::to_owned)
 }
 
 impl GitConfig {
@@ -67,5 +85,24 @@ impl GitConfig {
                 plain(text).filter(|text| text.contains('@') && !text.contains(' '))
             })?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repository_host;
+
+    #[test]
+    fn the_host_of_the_token_follows_from_the_address_of_the_api() {
+        for (api, host) in [
+            ("https://api.github.com", "github.com"),
+            ("https://api.firm.ghe.com", "firm.ghe.com"),
+            ("https://git.firm.example/api/v3", "git.firm.example"),
+            ("https://api.firm.example:8443/v3", "api.firm.example:8443"),
+            ("https://api.github.com:444", "api.github.com:444"),
+            ("https://api.github.com.evil.example", "api.github.com.evil.example"),
+        ] {
+            assert_eq!(repository_host(&api.parse().unwrap()), host);
+        }
     }
 }

@@ -77,6 +77,14 @@ pub fn text(text: &str) -> Option<String> {
     plain.then(|| text.to_owned())
 }
 
+/// What a part of an address says when its percent signs are read.
+pub fn percent_decoded(written: &str) -> String {
+    // A query pair is the simplest reader of percent encoding at hand; it reads '+' as a space.
+    let pair = format!("p={}", written.replace('+', "%2B"));
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    pairs.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
 /// A credential: one line, no spaces inside.
 pub fn secret(text: &str) -> Option<SecretString> {
     let plain = !text.is_empty() && !text.chars().any(|c| c.is_control() || c.is_whitespace());

@@ -50,7 +50,7 @@ pub enum InvalidRepositoryUrl {
     /// A credential in the address. The value is not repeated: it holds a secret.
     #[error(
         "repository_url contains a user name or password: expected https://host/owner/repository, \
-         with the credential in GITHUB_TOKEN"
+         with the credential in GITHUB_TOKEN or the file of AWO_GIT_CREDENTIALS"
     )]
     UserInfo,
     /// Neither https nor an allowed file.

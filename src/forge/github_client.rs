@@ -10,7 +10,6 @@ use octocrab::Octocrab;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use url::Url;
 
 use super::{
     ForgeError, ForgeSettings,
@@ -56,7 +55,7 @@ impl Client {
         settings: &ForgeSettings,
         redactor: Redactor,
     ) -> Result<Self, ForgeError> {
-        check_api_url(&settings.api_url, url)?;
+        check_api_url(settings, url)?;
         if url.owner().contains('/') {
             return Err(ForgeError::Unusable(format!(
                 "repository_url {url} has more than an owner and a name: expected \
@@ -210,8 +209,10 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Sends the token only over TLS, and only to the API that belongs to the repository's host.
-fn check_api_url(api: &Url, repository: &RepositoryUrl) -> Result<(), ForgeError> {
+/// Sends the token only over TLS, and only about repositories of the host that the API belongs to:
+/// another one of the same owner and name is another repository.
+fn check_api_url(settings: &ForgeSettings, repository: &RepositoryUrl) -> Result<(), ForgeError> {
+    let api = &settings.api_url;
     let loopback = match api.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
@@ -227,10 +228,12 @@ fn check_api_url(api: &Url, repository: &RepositoryUrl) -> Result<(), ForgeError
                 .to_owned(),
         ));
     }
-    if api.host_str() == Some("api.github.com") && repository.host() != "github.com" {
+    if repository.host() != settings.github_host {
         return Err(ForgeError::Unusable(format!(
-            "repository_url {repository} is not on github.com, but GITHUB_API_URL is GitHub's: set \
-             GITHUB_API_URL to the API of {}",
+            "repository_url {repository} is not on {}, the host of GITHUB_API_URL, so there are no \
+             issues and pull requests: leave create-pr out of the order's steps, or set \
+             GITHUB_API_URL or AWO_GITHUB_HOST to what {} has",
+            settings.github_host,
             repository.host()
         )));
     }

@@ -5,6 +5,7 @@
 //! [`DESCRIPTOR`] in the environment.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::{self, Read, Write},
     os::fd::OwnedFd,
@@ -17,8 +18,8 @@ use secrecy::{ExposeSecret, SecretString};
 pub const DESCRIPTOR: &str = "AWO_ASKPASS_FD";
 /// Environment variable that holds the host the token is for, with its port.
 pub const HOST: &str = "AWO_ASKPASS_HOST";
-/// The user name that goes with a token.
-pub const USER: &str = "x-access-token";
+/// Environment variable that holds the user name that goes with the token.
+pub const USER: &str = "AWO_ASKPASS_USER";
 
 /// What a pipe always holds, in bytes, even for a user with many pipes (see pipe(7)).
 const PIPE: usize = 4096;
@@ -32,28 +33,30 @@ const ANSWERS: usize = 8;
 pub fn answer_if_asked() -> Option<ExitCode> {
     let descriptor = std::env::var(DESCRIPTOR).ok()?;
     let host = std::env::var(HOST).unwrap_or_default();
+    let user = std::env::var(USER).unwrap_or_default();
     let prompt = std::env::args().nth(1).unwrap_or_default();
-    let answer = answer_askpass(&prompt, &host, &descriptor, &mut io::stdout().lock());
+    let answer = answer_askpass(&prompt, &user, &host, &descriptor, &mut io::stdout().lock());
     Some(if answer.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the answer to `prompt`. A prompt for another host than `host` gets none: a redirect must
-/// not carry the token away.
+/// Writes the answer to `prompt`. A prompt for another host or user than these gets none: a redirect
+/// must not carry the token away.
+///
+/// Prompts are compared as a whole and never taken apart: a redirect chooses the user name that git
+/// repeats in them, and may put quotes, slashes and the name of our host into it.
 pub fn answer_askpass(
     prompt: &str,
+    user: &str,
     host: &str,
     descriptor: &str,
     output: &mut impl Write,
 ) -> io::Result<()> {
-    if prompt.starts_with("Username") {
-        return writeln!(output, "{USER}");
+    if prompt == format!("Username for 'https://{host}': ") {
+        return writeln!(output, "{user}");
     }
-    // Git writes: Password for 'https://x-access-token@host:port':
-    let asked_for = prompt.split_once("://").and_then(|(_, rest)| rest.split(['\'', '/']).next());
-    let asked_for = asked_for.map(|authority| {
-        authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase()
-    });
-    if asked_for.as_deref() != Some(host) {
+    // Since 2.48, and in the security updates of older ones, git encodes the user name in its question.
+    let expected = [user.to_owned(), encoded(user)];
+    if !expected.iter().any(|user| prompt == format!("Password for 'https://{user}@{host}': ")) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "asked for another host"));
     }
     let number: u32 = descriptor.parse().map_err(io::Error::other)?;
@@ -61,6 +64,19 @@ pub fn answer_askpass(
     output.write_all(&token)?;
     output.write_all(b"\n")?;
     output.flush()
+}
+
+/// Percent-encodes what git encodes in a user name: everything but RFC 3986's unreserved characters.
+fn encoded(user: &str) -> String {
+    let mut text = String::new();
+    for byte in user.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// Reads one line byte by byte, so that the next one stays in the pipe for the next question.
@@ -102,16 +118,25 @@ mod tests {
 
     use super::{answer_askpass, pipe};
 
+    const USER: &str = "x-access-token";
+
     #[test]
     fn every_question_of_one_command_is_answered() {
         let pipe = pipe(&"hunter2-token".into()).unwrap();
         let descriptor = pipe.as_raw_fd().to_string();
-        for _ in 0..8 {
+        let ask = |prompt: &str, user: &str| {
             let mut output = Vec::new();
+            answer_askpass(prompt, user, "h.example:8443", &descriptor, &mut output).unwrap();
+            String::from_utf8(output).unwrap()
+        };
+        for _ in 0..7 {
             let prompt = "Password for 'https://x-access-token@h.example:8443': ";
-            answer_askpass(prompt, "h.example:8443", &descriptor, &mut output).unwrap();
-            assert_eq!(output, b"hunter2-token\n");
+            assert_eq!(ask(prompt, USER), "hunter2-token\n");
         }
+        let prompt = "Password for 'https://me%40firm.example@h.example:8443': ";
+        assert_eq!(ask(prompt, "me@firm.example"), "hunter2-token\n");
+        let prompt = "Username for 'https://h.example:8443': ";
+        assert_eq!(ask(prompt, "me@firm.example"), "me@firm.example\n");
     }
 
     #[test]
@@ -120,13 +145,23 @@ mod tests {
         let descriptor = pipe.as_raw_fd().to_string();
         for prompt in [
             "Password for 'https://x-access-token@evil.example': ",
+            "Password for 'https://x-access-token@h.example.evil.example': ",
+            "Password for 'https://x-access-token@h.example:8443': ",
+            "Password for 'http://x-access-token@h.example': ",
             "Password for 'https://h.example@evil.example': ",
+            "Password for 'https://x-access-token@h.example@evil.example': ",
+            // The user name of a redirect, as git repeats it.
+            "Password for 'https://x-access-token@h.example'@evil.example': ",
+            "Password for 'https://x-access-token@h.example': '@evil.example': ",
+            "Password for 'https://x-access-token@h.example/@evil.example': ",
             "Password for 'https://evil.example/h.example': ",
+            "Password for 'https://somebody@h.example': ",
+            "Username for 'https://evil.example': ",
             "Password: ",
             "",
         ] {
             let mut output = Vec::new();
-            let answer = answer_askpass(prompt, "h.example", &descriptor, &mut output);
+            let answer = answer_askpass(prompt, USER, "h.example", &descriptor, &mut output);
             assert!(answer.is_err() && output.is_empty(), "{prompt:?} was answered");
         }
     }

@@ -12,7 +12,10 @@ use crate::{disk, domain::ErrorClass};
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// The credential is missing, wrong, or may not do this.
-    #[error("git was refused by {url}: {detail}; check that GITHUB_TOKEN is valid and may use it")]
+    #[error(
+        "git was refused by {url}: {detail}; check that the credential of its host is \
+         valid and may use it (GITHUB_TOKEN for GitHub's, a line in AWO_GIT_CREDENTIALS for any other)"
+    )]
     Auth {
         /// The remote.
         url: String,
@@ -21,7 +24,8 @@ pub enum GitError {
     },
     /// The remote says that there is no such repository.
     #[error(
-        "repository {url} was not found: check its spelling, and that GITHUB_TOKEN may read it"
+        "repository {url} was not found: check its spelling, and that the credential of its host \
+         may read it (GITHUB_TOKEN for GitHub's, a line in AWO_GIT_CREDENTIALS for any other)"
     )]
     NotFound {
         /// The remote.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     disk::{DiskSpace, SystemDisk},
-    domain::{Redactor, Scheme},
+    domain::{Credential, Redactor, Scheme},
     process,
 };
 
@@ -196,12 +196,13 @@ impl<'a> Invocation<'a> {
         let mut descriptors = Vec::new();
         if let Some(remote) = self.remote.filter(|remote| remote.url.scheme() == Scheme::Https) {
             command.env("GIT_ALLOW_PROTOCOL", "https");
-            command.arg("-c").arg(format!("credential.username={}", askpass::USER));
-            if let Some(token) = &remote.token {
-                let pipe =
-                    askpass::pipe(token).map_err(|error| GitError::Unusable(error.to_string()))?;
+            if let Some(credential) = &remote.credential {
+                command.arg("-c").arg(format!("credential.username={}", credential.user));
+                let pipe = askpass::pipe(&credential.password)
+                    .map_err(|error| GitError::Unusable(error.to_string()))?;
                 descriptors.push((pipe, TOKEN_DESCRIPTOR));
                 command
+                    .env(askpass::USER, &credential.user)
                     .env("GIT_ASKPASS", &settings.askpass)
                     .env(askpass::DESCRIPTOR, TOKEN_DESCRIPTOR.to_string())
                     .env(askpass::HOST, remote.url.host());
@@ -222,10 +223,10 @@ impl<'a> Invocation<'a> {
 
     fn without_secrets(&self, text: &str) -> String {
         let text = self.git.redactor().text(text);
-        match self.remote.and_then(|remote| remote.token.as_ref()) {
-            Some(token) => {
-                let known = Redactor::new([token.clone()]).text(&text);
-                known.replace(token.expose_secret(), "[redacted]")
+        match self.remote.and_then(|remote| remote.credential.as_ref()) {
+            Some(Credential { password, .. }) => {
+                let known = Redactor::new([password.clone()]).text(&text);
+                known.replace(password.expose_secret(), "[redacted]")
             }
             None => text,
         }

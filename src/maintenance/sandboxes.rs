@@ -7,13 +7,12 @@ mod verdict;
 use std::{path::PathBuf, time::Duration};
 
 use futures::StreamExt;
-use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::{
     clock::Clock,
     config::{Config, RetentionPolicy},
-    domain::{RemoteRules, RepositoryUrl, Scheme, WorkOrderId},
+    domain::{Credentials, RemoteRules, RepositoryUrl, WorkOrderId},
     git::{FoundSandbox, Git, GitError, Remote},
     store::{SavedWork, Standing, Store, StoreError},
 };
@@ -36,8 +35,8 @@ pub struct Sandboxes {
     pub work_orders: PathBuf,
     /// Which remotes may be asked what they have.
     pub remotes: RemoteRules,
-    /// The token for those on a server.
-    pub token: Option<SecretString>,
+    /// What opens those on a server.
+    pub credentials: Credentials,
     /// Randomness.
     pub clock: Clock,
 }
@@ -124,9 +123,9 @@ enum Obstacle {
 impl Sandboxes {
     /// What the settings of this process say about it.
     pub fn new(config: &Config, store: Store, git: Git, clock: Clock) -> Self {
-        let (remotes, token) = (config.remotes.clone(), config.github.token.clone());
+        let (remotes, credentials) = (config.remotes.clone(), config.credentials.clone());
         let work_orders = config.folders.work_orders.clone();
-        Self { store, git, work_orders, remotes, token, clock }
+        Self { store, git, work_orders, remotes, credentials, clock }
     }
 
     /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
@@ -268,8 +267,8 @@ impl Sandboxes {
     async fn remote(&self, order: &WorkOrderId) -> Option<Remote> {
         let url = self.git.recorded_url(order).await.ok().flatten()?;
         let url = RepositoryUrl::parse(url.clone_url(), &self.remotes).ok()?;
-        let token = self.token.clone().filter(|_| url.scheme() == Scheme::Https);
-        Some(Remote { url, token })
+        let credential = self.credentials.for_url(&url);
+        Some(Remote { url, credential })
     }
 }
 

@@ -320,12 +320,14 @@ fn workflow(
     let redactor = Redactor::new(config.secrets());
     let git = Git::configured(config, this_binary.clone(), redactor.clone());
     let api_url = config.github.api_url.parse().context("GITHUB_API_URL is not a URL")?;
-    let mut forge = ForgeSettings::new(api_url, PathBuf::from("git"), clock.clone());
+    let mut forge =
+        ForgeSettings::new(api_url, &config.github.host, PathBuf::from("git"), clock.clone());
     forge.search_path.clone_from(&config.search_path);
     Ok(Workflow {
         settings: WorkflowSettings {
             remotes: config.remotes.clone(),
-            token: config.github.token.clone(),
+            credentials: config.credentials.clone(),
+            github_token: config.github.token.clone(),
             agent: agent_of(config),
             timeout: config.agent.timeout,
             idle_timeout: config.agent.idle_timeout,

@@ -262,14 +262,13 @@ impl OrderRun<'_> {
 
     /// The remote with its credential.
     pub fn remote(&self) -> Remote {
-        let token = self.workflow.settings.token.clone();
-        let token = token.filter(|_| self.order.url.scheme() == crate::domain::Scheme::Https);
-        Remote { url: self.order.url.clone(), token }
+        let credential = self.workflow.settings.credentials.for_url(&self.order.url);
+        Remote { url: self.order.url.clone(), credential }
     }
 
     /// The forge of the remote.
     pub fn forge(&self) -> Result<Forge, StepError> {
-        let token = self.workflow.settings.token.clone();
+        let token = self.workflow.settings.github_token.clone();
         let redactor = self.workflow.redactor.clone();
         Ok(Forge::for_remote(&self.order.url, token, &self.workflow.forge, redactor)?)
     }

@@ -71,7 +71,7 @@ impl Place {
     pub fn remote(&self) -> Remote {
         let text = format!("file://{}", self.path("remote/app.git").display());
         let rules = RemoteRules { allowed_hosts: Vec::new(), allow_local: true };
-        Remote { url: RepositoryUrl::parse(&text, &rules).unwrap(), token: None }
+        Remote { url: RepositoryUrl::parse(&text, &rules).unwrap(), credential: None }
     }
 
     /// What git says in the remote.

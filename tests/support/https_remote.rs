@@ -2,6 +2,7 @@
 //!
 //! nginx and fcgiwrap in front of git's own `git http-backend`, on a free loopback port, with all
 //! files in a temporary folder. Both programs end when the value is dropped.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
     fs,
@@ -64,6 +65,12 @@ impl HttpsRemote {
         self.file("ca.pem")
     }
 
+    /// One line for each request so far, with the user it came as in the third place.
+    pub fn requests(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.file("access.log")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -112,6 +119,8 @@ impl HttpsRemote {
              listen 127.0.0.1:{port} ssl;\n\
              ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;\n\
              rewrite ^/moved/(.*)$ https://localhost:{port}/acme/$1 permanent;\n\
+             location ~ ^/tricked/(.*)$ {{ return 301 \
+             https://x-access-token%40127.0.0.1%3a{port}%27@localhost:{port}/acme/$1$is_args$args; }}\n\
              location / {{\n\
              auth_basic git; auth_basic_user_file {folder}/htpasswd;\n\
              fastcgi_param SCRIPT_FILENAME {backend}/git-http-backend;\n\

@@ -39,7 +39,7 @@ env >&2
 struct Place {
     harness: Harness,
     github: FakeGitHub,
-    _server: HttpsRemote,
+    server: HttpsRemote,
     /// Of this test alone: workers of others are none of its business.
     token: String,
 }
@@ -58,9 +58,11 @@ impl Place {
         harness.set("AWO_ALLOW_LOCAL_REMOTES", "false");
         harness.set("AWO_GIT_CA_FILE", server.ca_file().display().to_string());
         harness.set("GITHUB_API_URL", github.api_url.clone());
+        // The fake one has a port of its own.
+        harness.set("AWO_GITHUB_HOST", server.host());
         // So much is logged that a careless line would show.
         harness.set("LOG_LEVEL", "archon_awo=trace,sqlx=debug,octocrab=debug,hyper=debug");
-        Self { harness, github, _server: server, token }
+        Self { harness, github, server, token }
     }
 
     /// Fails when the token is in a file of the test, in a row, or was seen at a process.
@@ -169,5 +171,57 @@ async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) 
     assert!(steps.contains(&"create-pr 1 failed auth".to_owned()), "{steps:?}");
     assert!(steps.contains(&"create-pr 2 ok".to_owned()), "{steps:?}");
     assert!(!steps.iter().any(|step| step.starts_with("commit 2")), "{steps:?}");
+    place.harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_token_of_github_opens_no_other_host(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    // It would open this host, if it were sent.
+    place.harness.set("GITHUB_TOKEN", place.token.clone());
+    place.harness.set("AWO_GITHUB_HOST", "github.com");
+    place.harness.start_worker();
+    let steps = "create-branch planning execute commit";
+    place.harness.order_named(ORDER, "Write a file", steps).await;
+    place.harness.until_status(ORDER, "failed").await;
+    let (_, class, message, _) = place.harness.outcome(ORDER).await;
+    assert_eq!(class.as_deref(), Some("auth"), "{message:?}");
+    assert!(message.unwrap().contains("AWO_GIT_CREDENTIALS"));
+    let requests = place.server.requests();
+    assert!(!requests.is_empty());
+    assert!(requests.iter().all(|line| line.contains(" - - ") && line.contains(" 401 ")));
+
+    // An order that could never end as a pull request is told so at its first step.
+    place.harness.order_named("wo-b", "Write a file", STEPS).await;
+    place.harness.until_status("wo-b", "failed").await;
+    let (_, class, message, _) = place.harness.outcome("wo-b").await;
+    let message = message.unwrap();
+    assert!(class.as_deref() == Some("invalid") && message.contains("create-pr"), "{message}");
+    assert_eq!(place.github.requests(), Vec::<String>::new());
+    place.harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_host_of_its_own_is_opened_by_its_own_credential(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    let token = place.token.clone();
+    let other = "ghp_theTokenOfAnotherHost0123456789abc";
+    place.harness.tell_agent("extra", NOSY);
+    place.harness.set("GITHUB_TOKEN", other);
+    place.harness.set("AWO_GITHUB_HOST", "github.com");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = format!("https://x-access-token:{token}@{}\n", place.server.host());
+    fs::write(file.path(), line).unwrap();
+    place.harness.set("AWO_GIT_CREDENTIALS", file.path().display().to_string());
+    let worker = place.harness.start_worker();
+    let watch = Watch::start(worker, place.harness.folder(), &token, true);
+    let steps = "create-branch planning execute prp-review commit";
+    place.harness.order_named(ORDER, "Write a file", steps).await;
+    place.harness.until_status(ORDER, "completed").await;
+    let (branches, _) = place.harness.deliveries();
+    assert_eq!(branches, [format!("refs/heads/{BRANCH}")]);
+    assert_eq!(place.github.requests(), Vec::<String>::new());
+    place.assert_no_trace(&token, watch).await;
+    assert_eq!(leaks::in_files(place.harness.folder(), other), Vec::<PathBuf>::new());
     place.harness.assert_sound().await;
 }

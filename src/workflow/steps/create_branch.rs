@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    domain::branch_name,
+    domain::{StepName, branch_name},
     store::OrderFacts,
     workflow::{
         failure::StepError,
@@ -15,6 +15,10 @@ use crate::{
 pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let git = &run.workflow.git;
     let order = &run.order;
+    if order.steps.as_slice().contains(&StepName::CreatePr) || order.issue.is_some() {
+        // Better now than after the work: a host without a forge we know opens no pull request.
+        run.forge()?;
+    }
     // The name is public: no part of a secret may become a word of it.
     let request = run.workflow.redactor.text(&order.request);
     let branch = order.branch.clone().unwrap_or_else(|| branch_name(&request, &order.id));

@@ -77,7 +77,7 @@ impl Yard {
     pub fn remote(&self, name: &str) -> Remote {
         let rules = RemoteRules { allowed_hosts: Vec::new(), allow_local: true };
         let url = format!("file://{}", self.path(name).display());
-        Remote { url: RepositoryUrl::parse(&url, &rules).unwrap(), token: None }
+        Remote { url: RepositoryUrl::parse(&url, &rules).unwrap(), credential: None }
     }
 
     /// Runs a shell script in a folder, with plain git.
