@@ -13,9 +13,11 @@ mod logs;
 mod migrate;
 mod output;
 mod pause;
+mod prompt;
 mod requeue;
 mod show;
 mod wait;
+mod words;
 mod worker;
 
 use std::process::ExitCode;
@@ -62,6 +64,11 @@ enum Command {
     Cancel(cancel::Args),
     /// Run a work order again that failed or was cancelled.
     Requeue(requeue::Args),
+    /// Say more to a work order that has ended: the agent goes on in the same sandbox.
+    ///
+    /// It gets the text with its conversation where that still exists, then what follows the step execute
+    /// runs again. A sandbox that is gone is made again from the saved or the pushed work.
+    Prompt(prompt::Args),
     /// Stop taking orders from a queue; running ones go on.
     Pause(pause::Args),
     /// Take orders from a paused queue again.
@@ -159,6 +166,7 @@ async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::
         Command::Logs(args) => logs::run(&args, &config, output).await,
         Command::Cancel(args) => cancel::run(&args, &config, output).await,
         Command::Requeue(args) => requeue::run(&args, &config, output).await,
+        Command::Prompt(args) => prompt::run(args, &config, output).await,
         Command::Pause(args) => pause::pause(&args, &config, output).await,
         Command::Resume(args) => pause::resume(&args, &config, output).await,
         Command::Gc(args) => gc::run(&args, &config, output).await,

@@ -16,6 +16,7 @@ mod lock;
 mod mirror;
 mod ports_file;
 mod push;
+mod rebuild;
 mod removal;
 mod restore;
 mod retire;
@@ -134,7 +135,8 @@ impl Git {
         &self.shared.volume
     }
 
-    /// Makes the folders of the volume; the first call does the work, and every other verb makes it.
+    /// Makes the folders of the volume; the first call does the work, and every other verb makes it. A
+    /// volume that was emptied under a running worker gets them again.
     pub async fn prepare(&self) -> Result<VolumeReport, GitError> {
         let report = self.shared.prepared.get_or_try_init(|| async {
             let report = self.shared.volume.prepare(&self.shared.settings.home).await?;
@@ -145,7 +147,13 @@ impl Git {
             );
             Ok(report)
         });
-        report.await.cloned()
+        let report = report.await?;
+        let Shared { volume, settings, .. } = &*self.shared;
+        if settings.home.is_dir() && volume.mirrors().is_dir() {
+            return Ok(report.clone());
+        }
+        tracing::warn!(root = %volume.root().display(), "the repository volume was emptied");
+        volume.prepare(&settings.home).await
     }
 
     fn settings(&self) -> &GitSettings {

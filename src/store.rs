@@ -8,8 +8,10 @@ mod database;
 mod health;
 mod history;
 mod orders;
+mod prompts;
 mod queue;
 mod queue_control;
+mod rebuild;
 mod run;
 mod sandboxes;
 mod schedules;
@@ -24,10 +26,12 @@ pub use orders::{
     Artifact, Attempt, Cancellation, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary,
     StepRun,
 };
+pub use prompts::Prompt;
 pub use queue::{
     Beat, CHANNELS, Claim, Claimed, Expired, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
     WorkerRecord, heartbeat, is_listening,
 };
+pub use rebuild::RebuildSource;
 pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     Stages, StartedStep, StepCost, StepEnd,

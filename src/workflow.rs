@@ -16,6 +16,7 @@ pub mod prompts;
 mod proof;
 pub mod pull_request_text;
 pub mod quota;
+mod recover;
 pub mod review;
 mod steps;
 mod turn;

@@ -1,7 +1,8 @@
 -- Ends the running step $4 of order $3 under job $1 and epoch $2. With success ($7) the step is a
--- checkpoint with output $8 and never runs again. $17 is the conversation the agent had, where it is
--- not the planned one, $18 how far the agent was shut in. Answers no row when the epoch is stale; said again under the same epoch it
--- changes nothing and answers the same.
+-- checkpoint with output $8 and never runs again; execute has then answered the prompts that waited.
+-- $17 is the conversation the agent had, where it is not the planned one, $18 how far the agent was
+-- shut in. Answers no row when the epoch is stale; said again under the same epoch it changes nothing
+-- and answers the same.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
 ended AS (
@@ -32,6 +33,11 @@ totals AS (
         total_cost_usd = o.total_cost_usd + $16::double precision::numeric,
         agent_session_id = coalesce(e.session_id::text, o.agent_session_id)
     FROM ended e, history h WHERE o.agent_work_order_id = h.agent_work_order_id
+),
+-- None can come in while the order runs: these are the ones that the run began with.
+answered AS (
+    UPDATE awo.prompts p SET answered_at = now()
+    FROM ended e WHERE $7 AND $4 = 'execute' AND p.job_id = $1 AND p.answered_at IS NULL
 )
 SELECT e.duration FROM ended e
 UNION ALL

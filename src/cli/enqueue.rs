@@ -1,25 +1,17 @@
 //! `archon-awo enqueue`: orders work, and waits for its end when asked to.
 
-use std::{io::Read, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::json;
 
-use super::{
-    open_store,
-    output::{Output, status},
-    wait,
-};
+use super::{open_store, output::Output, wait, words};
 use crate::{
     config::Config,
     domain::{RepositoryUrl, Steps, WorkOrderId},
-    exit::CommandError,
     store::NewOrder,
     telemetry,
 };
-
-/// Longest request, in bytes: it goes into a prompt as a whole.
-const LONGEST_REQUEST: u64 = 256 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -81,33 +73,21 @@ pub(super) async fn run(args: Args, config: &Config, output: &Output) -> anyhow:
     let order = check(args, config).await?;
     let store = open_store(config).await?;
     let id = store.enqueue(&order).await?;
-    if !wait {
-        if output.is_json() {
-            return output.document(&json!({ "agent_work_order_id": id, "status": "pending" }));
-        }
-        output.line(&id)?;
-        return Ok(());
-    }
-    if !output.is_json() {
-        output.line(&id)?;
-    }
-    let end = wait::until_ended(&store, &id).await?;
+    if wait { wait::report_end(&store, &id, output).await } else { pending(&id, output) }
+}
+
+/// Says that an order waits.
+pub(super) fn pending(id: &str, output: &Output) -> anyhow::Result<()> {
     if output.is_json() {
-        output.document(&store.find_order(&id).await?)?;
-    } else {
-        let url = end.github_pull_request_url.as_deref().unwrap_or_default();
-        output.line(format!("{} {url}", status(&end.status)).trim_end())?;
+        return output.document(&json!({ "agent_work_order_id": id, "status": "pending" }));
     }
-    if end.status == "completed" {
-        return Ok(());
-    }
-    let message = end.error_message.unwrap_or_else(|| "no reason was given".to_owned());
-    Err(CommandError::OrderFailed { id, status: end.status, message }.into())
+    output.line(id)?;
+    Ok(())
 }
 
 /// Refuses what no worker could run, before the database is asked.
 async fn check(args: Args, config: &Config) -> anyhow::Result<NewOrder> {
-    let user_request = request(args.request).await?;
+    let user_request = words::read(args.request, "user_request").await?;
     RepositoryUrl::parse(&args.repository_url, &config.remotes)?;
     let steps = args.commands.as_deref().map(trimmed).map(|names| Steps::parse(&names));
     let (run_at, delay) = match args.run_at {
@@ -140,32 +120,4 @@ fn traceparent(config: &Config) -> Option<String> {
 
 fn trimmed(names: &[String]) -> Vec<&str> {
     names.iter().map(|name| name.trim()).collect()
-}
-
-fn standard_input() -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells that there is more.
-    std::io::stdin().lock().take(LONGEST_REQUEST + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-async fn request(argument: String) -> anyhow::Result<String> {
-    let text = if argument == "-" {
-        let bytes = tokio::task::spawn_blocking(standard_input).await??;
-        String::from_utf8(bytes)
-            .map_err(|_| CommandError::Usage("user_request is not text in UTF-8".to_owned()))?
-    } else {
-        argument
-    };
-    let refuse = |reason: &str| Err(CommandError::Usage(format!("user_request {reason}")).into());
-    if text.trim().is_empty() {
-        return refuse("is empty: expected what the agent should do, in words");
-    }
-    if text.len() as u64 > LONGEST_REQUEST {
-        return refuse("is longer than 256 KiB: expected a shorter one, with details in files");
-    }
-    if text.contains('\0') {
-        return refuse("contains a NUL character: remove it");
-    }
-    Ok(text)
 }

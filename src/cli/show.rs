@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::Config,
     exit::CommandError,
-    store::{Artifact, Attempt, OrderDetail, StepRun},
+    store::{Artifact, Attempt, OrderDetail, Prompt, StepRun},
 };
 
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,7 @@ pub(super) struct Args {
 struct Story {
     #[serde(flatten)]
     order: OrderDetail,
+    prompts: Vec<Prompt>,
     steps: Vec<StepRun>,
     attempts: Vec<Attempt>,
     artifacts: Vec<Artifact>,
@@ -34,6 +35,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     let order = database.find_order(&args.id).await?;
     let order = order.ok_or_else(|| CommandError::NoSuchOrder(args.id.clone()))?;
     let story = Story {
+        prompts: database.prompts(order.job_id).await?,
         steps: database.step_runs(&args.id).await?,
         attempts: database.attempts(order.job_id).await?,
         artifacts: database.artifacts(&args.id).await?,
@@ -44,6 +46,10 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     }
     print_order(&story.order, output)?;
     print_cancel(&story, output)?;
+    if !story.prompts.is_empty() {
+        output.line("")?;
+        output.table(&["SAID LATER (UTC)", "ANSWERED", "PROMPT"], &prompts(&story))?;
+    }
     if !story.steps.is_empty() {
         output.line("")?;
         output
@@ -131,6 +137,14 @@ fn worker(order: &OrderDetail) -> Option<String> {
     let pid = order.worker_pid?;
     let age = order.heartbeat_age_seconds.map(seconds)?;
     Some(format!("{} (pid {pid}), heartbeat {age} ago", plain(host)))
+}
+
+fn prompts(story: &Story) -> Vec<Vec<String>> {
+    let row = |said: &Prompt| {
+        let answered = said.answered_at.map_or_else(|| "-".to_owned(), time);
+        vec![time(said.created_at), answered, first_line(&said.prompt, 100)]
+    };
+    story.prompts.iter().map(row).collect()
 }
 
 fn steps(story: &Story) -> Vec<Vec<String>> {

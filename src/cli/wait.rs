@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::plain;
+use super::output::{Output, plain, status};
 use crate::{
     clock::Clock,
     exit::CommandError,
@@ -14,6 +14,25 @@ use crate::{
 
 /// How often the order is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Waits for the end of an order and says what it was; an error unless it completed.
+pub(super) async fn report_end(store: &Store, id: &str, output: &Output) -> anyhow::Result<()> {
+    if !output.is_json() {
+        output.line(id)?;
+    }
+    let end = until_ended(store, id).await?;
+    if output.is_json() {
+        output.document(&store.find_order(id).await?)?;
+    } else {
+        let url = end.github_pull_request_url.as_deref().unwrap_or_default();
+        output.line(format!("{} {url}", status(&end.status)).trim_end())?;
+    }
+    if end.status == "completed" {
+        return Ok(());
+    }
+    let message = end.error_message.unwrap_or_else(|| "no reason was given".to_owned());
+    Err(CommandError::OrderFailed { id: id.to_owned(), status: end.status, message }.into())
+}
 
 /// Waits for the end of an order. A database that is away for a while is waited for too.
 pub(super) async fn until_ended(store: &Store, id: &str) -> anyhow::Result<OrderProgress> {

@@ -35,7 +35,8 @@ impl JobState {
     ];
 
     /// The states from which this one may be entered. `awo.guard_job_state` enforces the same
-    /// table in the database; a test compares the two.
+    /// table in the database; a test compares the two. A succeeded job is queued again only while a
+    /// follow-up prompt waits (`awo_prompt`).
     pub const fn predecessors(self) -> &'static [Self] {
         match self {
             Self::Queued => &[Self::Running, Self::Waiting, Self::Failed, Self::Cancelled],

@@ -25,6 +25,8 @@ pub struct Changes {
     pub diff: String,
     /// Whether the difference is longer than what is kept.
     pub truncated: bool,
+    /// Whether some of it is not on the order's branch yet.
+    pub uncommitted: bool,
 }
 
 /// A commit on the branch of an order.
@@ -51,11 +53,13 @@ impl Sandbox {
             let worktree = Worktree::open(&sandbox)?;
             let repository = &worktree.repository;
             let base = sandbox.base(repository)?;
-            let tree = worktree.stage(&sandbox.branch_head(repository)?)?;
+            let head = sandbox.branch_head(repository)?;
+            let tree = worktree.stage(&head)?;
             let changes = difference(repository, &base, tree)
                 .map_err(GitError::library("compare the files of the agent with the base"))?;
             drop(lock);
-            Ok(Changes { diff: sandbox.git.redactor().text(&changes.diff), ..changes })
+            let diff = sandbox.git.redactor().text(&changes.diff);
+            Ok(Changes { diff, uncommitted: tree != head.tree_id(), ..changes })
         })
         .await
     }
@@ -193,6 +197,7 @@ fn difference(
         deletions: count(stats.deletions()),
         diff: String::from_utf8_lossy(&text).into_owned(),
         truncated,
+        uncommitted: false,
     })
 }
 

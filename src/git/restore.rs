@@ -40,27 +40,25 @@ impl Git {
             Ok(header)
         })
         .await?;
-        // As long as this note is there, the sandbox counts as not complete.
-        let note = self.volume().restoring(order);
-        let made = note.clone();
-        blocking(move || {
-            if let Some(folder) = made.parent() {
-                fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
-            }
-            fs::write(&made, b"").map_err(GitError::file("write", &made))
-        })
-        .await?;
+        let note = self.begin_restore(order).await?;
         let sandbox = self.make_sandbox(mirror, order, branch, base).await?;
         let lock = self.lock_order(order).await?;
         self.verify_bundle(&sandbox, bundle, &lock).await?;
         self.unpack(&sandbox, &sandbox.trusted, &header, bundle, &lock).await?;
         // No agent has run in this checkout: it was made a moment ago, by us.
         self.unpack(&sandbox, &sandbox.checkout.join(".git"), &header, bundle, &lock).await?;
+        blocking(move || sandbox.adopt(&header, &note, lock)).await
+    }
+
+    /// Leaves the note of a restore: as long as it is there, the sandbox counts as not complete.
+    pub(super) async fn begin_restore(&self, order: &WorkOrderId) -> Result<PathBuf, GitError> {
+        let note = self.volume().restoring(order);
         blocking(move || {
-            let sandbox = sandbox.adopt_bundle(&header)?;
-            fs::remove_file(&note).map_err(GitError::file("remove", &note))?;
-            drop(lock);
-            Ok(sandbox)
+            if let Some(folder) = note.parent() {
+                fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
+            }
+            fs::write(&note, b"").map_err(GitError::file("write", &note))?;
+            Ok(note)
         })
         .await
     }
@@ -89,14 +87,20 @@ impl Git {
 }
 
 impl Sandbox {
-    /// Makes the files and the record of a fresh sandbox those of an unpacked bundle.
-    fn adopt_bundle(mut self, header: &Header) -> Result<Self, GitError> {
+    /// Makes the files and the record of a fresh sandbox those of `header`, whose commits both of its
+    /// repositories have, and ends the restore.
+    pub(super) fn adopt(
+        mut self,
+        header: &Header,
+        note: &Path,
+        lock: FileLock,
+    ) -> Result<Self, GitError> {
         self.base_commit.clone_from(&header.base);
         let worktree = Worktree::open(&self)?;
         let write = || {
             let files = worktree.repository.find_commit(Oid::from_str(&header.files)?)?;
             let mut options = CheckoutBuilder::new();
-            // The checkout holds what the cache has now; everything the bundle does not have goes.
+            // The checkout holds what the cache has now; everything else goes.
             options.force().remove_untracked(true).remove_ignored(true);
             worktree.repository.checkout_tree(files.as_object(), Some(&mut options))?;
             // For the agent, the branch is what is committed and the rest is not.
@@ -111,6 +115,8 @@ impl Sandbox {
         };
         write().map_err(GitError::library("restore the files of the agent"))?;
         self.rewrite_record()?;
+        fs::remove_file(note).map_err(GitError::file("remove", note))?;
+        drop(lock);
         Ok(self)
     }
 }

@@ -214,7 +214,7 @@ impl RunStore {
     }
 
     /// Runs `statement` until it is answered.
-    async fn patiently<T, F>(
+    pub(super) async fn patiently<T, F>(
         &self,
         statement: &'static str,
         mut attempt: impl FnMut() -> F + Send,
@@ -236,6 +236,10 @@ impl RunStore {
             }
             wait = (wait * 2).min(Duration::from_secs(2));
         }
+    }
+
+    pub(super) fn pool(&self) -> &super::Database {
+        self.store.pool()
     }
 
     /// The token every write carries.

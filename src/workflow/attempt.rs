@@ -92,7 +92,8 @@ async fn attempt(
         let text = format!("job {} has no work order: it was deleted", job.job_id);
         return Err(Failure::lasting(ErrorClass::Invalid, text).into());
     };
-    let order = Order::check(workflow, record)?;
+    let prompts = store.prompts().await?;
+    let order = Order::check(workflow, record, prompts)?;
     let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
     let results = store.finished_steps().await?;
     let (journal, writer) =

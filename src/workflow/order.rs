@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{BranchName, ErrorClass, RepositoryUrl, Steps, WorkOrderId},
-    store::OrderRecord,
+    store::{OrderRecord, Prompt},
 };
 
 /// An order that was found to be in order.
@@ -19,6 +19,8 @@ pub struct Order {
     pub url: RepositoryUrl,
     /// What to do.
     pub request: String,
+    /// What was said after the request, oldest first.
+    pub prompts: Vec<Prompt>,
     /// The chosen steps.
     pub steps: Steps,
     /// An issue to quote.
@@ -35,7 +37,11 @@ pub struct Order {
 
 impl Order {
     /// Checks a row: whatever cannot be run is a lasting failure with a sentence.
-    pub fn check(workflow: &Workflow, record: OrderRecord) -> Result<Self, StepError> {
+    pub fn check(
+        workflow: &Workflow,
+        record: OrderRecord,
+        prompts: Vec<Prompt>,
+    ) -> Result<Self, StepError> {
         let invalid = |text: String| Failure::lasting(ErrorClass::Invalid, text);
         let branch = |name: Option<String>| -> Result<Option<BranchName>, StepError> {
             let name = name.map(|name| BranchName::from_str(&name)).transpose();
@@ -47,6 +53,7 @@ impl Order {
             )?,
             url: RepositoryUrl::parse(&record.repository_url, &workflow.settings.remotes)?,
             request: record.user_request,
+            prompts,
             steps: Steps::parse(&record.selected_commands)?,
             issue: record.github_issue_number.and_then(|number| number.parse().ok()),
             branch: branch(record.git_branch_name)?,
@@ -55,4 +62,32 @@ impl Order {
             agent_environment: record.agent_environment,
         })
     }
+
+    /// What the agent has not been told yet, as one text; `None` when nothing waits.
+    pub fn waiting_prompts(&self) -> Option<String> {
+        let waiting = self.prompts.iter().filter(|said| said.answered_at.is_none());
+        let words: Vec<&str> = waiting.map(|said| said.prompt.as_str()).collect();
+        (!words.is_empty()).then(|| words.join("\n\n"))
+    }
+
+    /// `request` and what the agent was told after it.
+    pub fn with_answered(&self, request: &str) -> String {
+        with_later(request, self.prompts.iter().filter(|said| said.answered_at.is_some()))
+    }
+
+    /// The request and all that was said after it.
+    pub fn whole_request(&self) -> String {
+        with_later(&self.request, self.prompts.iter())
+    }
+
+    /// The words that the next commit is about.
+    pub fn latest_words(&self) -> &str {
+        self.prompts.last().map_or(&self.request, |said| &said.prompt)
+    }
+}
+
+fn with_later<'a>(request: &str, said: impl Iterator<Item = &'a Prompt>) -> String {
+    said.fold(request.to_owned(), |text, said| {
+        format!("{text}\n\nSaid later, in addition:\n\n{}", said.prompt)
+    })
 }

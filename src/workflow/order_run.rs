@@ -309,29 +309,6 @@ impl OrderRun<'_> {
         self.workflow.metrics.agent_used(tokens, usd);
     }
 
-    /// Finds the sandbox of a resumed order. When it is gone (another volume, a cleaned disk) it is
-    /// made anew, and the steps whose work was only in it run again.
-    async fn recover_sandbox(&mut self) -> Result<(), StepError> {
-        if !self.results.contains_key(&StepName::CreateBranch) {
-            return Ok(());
-        }
-        let git = &self.workflow.git;
-        if let Some(sandbox) = git.find_sandbox(&self.order.id, &self.order.url).await? {
-            self.sandbox = Some(sandbox);
-            return Ok(());
-        }
-        if self.results.contains_key(&StepName::Commit) {
-            // The work is on the remote: nothing that is left needs the files.
-            return Ok(());
-        }
-        let lost = [StepName::CreateBranch, StepName::Execute, StepName::PrpReview];
-        warn!(work_order.id = %self.order.id, "the sandbox is gone, its steps run again");
-        self.journal.event("warning", "sandbox_lost", None, json!({})).await;
-        self.store.forget_steps(&lost).await?;
-        self.results.retain(|step, _| !lost.contains(step));
-        Ok(())
-    }
-
     /// Writes `metadata.json`.
     async fn describe(&self) -> Result<(), StepError> {
         let finished: Vec<&str> = self

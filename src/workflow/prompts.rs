@@ -47,13 +47,11 @@ pub enum PromptError {
     },
     /// The file is there and cannot be used.
     #[error(
-        "the command file {path} of the step {step} cannot be used: {reason}; correct it, or remove \
-         it to use the built-in command",
+        "the command file {path} cannot be used: {reason}; correct it, or remove it to use the \
+         built-in command",
         path = path.display()
     )]
     File {
-        /// The step it is for.
-        step: StepName,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -85,7 +83,8 @@ impl CommandFiles {
         StepName::ALL
             .into_iter()
             .filter(|step| built_in(*step).is_some())
-            .try_for_each(|step| self.load(step).map(drop))
+            .try_for_each(|step| self.load(step).map(drop))?;
+        self.follow_up().map(drop)
     }
 
     /// The command file of `step`: `{step}.md` of the folder (or with `_` for `-`), else the
@@ -95,19 +94,28 @@ impl CommandFiles {
     /// The folder is missing, the file is unusable, or the step is done without an agent.
     pub fn load(&self, step: StepName) -> Result<CommandFile, PromptError> {
         let default = built_in(step).ok_or(PromptError::NoPrompt(step))?;
+        self.find(step.as_str(), default)
+    }
+
+    /// The command file of a follow-up prompt: `follow-up.md` of the folder, else the built-in one.
+    ///
+    /// # Errors
+    /// The folder is missing, or the file is unusable.
+    pub fn follow_up(&self) -> Result<CommandFile, PromptError> {
+        self.find("follow-up", include_str!("commands/follow-up.md"))
+    }
+
+    fn find(&self, name: &str, default: &str) -> Result<CommandFile, PromptError> {
         if let Some(dir) = &self.dir {
             fs::read_dir(dir).map_err(|error| PromptError::Folder {
                 path: dir.clone(),
                 reason: error.to_string(),
             })?;
-            for name in [step.as_str().to_owned(), step.as_str().replace('-', "_")] {
+            for name in [name.to_owned(), name.replace('-', "_")] {
                 let path = dir.join(format!("{name}.md"));
                 if !is_absent(&path) {
-                    let text = read(&path).map_err(|reason| PromptError::File {
-                        step,
-                        path: path.clone(),
-                        reason,
-                    })?;
+                    let text = read(&path)
+                        .map_err(|reason| PromptError::File { path: path.clone(), reason })?;
                     return Ok(CommandFile { text, source: Some(path) });
                 }
             }
@@ -134,7 +142,7 @@ impl CommandFile {
     ///
     /// The built-in files take: planning `[request with issue]`, execute `[plan, request]`,
     /// prp-review `[request, plan, diff summary]`, commit `[request, diff stat]`, create-pr
-    /// `[request, plan, diff stat, commit message]`.
+    /// `[request, plan, diff stat, commit message]`, a follow-up `[prompt, request, plan]`.
     pub fn render(&self, arguments: &[&str]) -> String {
         let mut prompt = String::with_capacity(self.text.len());
         let mut rest = self.text.as_str();
@@ -257,6 +265,8 @@ mod tests {
                 assert_eq!(prompt.matches(argument).count(), usize::from(i < count), "{step}");
             }
         }
+        let prompt = CommandFiles::default().follow_up().unwrap().render(&["<1>", "<2>", "<3>"]);
+        assert!(["<1>", "<2>", "<3>"].iter().all(|argument| prompt.matches(argument).count() == 1));
     }
 
     #[test]

@@ -26,6 +26,7 @@ const SHORT: &str = "create-branch planning execute commit create-pr";
 /// The headings of our command files, by which the fake knows the step.
 const PLANNING: &str = "# Plan the work";
 const EXECUTE: &str = "# Carry out the plan";
+const FOLLOW_UP: &str = "# Go on with the change";
 const REVIEW: &str = "# Review the change";
 const COMMIT: &str = "# Propose a commit message";
 const PULL_REQUEST: &str = "# Propose a title and a description";
@@ -131,6 +132,32 @@ async fn the_real_cli_takes_an_order_to_its_pull_request(pool: PgPool) {
     assert_eq!(sightings.leaks, Vec::<String>::new());
     assert_eq!(leaks::in_files(place.harness.folder(), KEY), Vec::<std::path::PathBuf>::new());
     assert_eq!(leaks::in_rows(&place.harness.pool, KEY).await, Vec::<String>::new());
+    place.harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_follow_up_goes_on_in_the_conversation_of_the_real_cli(pool: PgPool) {
+    let mut place = Place::new(pool).await;
+    place.harness.start_worker();
+    place.harness.order_named(ORDER, "Say hello", SHORT).await;
+    place.harness.until_status(ORDER, "completed").await;
+    let asked = place.api.requests().len();
+
+    let file = place.harness.path(&format!("repositories/{ORDER}/remote/hello.txt"));
+    let write = json!({"file_path": file, "content": "hello again\n"});
+    let turns = vec![Turn::Tool("Write", write), Turn::Text("It says hello again.")];
+    let mut scripts = place.healthy();
+    scripts.push((FOLLOW_UP, turns));
+    place.api.play(scripts);
+    let (code, said) = place.harness.command(&["prompt", ORDER, "Say it again"]);
+    assert_eq!(code, Some(0), "{said}");
+    place.harness.until_status(ORDER, "completed").await;
+
+    assert_eq!(place.delivered(), "hello again\n");
+    let requests = place.api.requests();
+    let mut asked = requests[asked..].iter().map(|request| request["messages"].to_string());
+    let follow_up = asked.find(|messages| messages.contains("Say it again")).unwrap();
+    assert!(follow_up.contains("I wrote hello.txt."), "the earlier conversation: {follow_up}");
     place.harness.assert_sound().await;
 }
 

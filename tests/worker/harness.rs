@@ -199,7 +199,10 @@ impl Harness {
             .env("PATH", std::env::var("PATH").unwrap())
             .env("HOME", self.folder.path())
             .env("DATABASE_URL", self.pool.connect_options().to_url_lossy().to_string())
+            .env("AWO_REPOSITORY_DIR", self.path("repositories"))
+            .env("AWO_WORK_ORDER_DIR", self.path("work-orders"))
             .env("AWO_CONFIG_DIR", self.path("config"))
+            .env("AWO_ALLOW_LOCAL_REMOTES", "true")
             .stdin(Stdio::null())
             .output()
             .unwrap();

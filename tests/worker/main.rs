@@ -14,6 +14,7 @@ mod disk_marks;
 mod drain;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
+mod follow_up;
 #[path = "../support/frozen.rs"]
 mod frozen;
 mod halt;

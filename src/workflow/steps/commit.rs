@@ -20,10 +20,10 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let sandbox = run.sandbox()?;
     let changes = sandbox.changes().await?;
     let message = match sandbox.head().await? {
-        // An earlier run of this step committed already: same message, so the same commit.
-        Some(head) => head.message,
+        // An earlier run of this step committed all there is: same message, so the same commit.
+        Some(head) if !changes.uncommitted => head.message,
         None if changes.files_changed == 0 => return Ok(nothing()),
-        None => propose(run, &sandbox, &changes, started).await?,
+        _ => propose(run, &sandbox, &changes, started).await?,
     };
     let Some(commit) = sandbox.commit(&message).await? else { return Ok(nothing()) };
     run.keep("diff", StepName::Commit, started, &changes.diff).await?;
@@ -68,7 +68,8 @@ async fn propose(
     started: &StartedStep,
 ) -> Result<String, StepError> {
     let stat = stat(changes);
-    let prompt = run.workflow.commands.load(StepName::Commit)?.render(&[&run.order.request, &stat]);
+    let prompt =
+        run.workflow.commands.load(StepName::Commit)?.render(&[run.order.latest_words(), &stat]);
     let turn = Turn {
         step: StepName::Commit,
         attempt: started.runs,
@@ -85,7 +86,7 @@ async fn propose(
         }
         Err(stopped) => return Err(stopped),
     };
-    Ok(commit_message(proposed.as_deref(), &run.order.request, &run.order.id))
+    Ok(commit_message(proposed.as_deref(), run.order.latest_words(), &run.order.id))
 }
 
 /// What a model is told of a change: the numbers and the names of the files.

@@ -87,7 +87,7 @@ async fn words(
         number("deletions")
     );
     let command = run.workflow.commands.load(StepName::CreatePr)?;
-    let prompt = command.render(&[&run.order.request, &plan, &stat, &text("message")]);
+    let prompt = command.render(&[&run.order.whole_request(), &plan, &stat, &text("message")]);
     let proposed = match run.sandbox() {
         Err(_) => None,
         Ok(sandbox) => {

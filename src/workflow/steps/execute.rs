@@ -1,4 +1,4 @@
-//! `execute`: the agent changes the code after the plan.
+//! `execute`: the agent changes the code after the plan, or after what was said since.
 
 use serde_json::{Value, json};
 
@@ -19,13 +19,18 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let planning = run.results.get(&StepName::Planning).cloned().unwrap_or_default();
     let plan = planning.get("plan").and_then(Value::as_str).unwrap_or_default();
     let request = planning.get("request").and_then(Value::as_str).unwrap_or(&run.order.request);
-    let prompt = run.workflow.commands.load(StepName::Execute)?.render(&[plan, request]);
+    let before = run.order.with_answered(request);
+    let commands = &run.workflow.commands;
+    let prompt = match run.order.waiting_prompts() {
+        None => resumed(commands.load(StepName::Execute)?.render(&[plan, &before]), started),
+        Some(said) => commands.follow_up()?.render(&[&said, &before, plan]),
+    };
     let turn = Turn {
         step: StepName::Execute,
         attempt: started.runs,
         label: String::new(),
         session: started.session_id,
-        prompt: resumed(prompt, started),
+        prompt,
     };
     let report = run.take_turn(&sandbox, turn).await?;
     let changes = sandbox.changes().await?;

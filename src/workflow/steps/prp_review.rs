@@ -66,7 +66,7 @@ async fn ask(
         changes.files_changed, changes.insertions, changes.deletions
     );
     let command = run.workflow.commands.load(StepName::PrpReview)?;
-    let prompt = command.render(&[&run.order.request, &plan, &summary]);
+    let prompt = command.render(&[&run.order.whole_request(), &plan, &summary]);
     // Each turn has files of its own.
     let turn = |label: &str, prompt| Turn {
         step: StepName::PrpReview,
