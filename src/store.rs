@@ -15,10 +15,9 @@ mod rebuild;
 mod run;
 mod sandboxes;
 mod schedules;
+mod schema;
 
-pub use connect::{
-    ConnectError, DatabaseMode, MIGRATOR, SchemaState, connect, migrate, options, schema_state,
-};
+pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
 pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
 pub use history::History;
@@ -38,6 +37,7 @@ pub use run::{
 };
 pub use sandboxes::{SavedWork, Standing};
 pub use schedules::{Fired, Schedule};
+pub use schema::{MIGRATOR, SchemaState, migrate, schema_state};
 
 use std::time::Duration;
 

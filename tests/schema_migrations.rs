@@ -6,7 +6,7 @@ mod postgres;
 #[path = "support/rows.rs"]
 mod rows;
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use archon_awo::{
     process::blocking_command,
@@ -61,22 +61,38 @@ async fn a_second_run_changes_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
-async fn a_database_that_is_ahead_is_left_alone(pool: PgPool) {
-    run(
-        &pool,
-        "INSERT INTO awo._sqlx_migrations (version, description, success, checksum, execution_time)
-                VALUES (9999, 'from the future', true, '', 1)",
-    )
-    .await
-    .unwrap();
-    let error = migrate(&pool).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Ahead { found: 9999, .. }), "{error}");
-    assert!(
-        error.to_string().starts_with(
-            "the database is on schema version 9999, this archon-awo knows only up to"
-        )
-    );
-    assert!(error.to_string().ends_with("update archon-awo"));
+async fn a_newer_schema_is_used_and_left_alone(pool: PgPool) {
+    rows::newer_schema(&pool).await;
+    let before = fingerprint(&pool).await;
+    migrate(&pool).await.unwrap();
+    assert_eq!(fingerprint(&pool).await, before);
+    let state = schema_state(&pool).await.unwrap();
+    assert!(state.is_newer() && state.check().is_ok(), "{state:?}");
+}
+
+#[sqlx::test(migrations = false)]
+async fn statements_pass_while_a_migration_waits_for_a_lock(pool: PgPool) {
+    MIGRATOR.run_to(12, &pool).await.unwrap();
+    // As a backup does: it reads, in a transaction that stays open.
+    let mut backup = pool.begin().await.unwrap();
+    let read = "SELECT count(*) FROM agent_work_order_steps";
+    backup.execute(read).await.unwrap();
+    let migrating = tokio::spawn({
+        let pool = pool.clone();
+        async move { migrate(&pool).await }
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted
+        AND relation = 'agent_work_order_steps'::regclass";
+    while count(&pool, waits).await == 0 {
+        assert!(!migrating.is_finished(), "the migration did not need the lock");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Whoever comes later stands behind the migration, which steps aside after 3 s.
+    let later = tokio::time::timeout(Duration::from_secs(5), count(&pool, read)).await;
+    assert_eq!(later.unwrap(), 0);
+    backup.rollback().await.unwrap();
+    migrating.await.unwrap().unwrap();
+    schema_state(&pool).await.unwrap().check().unwrap();
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

@@ -1,6 +1,7 @@
 -- Ends runs: jobs $1 under epochs $2 with outcomes $3 (succeeded, failed, retried, cancelled,
--- interrupted), error classes $4, messages $5 and, for retries, delays of $6 seconds. What is asked
--- under an epoch that is no longer the current one changes nothing and is not in the answer.
+-- interrupted), error classes $4, messages $5 and, for what goes back to the queue, delays of $6
+-- seconds. What is asked under an epoch that is no longer the current one changes nothing and is not
+-- in the answer.
 -- Lock order: job, then lease; several of them in the order of their ids.
 WITH
 asked AS MATERIALIZED (
@@ -37,10 +38,8 @@ settled AS (
         -- An interruption by a restart of the worker is not the order's fault.
         attempt = CASE WHEN r.outcome = 'interrupted' THEN greatest(j.attempt - 1, 0) ELSE j.attempt END,
         interrupted_count = j.interrupted_count + (r.outcome = 'interrupted')::integer,
-        run_at = CASE r.outcome
-            WHEN 'retried' THEN now() + r.delay * interval '1 second'
-            WHEN 'interrupted' THEN now()
-            ELSE j.run_at END,
+        run_at = CASE WHEN r.outcome IN ('retried', 'interrupted')
+            THEN now() + r.delay * interval '1 second' ELSE j.run_at END,
         last_error = CASE r.outcome WHEN 'cancelled' THEN coalesce(r.cancel_reason, r.message)
             WHEN 'succeeded' THEN NULL WHEN 'interrupted' THEN j.last_error ELSE r.message END,
         error_class = CASE r.outcome WHEN 'cancelled' THEN 'cancelled'

@@ -138,13 +138,15 @@ async fn database(config: &Config) -> Vec<Check> {
     };
     let schema = match store::schema_state(&pool).await {
         Ok(state) => match state.check() {
+            Ok(()) if state.is_newer() => {
+                let (found, expected) = (state.found, state.expected);
+                let words = format!("version {found}, newer than the {expected} of this program");
+                Check::well("schema", words)
+            }
             Ok(()) => Check::well("schema", format!("version {}", state.found)),
             Err(error) => {
-                let help = if state.found < state.expected {
-                    "run `archon-awo migrate`; a worker does so too unless AWO_AUTO_MIGRATE=false"
-                } else {
-                    "install the newer archon-awo that made this schema"
-                };
+                let help =
+                    "run `archon-awo migrate`; a worker does so too unless AWO_AUTO_MIGRATE=false";
                 Check::ill("schema", error.to_string(), help)
             }
         },

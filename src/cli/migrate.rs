@@ -7,7 +7,7 @@ use crate::{config::Config, store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Change nothing; exit code 4 when the schema is on another version.
+    /// Change nothing; exit code 4 when this program needs a newer schema.
     #[arg(long)]
     check: bool,
 }
@@ -28,7 +28,12 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
             "up_to_date": now.check().is_ok(),
         }))?;
     } else if now.check().is_ok() {
-        let text = if before.found == now.found {
+        let text = if now.is_newer() {
+            let (found, expected) = (now.found, now.expected);
+            format!(
+                "the schema is newer than this program (version {found}, made for {expected}): nothing to do"
+            )
+        } else if before.found == now.found {
             format!("the schema is up to date (version {})", now.found)
         } else {
             format!("the schema went from version {} to {}", before.found, now.found)

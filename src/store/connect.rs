@@ -1,19 +1,16 @@
-//! Opens the pool and brings the schema to the version this binary was built with.
+//! Opens the pool, and says in a sentence why the database cannot be used.
 
 use std::{str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, Connection, Executor, PgPool,
-    migrate::{MigrateError, Migrator},
+    ConnectOptions, Connection, Executor,
+    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 use super::Database;
 use crate::sql;
-
-/// The migrations in `migrations/`, recorded in `awo._sqlx_migrations`.
-pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Oldest server that is supported, as `server_version_num`: PostgreSQL 14.
 const OLDEST_SERVER: i32 = 140_000;
@@ -63,40 +60,14 @@ pub enum ConnectError {
         /// Newest version known here.
         expected: i64,
     },
-    /// The schema is newer than the binary.
+    /// A migration waits for a lock that another session does not give up.
     #[error(
-        "the database is on schema version {found}, this archon-awo knows only up to {expected}: update archon-awo"
+        "cannot migrate the database: another session holds a lock on its tables and does not let go, a backup or an open transaction perhaps (see pg_stat_activity); nothing was changed, start this again later"
     )]
-    Ahead {
-        /// Newest applied version.
-        found: i64,
-        /// Newest version known here.
-        expected: i64,
-    },
+    Locked,
     /// A migration failed or was changed after it was applied.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[from] MigrateError),
-}
-
-/// Which version the schema is on, compared with the binary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SchemaState {
-    /// Newest applied version, 0 for none.
-    pub found: i64,
-    /// Newest version known here.
-    pub expected: i64,
-}
-
-impl SchemaState {
-    /// `Ok` when binary and schema agree.
-    pub fn check(self) -> Result<(), ConnectError> {
-        let Self { found, expected } = self;
-        match found.cmp(&expected) {
-            std::cmp::Ordering::Less => Err(ConnectError::Behind { found, expected }),
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(ConnectError::Ahead { found, expected }),
-        }
-    }
 }
 
 /// Parses the address for `mode`.
@@ -172,51 +143,4 @@ async fn reason(options: &PgConnectOptions) -> sqlx::Error {
         Ok(Err(error)) => error,
         Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     }
-}
-
-/// Applies what is missing. Safe when several processes do so at once: the first holds a lock.
-pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> {
-    let database = database.into();
-    let state = schema_state(&database).await?;
-    if state.found > state.expected {
-        return state.check();
-    }
-    match database.mode() {
-        DatabaseMode::Direct => MIGRATOR.run(database.connections()).await?,
-        DatabaseMode::Pooler => migrate_in_one_transaction(database.connections()).await?,
-    }
-    Ok(())
-}
-
-/// Migrates over the one server connection that a pooler keeps for a transaction.
-async fn migrate_in_one_transaction(pool: &PgPool) -> Result<(), MigrateError> {
-    let mut migrator = sqlx::migrate!();
-    // Its lock is one of the session.
-    migrator.set_locking(false);
-    let mut transaction = pool.begin().await?;
-    for statement in [sql!("connect/lock_migrations"), sql!("connect/forget_prepared")] {
-        sqlx::raw_sql(statement).execute(&mut *transaction).await?;
-    }
-    migrator.run_direct(None, &mut *transaction, false).await?;
-    sqlx::raw_sql(sql!("connect/forget_prepared")).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(())
-}
-
-/// Reads the version of the schema.
-pub async fn schema_state(database: impl Into<Database>) -> Result<SchemaState, ConnectError> {
-    let database = database.into();
-    let expected = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let exists: bool = sqlx::query_scalar(sql!("connect/has_migrations"))
-        .fetch_one(&database)
-        .await
-        .map_err(MigrateError::Execute)?;
-    if !exists {
-        return Ok(SchemaState { found: 0, expected });
-    }
-    let found = sqlx::query_scalar(sql!("connect/schema_version"))
-        .fetch_one(&database)
-        .await
-        .map_err(MigrateError::Execute)?;
-    Ok(SchemaState { found, expected })
 }

@@ -156,6 +156,8 @@ pub enum Settlement {
     Cancelled(String),
     /// Given back unfinished, without spending an attempt.
     Interrupted(String),
+    /// The same, and left alone for the delay.
+    PutBack(String, Duration),
 }
 
 impl Settlement {
@@ -166,7 +168,7 @@ impl Settlement {
             Self::Failed(..) => "failed",
             Self::Retried(..) => "retried",
             Self::Cancelled(_) => "cancelled",
-            Self::Interrupted(_) => "interrupted",
+            Self::Interrupted(_) | Self::PutBack(..) => "interrupted",
         }
     }
 
@@ -176,13 +178,13 @@ impl Settlement {
             Self::Succeeded(class) => *class,
             Self::Failed(class, _) | Self::Retried(class, ..) => Some(*class),
             Self::Cancelled(_) => Some(ErrorClass::Cancelled),
-            Self::Interrupted(_) => None,
+            Self::Interrupted(_) | Self::PutBack(..) => None,
         }
     }
 
     fn delay(&self) -> Duration {
         match self {
-            Self::Retried(_, _, delay) => *delay,
+            Self::Retried(_, _, delay) | Self::PutBack(_, delay) => *delay,
             _ => Duration::ZERO,
         }
     }
@@ -193,7 +195,8 @@ impl Settlement {
             Self::Failed(_, message)
             | Self::Retried(_, message, _)
             | Self::Cancelled(message)
-            | Self::Interrupted(message) => Some(message),
+            | Self::Interrupted(message)
+            | Self::PutBack(message, _) => Some(message),
         }
     }
 }

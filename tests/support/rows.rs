@@ -127,3 +127,11 @@ pub async fn broken(pool: &PgPool) -> Vec<String> {
         .await
         .unwrap()
 }
+
+/// Makes the schema look as if a newer program had migrated it.
+pub async fn newer_schema(pool: &PgPool) {
+    let record = "INSERT INTO awo._sqlx_migrations
+        (version, description, success, checksum, execution_time)
+        VALUES (9999, 'from the future', true, '', 1)";
+    run(pool, record).await.unwrap();
+}

@@ -13,10 +13,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, PgPool};
 use tempfile::TempDir;
 
-use crate::small_volume::Volume;
+use crate::{schedules::without_schedules, small_volume::Volume};
 
 /// Longest wait for anything; a healthy run needs a fraction of it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -35,6 +35,8 @@ pub struct Harness {
     remote: Option<String>,
     /// A volume that only the workers see.
     pub volume: Option<Volume>,
+    /// What workers and commands run from now on.
+    pub program: PathBuf,
 }
 
 impl Harness {
@@ -47,7 +49,8 @@ impl Harness {
         fs::write(&program, AGENT).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let (workers, settings, remote, volume) = (Vec::new(), Vec::new(), None, None);
-        let harness = Self { pool, folder, workers, settings, remote, volume };
+        let program = env!("CARGO_BIN_EXE_archon-awo").into();
+        let harness = Self { pool, folder, workers, settings, remote, volume, program };
         harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
         harness.git(&["clone", "--quiet", "remote.git", "seed"]);
         fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
@@ -128,13 +131,12 @@ impl Harness {
         let log =
             fs::File::create(self.path(&format!("worker-{}.log", self.workers.len()))).unwrap();
         let url = self.pool.connect_options().to_url_lossy().to_string();
-        let binary = env!("CARGO_BIN_EXE_archon-awo");
         let mut command = match &self.volume {
-            None => blocking_command(binary),
+            None => blocking_command(&self.program),
             Some(volume) => volume.command().into_std(),
         };
         if self.volume.is_some() {
-            command.arg(binary);
+            command.arg(&self.program);
         }
         let child = command
             .arg("worker")
@@ -194,7 +196,7 @@ impl Harness {
 
     /// Runs a command of the product to its end; answers its exit code and what it printed.
     pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = blocking_command(env!("CARGO_BIN_EXE_archon-awo"))
+        let output = blocking_command(&self.program)
             .args(arguments)
             .env("PATH", std::env::var("PATH").unwrap())
             .env("HOME", self.folder.path())
@@ -360,23 +362,6 @@ impl Drop for Harness {
             let _ = worker.wait();
         }
     }
-}
-
-/// Deletes the schedules of the product itself: their jobs would come between those of a test that
-/// happens to run at their time.
-fn without_schedules(pool: &PgPool) {
-    let options = (*pool.connect_options()).clone();
-    let delete = async move {
-        let mut connection = options.connect().await.unwrap();
-        sqlx::query("delete from awo.schedules").execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    };
-    // A runtime of its own, on a thread of its own: the caller cannot wait.
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(delete);
-    };
-    std::thread::scope(|scope| scope.spawn(run).join()).unwrap();
 }
 
 /// Waits until a condition holds.

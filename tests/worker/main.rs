@@ -39,6 +39,8 @@ mod redaction;
 mod replay;
 mod rescue;
 mod rolling;
+mod schedules;
+mod skew;
 #[path = "../support/small_volume.rs"]
 mod small_volume;
 mod telemetry;
