@@ -6,7 +6,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load fuzz clean
+.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -58,6 +58,9 @@ retention-load: ## Clean 200 sandboxes of 3,000 files with three replicas, measu
 	@.ci/install test
 	@.ci/with-postgres cargo test --locked --release --test bench_retention -- \
 		--ignored --nocapture --test-threads 1
+
+upgrade-test: ## Build the previous program and run it beside this one, on one database
+	@.ci/upgrade $(ARGS)
 
 fuzz: ## Feed anything to gates and filters, each for some seconds: make fuzz ARGS=300
 	@.ci/install build fuzz

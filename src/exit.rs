@@ -218,6 +218,9 @@ mod tests {
         assert_eq!(text, "the database server is version 13.9: expected PostgreSQL 14 or newer");
         let text = message(&ConnectError::Behind { found: 1, expected: 4 }.into());
         assert!(text.contains("version 1") && text.contains("archon-awo migrate"), "{text}");
+        let too_new = ConnectError::TooNew { found: 9, expected: 4, oldest: 5 };
+        let text = message(&too_new.into());
+        assert!(text.contains("version 9") && text.contains("update archon-awo"), "{text}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ async fn an_empty_database_is_brought_to_the_newest_version(pool: PgPool) {
     );
     migrate(&pool).await.unwrap();
     let after = schema_state(&pool).await.unwrap();
-    assert_eq!(after, SchemaState { found: before.expected, expected: before.expected });
+    assert_eq!(after, SchemaState { found: before.expected, expected: before.expected, oldest: 1 });
     after.check().unwrap();
     check_surface(&pool).await;
 }
@@ -68,6 +68,27 @@ async fn a_newer_schema_is_used_and_left_alone(pool: PgPool) {
     assert_eq!(fingerprint(&pool).await, before);
     let state = schema_state(&pool).await.unwrap();
     assert!(state.is_newer() && state.check().is_ok(), "{state:?}");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_schema_that_left_this_program_behind_is_refused(pool: PgPool) {
+    rows::newer_schema(&pool).await;
+    run(
+        &pool,
+        "CREATE OR REPLACE FUNCTION awo.oldest_program() RETURNS bigint LANGUAGE sql AS 'SELECT 9000::bigint'",
+    )
+    .await
+    .unwrap();
+    let error = migrate(&pool).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TooNew { oldest: 9000, .. }), "{error}");
+    let expected = schema_state(&pool).await.unwrap().expected;
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the database is on schema version 9999, where programs made for a version before 9000 do not \
+             work any more; this archon-awo was made for {expected}: update archon-awo"
+        )
+    );
 }
 
 #[sqlx::test(migrations = false)]

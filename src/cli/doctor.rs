@@ -145,8 +145,11 @@ async fn database(config: &Config) -> Vec<Check> {
             }
             Ok(()) => Check::well("schema", format!("version {}", state.found)),
             Err(error) => {
-                let help =
-                    "run `archon-awo migrate`; a worker does so too unless AWO_AUTO_MIGRATE=false";
+                let help = if state.is_newer() {
+                    "install a newer archon-awo"
+                } else {
+                    "run `archon-awo migrate`; a worker does so too unless AWO_AUTO_MIGRATE=false"
+                };
                 Check::ill("schema", error.to_string(), help)
             }
         },

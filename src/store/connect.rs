@@ -60,6 +60,18 @@ pub enum ConnectError {
         /// Newest version known here.
         expected: i64,
     },
+    /// The schema has left programs as old as this one behind.
+    #[error(
+        "the database is on schema version {found}, where programs made for a version before {oldest} do not work any more; this archon-awo was made for {expected}: update archon-awo"
+    )]
+    TooNew {
+        /// Newest applied version.
+        found: i64,
+        /// Newest version known here.
+        expected: i64,
+        /// The version of the oldest program that works on it.
+        oldest: i64,
+    },
     /// A migration waits for a lock that another session does not give up.
     #[error(
         "cannot migrate the database: another session holds a lock on its tables and does not let go, a backup or an open transaction perhaps (see pg_stat_activity); nothing was changed, start this again later"

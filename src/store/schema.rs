@@ -1,7 +1,7 @@
 //! The version of the schema: which one is there, which programs work on it, and the way to the newest.
 //!
 //! During a rollout old and new programs share one schema. A newer one is no reason to refuse: it was only
-//! expanded.
+//! expanded, until `awo.oldest_program()` says otherwise.
 
 use sqlx::{
     PgConnection, PgPool,
@@ -29,13 +29,22 @@ pub struct SchemaState {
     pub found: i64,
     /// Newest version known here.
     pub expected: i64,
+    /// The version for which the oldest program was made that still works here.
+    pub oldest: i64,
 }
 
 impl SchemaState {
-    /// `Ok` when this binary works on this schema: on its own version, and on a newer one.
+    /// `Ok` when this binary works on this schema: on its own version, and on a newer one that did not
+    /// leave it behind.
     pub fn check(self) -> Result<(), ConnectError> {
-        let Self { found, expected } = self;
-        if found < expected { Err(ConnectError::Behind { found, expected }) } else { Ok(()) }
+        let Self { found, expected, oldest } = self;
+        if found < expected {
+            Err(ConnectError::Behind { found, expected })
+        } else if expected < oldest {
+            Err(ConnectError::TooNew { found, expected, oldest })
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a newer program has been here.
@@ -47,7 +56,7 @@ impl SchemaState {
 /// Applies what is missing. Safe when several processes do so at once, and while workers run: the first
 /// holds a lock, and no statement of theirs waits for long behind one that a migration waits for.
 ///
-/// A newer schema is left as it is.
+/// A newer schema is left as it is, and is an error only when it left this binary behind.
 pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> {
     let database = database.into();
     for _ in 0..TRIES {
@@ -58,7 +67,7 @@ pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> 
                 program = state.expected,
                 "the schema is newer than this program: left as it is"
             );
-            return Ok(());
+            return state.check();
         }
         let applied = match database.mode() {
             DatabaseMode::Direct => migrate_on_one_connection(database.connections()).await,
@@ -128,16 +137,24 @@ async fn limit_lock_waits(
 pub async fn schema_state(database: impl Into<Database>) -> Result<SchemaState, ConnectError> {
     let database = database.into();
     let expected = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let exists: bool = sqlx::query_scalar(sql!("connect/has_migrations"))
+    let (has_migrations, has_oldest): (bool, bool) = sqlx::query_as(sql!("connect/has_migrations"))
         .fetch_one(&database)
         .await
         .map_err(MigrateError::Execute)?;
-    if !exists {
-        return Ok(SchemaState { found: 0, expected });
+    if !has_migrations {
+        return Ok(SchemaState { found: 0, expected, oldest: 0 });
     }
     let found = sqlx::query_scalar(sql!("connect/schema_version"))
         .fetch_one(&database)
         .await
         .map_err(MigrateError::Execute)?;
-    Ok(SchemaState { found, expected })
+    let oldest = if has_oldest {
+        sqlx::query_scalar(sql!("connect/oldest_program"))
+            .fetch_one(&database)
+            .await
+            .map_err(MigrateError::Execute)?
+    } else {
+        0
+    };
+    Ok(SchemaState { found, expected, oldest })
 }

@@ -1,0 +1,1 @@
+SELECT to_regclass('awo._sqlx_migrations') IS NOT NULL

@@ -1,0 +1,1 @@
+SELECT public.awo_cancel(id => $1, reason => $2)

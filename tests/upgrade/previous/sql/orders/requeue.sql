@@ -1,0 +1,1 @@
+SELECT public.awo_requeue(id => $1, from_step => $2)

@@ -1,0 +1,1 @@
+SELECT public.awo_pause_queue(name => $1)

@@ -1,0 +1,1 @@
+SELECT public.awo_pause_repository(repo => $1)

@@ -1,0 +1,1 @@
+SELECT public.awo_resume_repository(repo => $1)
