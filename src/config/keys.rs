@@ -67,6 +67,8 @@ keys! {
     DATABASE_URL: ["DATABASE_URL", "SUPABASE_DB_URL"], None,
         "postgres://user:password@host:port/database", true,
         "Postgres that holds the queue and the work orders.";
+    DATABASE_PASSWORD_FILE: ["DATABASE_PASSWORD_FILE"], None, "the path of a file that holds a password", false,
+        "File with the password, read when the address of the database has none.";
     DATABASE_MODE: ["AWO_DATABASE_MODE"], Some("direct"), "direct or pooler", false,
         "direct, or pooler behind a pooler in transaction mode.";
     AUTO_MIGRATE: ["AWO_AUTO_MIGRATE"], Some("true"), BOOLEAN, false,
