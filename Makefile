@@ -2,11 +2,16 @@
 
 # Arguments for demo, test and bench: make demo ARGS="--replicas 3 --orders 6 --kill-one"
 ARGS ?=
+# How many replicas `make up` starts.
+REPLICAS ?= 3
+COMPOSE = docker compose --profile awo
+DEV = docker compose -f compose.yaml -f compose.dev.yaml --profile awo
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz clean
+.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz \
+	image up dev-awo awo-logs awo-restart awo-roll stop docker-test docker-clean clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -29,8 +34,9 @@ ci: ## Run what a change must pass
 fmt: ## Format the code
 	cargo fmt
 
-lint: ## Check format, lints and licences
+lint: ## Check format, lints, licences, scripts, Dockerfile and Compose files
 	@.ci/install build deny
+	.ci/lint-files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
@@ -66,6 +72,42 @@ fuzz: ## Feed anything to gates and filters, each for some seconds: make fuzz AR
 	@.ci/install build fuzz
 	@.ci/fuzz $(ARGS)
 
-clean: ## Delete what was built, after asking
-	@printf 'Delete target/ and .demo/? [y/N] '; read answer; \
+image: ## Build the container image
+	@.ci/install docker
+	$(COMPOSE) build archon-awo
+
+up: .env ## Start Postgres and REPLICAS replicas with Docker Compose
+	@.ci/install docker
+	$(COMPOSE) up --detach --scale archon-awo=$(REPLICAS)
+
+.env:
+	cp .env.example .env && chmod 600 .env
+
+dev-awo: .env ## Run a replica that is compiled again on every change of the source
+	@.ci/install docker
+	$(DEV) up --build
+
+awo-logs: ## Follow the logs of the replicas
+	$(COMPOSE) logs --follow --tail 100 archon-awo
+
+awo-restart: ## Restart the replicas; running orders go on afterwards
+	$(COMPOSE) restart archon-awo
+
+awo-roll: ## Replace the replicas one by one by ones of the image as it is now
+	ops/compose/roll
+
+stop: ## Stop everything; volumes stay
+	$(COMPOSE) down
+
+docker-test: ## Walk through a deployment on the Docker engine: make docker-test ARGS="--partition 20"
+	@AWO_DOCKER=required .ci/docker $(ARGS)
+
+docker-clean: ## Remove the stand-ins for public base images that docker-test made
+	@tests/docker/base-images remove
+
+clean: ## Delete what was built and, where Compose runs, every volume; after asking
+	@printf 'Delete target/ and .demo/? [y/N] '; read -r answer; \
 	if [ "$$answer" = y ]; then rm -rf target .demo; else echo kept; fi
+	@! docker info > /dev/null 2>&1 || { \
+		printf 'Delete the containers and volumes of Docker Compose, with every order and sandbox? [y/N] '; read -r answer; \
+		if [ "$$answer" = y ]; then $(COMPOSE) down --volumes; else echo kept; fi; }
