@@ -4,11 +4,12 @@
 #
 # It is started as any agent is: the prompt on standard input, the checkout as working directory,
 # AWO_STEP and AWO_WORK_ORDER_ID in the environment. $1 is how many seconds `execute` takes.
+# Backquotes in here are Markdown, and what is quoted is expanded by the command it becomes.
+# shellcheck disable=SC2016
 set -eu
 seconds=${1:-2}
 prompt=$(cat)
 # Requests of the demo name one command in backquotes.
-# shellcheck disable=SC2016
 name=$(printf '%s\n' "$prompt" | sed -n 's/.*Add a command `\([a-z]*\)`.*/\1/p' | head -n 1)
 
 about() {
@@ -75,7 +76,6 @@ work() {
     fi
     printf '#!/bin/sh\n# %s: %s.\n%s\n' "$name" "$(about)" "$(program)" >"commands/$name"
     chmod +x "commands/$name"
-    # shellcheck disable=SC2016
     printf '#!/bin/sh\n[ "$(echo to be or not to be | commands/%s | xargs)" = "%s" ]\n' \
         "$name" "$(answer)" >"tests/${name}_test.sh"
     grep -q "^- \`$name\`" README.md || printf -- '- `%s` %s\n' "$name" "$(about)" >>README.md

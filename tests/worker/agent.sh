@@ -7,6 +7,7 @@ while [ -e "$folder/hold-$AWO_STEP" ]; do sleep 0.05; done
 [ -e "$folder/stdout-$AWO_STEP" ] && cat "$folder/stdout-$AWO_STEP" && exit 0
 [ -e "$folder/fail-$AWO_STEP" ] && exit "$(cat "$folder/fail-$AWO_STEP")"
 [ -e "$folder/daemon" ] && [ "$AWO_STEP" = execute ] && setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 &
+# shellcheck source=/dev/null
 [ -e "$folder/extra" ] && . "$folder/extra"
 case "$AWO_STEP" in
 planning) echo "1. Write a file." ;;
