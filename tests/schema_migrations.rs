@@ -254,6 +254,7 @@ async fn check_rights(pool: &PgPool) {
         "INSERT INTO awo.leases (job_id, epoch, worker_id, repo_key, slot, expires_at) VALUES (1, 1, gen_random_uuid(), 'x', 1, now())",
         "DELETE FROM awo.jobs",
         "UPDATE awo.log_chunks SET seq = 1",
+        "SELECT awo_after_restore()",
         "SELECT awo.job_of('one')",
     ] {
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Whole orders through real worker processes: Postgres, git, agents and signals are real.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
+mod backup;
 mod cancel;
 mod claude;
 #[path = "../support/claude_cli.rs"]
