@@ -27,7 +27,7 @@ find_places() {
         docker compose version > /dev/null || fail "docker compose is missing"
         project=$(docker compose --profile awo config 2> /dev/null | sed -n 's/^name: //p')
         [ -n "$project" ] || fail "no compose project here: run this in the folder of compose.yaml, with its .env"
-        if docker compose --profile awo config --services 2> /dev/null | grep -qx postgres; then
+        if docker compose --profile awo config --services 2> /dev/null | grep -x postgres > /dev/null; then
             service=yes
             return
         fi
@@ -97,7 +97,8 @@ on_volume() {
     shift 2
     if [ "$compose" = yes ]; then
         local image
-        image=$(docker compose --profile awo config --images archon-awo | grep -i archon | head -n 1)
+        image=$(docker compose --profile awo config --images archon-awo | sed -n '/postgres/!p' | sort -u)
+        [[ $image =~ ^[^[:space:]]+$ ]] || fail "the image of the service archon-awo is not clear: $image"
         docker run --rm --interactive --network none --user 0 --entrypoint "$1" \
             --volume "${project}_awo-$volume:/volume:$access" "$image" "${@:2}"
     else
