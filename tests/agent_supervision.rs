@@ -374,6 +374,7 @@ async fn a_sandbox_in_use_is_waited_for_and_then_refused() {
     let failure = report.verdict.unwrap_err();
     assert_eq!(failure.class, ErrorClass::LostWorker);
     assert!(failure.message.contains("still in use"), "{}", failure.message);
+    assert!(!failure.sandbox_free);
     assert!(!agent_run::marked(&format!("AWO_RUN_ID={first_run}")).is_empty());
 
     bench.limits.lock_wait = Duration::from_secs(10);

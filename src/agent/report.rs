@@ -65,12 +65,14 @@ pub struct Failure {
     pub message: String,
     /// The earliest time at which a retry makes sense, as far as the provider said so.
     pub retry_after: Option<Duration>,
+    /// Whether the sandbox was free: otherwise nothing began, and nothing is to be blamed for it.
+    pub sandbox_free: bool,
 }
 
 impl Failure {
     /// A failure without advice about when to retry.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), retry_after: None }
+        Self { class, message: message.into(), retry_after: None, sandbox_free: true }
     }
 }
 

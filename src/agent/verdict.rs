@@ -264,7 +264,7 @@ fn provider_failure(
         format!("{advice} ({})", details.join(", "))
     };
     let retry_after = evidence.limit_resets_in.filter(|_| class == Class::RateLimited);
-    Failure { class, message, retry_after }
+    Failure { retry_after, ..Failure::new(class, message) }
 }
 
 fn with_stderr(message: &str, stderr: &str) -> String {

@@ -1,5 +1,7 @@
 //! One attempt at a claimed order, from its lease to the outcome that settles it.
 
+use std::time::Duration;
+
 use tracing::{Instrument, info_span};
 
 use super::{
@@ -15,6 +17,9 @@ use crate::{
     lease::{Lease, StopReason},
     store::{Claimed, RunStore, Settlement},
 };
+
+/// How long an order is left alone whose sandbox is still held.
+const SANDBOX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs a claimed order to an outcome.
 pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
@@ -64,6 +69,11 @@ fn settlement(
         Err(StepError::Stopped(StopReason::LeaseLost)) => {
             // The settlement is refused by its fence; it is made so that the refusal is counted.
             Settlement::Interrupted("the lease was lost".to_owned())
+        }
+        // A worker that is cut off from the database keeps its agents frozen, and with them the sandbox
+        // on a volume it shares, until it hears that its lease is gone.
+        Err(StepError::Failed(failure)) if failure.waits => {
+            Settlement::PutBack(workflow.clean(&failure.message), SANDBOX_PAUSE)
         }
         Err(StepError::Failed(failure)) if failure.retryable => {
             let attempt = u32::try_from(job.attempt).unwrap_or(1);

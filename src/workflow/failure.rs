@@ -32,18 +32,20 @@ pub struct Failure {
     pub retryable: bool,
     /// The earliest time for one.
     pub retry_after: Option<Duration>,
+    /// Whether the order was kept from running by its own former owner: it waits, and spends nothing.
+    pub waits: bool,
 }
 
 impl Failure {
     /// A failure that is retried when its class is transient.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         let retryable = class.is_transient();
-        Self { class, message: message.into(), retryable, retry_after: None }
+        Self { class, message: message.into(), retryable, retry_after: None, waits: false }
     }
 
     /// A failure that no retry can mend.
     pub fn lasting(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), retryable: false, retry_after: None }
+        Self { retryable: false, ..Self::new(class, message) }
     }
 }
 
@@ -69,8 +71,8 @@ impl From<Failure> for StepError {
 
 impl From<agent::Failure> for StepError {
     fn from(failure: agent::Failure) -> Self {
-        let agent::Failure { class, message, retry_after } = failure;
-        Self::Failed(Failure { retryable: class.is_transient(), class, message, retry_after })
+        let agent::Failure { class, message, retry_after, sandbox_free } = failure;
+        Self::Failed(Failure { retry_after, waits: !sandbox_free, ..Failure::new(class, message) })
     }
 }
 
@@ -81,6 +83,7 @@ impl From<GitError> for StepError {
             message: with_causes(&error),
             retryable: error.retryable(),
             retry_after: None,
+            waits: false,
         })
     }
 }
@@ -92,6 +95,7 @@ impl From<ForgeError> for StepError {
             message: with_causes(&error),
             retryable: error.is_retryable(),
             retry_after: error.retry_after(),
+            waits: false,
         })
     }
 }

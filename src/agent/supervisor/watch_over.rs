@@ -192,7 +192,8 @@ impl WatchOver {
                     "the sandbox is still in use by an earlier run of the order after {} s",
                     self.lock_wait.as_secs()
                 );
-                self.ended.problem = Some(Failure::new(ErrorClass::LostWorker, message));
+                let failure = Failure::new(ErrorClass::LostWorker, message);
+                self.ended.problem = Some(Failure { sandbox_free: false, ..failure });
             }
             Status::Setup { message, agent } => {
                 let class = if disk::says_full(&message) {
