@@ -10,6 +10,7 @@ mod missed_fires;
 mod order_id;
 mod redaction;
 mod repository_url;
+mod sandbox_type;
 mod status;
 mod step;
 
@@ -22,5 +23,6 @@ pub use missed_fires::MissedFires;
 pub use order_id::{InvalidOrderId, WorkOrderId};
 pub use redaction::{RedactStream, Redactor};
 pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};
+pub use sandbox_type::{InvalidSandboxType, SandboxType};
 pub use status::{JobState, OrderStatus};
 pub use step::{InvalidSteps, StepName, Steps};

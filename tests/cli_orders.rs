@@ -38,7 +38,7 @@ async fn an_enqueued_order_is_listed_and_shown(pool: PgPool) {
     off_thread(move || {
         let arguments = ["enqueue", "--repository-url", URL, "--request", "Fix\nthe bug"];
         let more = ["--commands", "create-branch, planning", "--priority", "-3", "--issue", "42"];
-        let named = ["--id", "wo-mine", "--run-at", "2h"];
+        let named = ["--id", "wo-mine", "--run-at", "2h", "--base-branch", "develop"];
         let id = program.run(&[&arguments[..], &more, &named].concat()).ok();
         assert_eq!(id, "wo-mine\n");
 
@@ -55,6 +55,10 @@ async fn an_enqueued_order_is_listed_and_shown(pool: PgPool) {
             (&(-3).into(), &"42".into())
         );
         assert_eq!(shown["steps"], Value::Array(vec![]));
+        assert_eq!(
+            (&shown["base_branch"], &shown["sandbox_type"]),
+            (&"develop".into(), &"git_worktree".into())
+        );
         assert!(shown["run_at"].as_str() > shown["created_at"].as_str());
         let shown = program.run(&["show", "wo-mine"]).ok();
         assert!(shown.contains("create-branch, planning"), "{shown}");

@@ -39,7 +39,8 @@ async fn an_inserted_job_makes_its_order(pool: PgPool) {
         r#"INSERT INTO awo.jobs (kind, payload, priority) VALUES ('work_order', '{
             "agent_work_order_id": "team-7", "repository_url": "acme/app", "user_request": "Fix it",
             "selected_commands": ["create-branch", "planning", "execute", "commit"],
-            "github_issue_number": 12, "sandbox_type": "git_branch", "unknown": true}', 5)
+            "github_issue_number": 12, "sandbox_type": "git_branch", "base_branch": "release/2.x",
+            "unknown": true}', 5)
         RETURNING work_order_id"#,
     )
     .fetch_one(&pool)
@@ -49,11 +50,11 @@ async fn an_inserted_job_makes_its_order(pool: PgPool) {
     let row = text(
         &pool,
         "SELECT concat_ws(' ', repository_url, user_request, array_to_string(selected_commands, ','),
-             github_issue_number, sandbox_type, status) FROM agent_work_orders",
+             github_issue_number, sandbox_type, base_branch, status) FROM agent_work_orders",
     );
     assert_eq!(
         row.await.unwrap(),
-        "acme/app Fix it create-branch,planning,execute,commit 12 git_branch pending"
+        "acme/app Fix it create-branch,planning,execute,commit 12 git_branch release/2.x pending"
     );
     assert_eq!(broken(&pool).await, [""; 0]);
 }
@@ -115,6 +116,8 @@ async fn a_payload_that_cannot_be_run_is_refused_with_the_name_of_its_field(pool
         (with(r#", "github_issue_number": "abc""#), "github_issue_number is \"abc\""),
         (with(r#", "github_issue_number": 1.5"#), "github_issue_number is \"1.5\""),
         (with(r#", "sandbox_type": "docker""#), "sandbox_type is \"docker\""),
+        (with(r#", "base_branch": "-x""#), "base_branch is \"-x\""),
+        (with(r#", "base_branch": ["main"]"#), "payload field base_branch is of type array"),
         (with(r#", "workflow_type": {}"#), "payload field workflow_type is of type object"),
     ];
     for (payload, words) in cases {
@@ -451,4 +454,58 @@ async fn addresses_made_of_random_pieces_are_judged_alike(pool: PgPool) {
         }
     }
     assert!(accepted > 20, "only {accepted} addresses were usable: the pieces say nothing");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_database_and_the_program_know_the_same_branch_names(pool: PgPool) {
+    for name in [
+        "main",
+        "release/2.x",
+        "a",
+        "a-b_c+d",
+        "v1.2.3",
+        "-x",
+        "a b",
+        "a..b",
+        "a/",
+        "/a",
+        "a//b",
+        "a.lock",
+        "a.LOCK/b",
+        "a/.b",
+        "a/-b",
+        "a.",
+        "a./b",
+        "a@{1}",
+        "HEAD",
+        "a~1",
+        "a\u{7}",
+        "\u{e9}",
+        "",
+    ] {
+        let known: bool = sqlx::query_scalar("SELECT awo.is_branch($1)")
+            .bind(name)
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(known, name.parse::<archon_awo::domain::BranchName>().is_ok(), "{name:?}");
+    }
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_an_order_leaves_out_comes_from_its_repository(pool: PgPool) {
+    let form = "SELECT concat_ws(' ', sandbox_type, base_branch) FROM agent_work_orders
+         WHERE agent_work_order_id = $$";
+    let ask = |id: &str| form.replace("$$", &format!("'{id}'"));
+    run(&pool, "SELECT awo_enqueue('acme/app', 'x', agent_work_order_id => 'one')").await.unwrap();
+    assert_eq!(text(&pool, &ask("one")).await.unwrap(), "git_worktree");
+    run(&pool, "UPDATE awo.repositories SET default_sandbox_type = 'git_branch'").await.unwrap();
+    run(&pool, "SELECT awo_enqueue('acme/app', 'x', agent_work_order_id => 'two')").await.unwrap();
+    assert_eq!(text(&pool, &ask("two")).await.unwrap(), "git_branch");
+    let named = "SELECT awo_enqueue('acme/app', 'x', agent_work_order_id => 'three',
+        base_branch => 'develop', sandbox_type => 'git_worktree')";
+    run(&pool, named).await.unwrap();
+    assert_eq!(text(&pool, &ask("three")).await.unwrap(), "git_worktree develop");
+    let by_hand = "UPDATE agent_work_orders SET base_branch = 'a b'";
+    assert!(refusal(run(&pool, by_hand).await).contains("agent_work_orders_base_branch"));
 }

@@ -8,5 +8,7 @@ SELECT public.awo_enqueue(
     run_at => coalesce($6, now() + $7 * interval '1 second'),
     idempotency_key => $8,
     agent_work_order_id => $9,
-    traceparent => $10
+    traceparent => $10,
+    base_branch => $11,
+    sandbox_type => $12
 )

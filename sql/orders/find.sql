@@ -1,5 +1,5 @@
 SELECT o.agent_work_order_id, o.repository_url, o.user_request, o.status, o.current_phase,
-    o.selected_commands, o.workflow_type, o.sandbox_type, o.github_issue_number,
+    o.selected_commands, o.workflow_type, o.sandbox_type, o.base_branch, o.github_issue_number,
     o.sandbox_identifier, o.git_branch_name, o.agent_session_id, o.github_pull_request_url,
     o.git_commit_count, o.git_files_changed, o.error_message, o.error_class,
     o.total_input_tokens, o.total_output_tokens, o.total_cost_usd::double precision AS total_cost_usd,

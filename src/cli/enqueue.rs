@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{open_store, output::Output, wait, words};
 use crate::{
     config::Config,
-    domain::{RepositoryUrl, Steps, WorkOrderId},
+    domain::{BranchName, RepositoryUrl, SandboxType, Steps, WorkOrderId},
     store::NewOrder,
     telemetry,
 };
@@ -40,6 +40,12 @@ pub(super) struct Args {
     /// While an order with this key is open, another one with it is that one.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// The branch to start from and to merge into; the repository's own when left out.
+    #[arg(long, value_name = "BRANCH", allow_hyphen_values = true)]
+    base_branch: Option<String>,
+    /// `git_worktree`, which borrows from the repository's cache, or `git_branch`, which stands alone.
+    #[arg(long, value_name = "TYPE")]
+    sandbox_type: Option<String>,
     /// Show the progress and end with the order: exit code 0 when it completed, else 5.
     #[arg(long)]
     wait: bool,
@@ -106,6 +112,8 @@ async fn check(args: Args, config: &Config) -> anyhow::Result<NewOrder> {
         idempotency_key: args.idempotency_key,
         id: args.id.map(|id| id.parse::<WorkOrderId>()).transpose()?,
         traceparent: traceparent(config),
+        base_branch: args.base_branch.map(|name| name.parse::<BranchName>()).transpose()?,
+        sandbox_type: args.sandbox_type.map(|name| name.parse::<SandboxType>()).transpose()?,
     })
 }
 

@@ -80,6 +80,7 @@ fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
     line("request", Some(first_line(&order.user_request, 200)))?;
     line("issue", text(&order.github_issue_number))?;
     line("branch", text(&order.git_branch_name))?;
+    line("base branch", text(&order.base_branch))?;
     line("pull request", text(&order.github_pull_request_url))?;
     line("error", text(&order.error_message))?;
     line("error class", text(&order.error_class))?;

@@ -63,6 +63,7 @@ pub(super) struct Invocation<'a> {
     verb: &'static str,
     arguments: Vec<OsString>,
     repository: Option<PathBuf>,
+    work_tree: Option<PathBuf>,
     remote: Option<&'a Remote>,
     lock: Option<&'a FileLock>,
 }
@@ -83,6 +84,7 @@ impl Git {
             verb,
             arguments: Vec::new(),
             repository: None,
+            work_tree: None,
             remote: None,
             lock: None,
         }
@@ -102,6 +104,12 @@ impl<'a> Invocation<'a> {
     /// The repository to work in. It must be one the agent cannot write.
     pub(super) fn within(mut self, repository: &Path) -> Self {
         self.repository = Some(repository.to_owned());
+        self
+    }
+
+    /// The files the repository is about. No agent may have written them.
+    pub(super) fn over(mut self, work_tree: &Path) -> Self {
+        self.work_tree = Some(work_tree.to_owned());
         self
     }
 
@@ -171,6 +179,7 @@ impl<'a> Invocation<'a> {
     fn command(&self) -> Result<tokio::process::Command, GitError> {
         let settings = self.git.settings();
         let mut command = process::command(&settings.binary);
+        let place = self.work_tree.as_ref().or(self.repository.as_ref());
         command
             .envs(settings.environment.iter().map(|(name, value)| (name, value)))
             .env("PATH", PATH)
@@ -182,10 +191,13 @@ impl<'a> Invocation<'a> {
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_ALLOW_PROTOCOL", "file")
-            .current_dir(self.repository.as_ref().unwrap_or(&settings.home))
+            .current_dir(place.unwrap_or(&settings.home))
             .process_group(0);
         if let Some(repository) = &self.repository {
             command.env("GIT_DIR", repository);
+        }
+        if let Some(work_tree) = &self.work_tree {
+            command.env("GIT_WORK_TREE", work_tree);
         }
         if let Some(file) = &settings.ca_file {
             command.env("GIT_SSL_CAINFO", file);

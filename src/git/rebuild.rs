@@ -2,7 +2,7 @@
 
 use git2::{Oid, Repository};
 
-use super::{Git, GitError, Mirror, Sandbox, blocking, bundle::FILES_REF, bundle::Header};
+use super::{Git, GitError, Mirror, Plan, Sandbox, blocking, bundle::FILES_REF, bundle::Header};
 use crate::domain::{BranchName, WorkOrderId};
 
 impl Git {
@@ -15,7 +15,7 @@ impl Git {
         mirror: &Mirror,
         order: &WorkOrderId,
         branch: &BranchName,
-        base: Option<&BranchName>,
+        plan: &Plan,
         base_commit: &str,
         pushed: &[String],
     ) -> Result<Option<Sandbox>, GitError> {
@@ -31,7 +31,7 @@ impl Git {
         });
         let Some(header) = header.await? else { return Ok(None) };
         let note = self.begin_restore(order).await?;
-        let sandbox = self.make_sandbox(mirror, order, branch, base).await?;
+        let sandbox = self.make_sandbox(mirror, order, branch, plan).await?;
         let lock = self.lock_order(order).await?;
         // No agent has run in this checkout: it was made a moment ago, by us.
         for repository in [sandbox.trusted.clone(), sandbox.checkout.join(".git")] {

@@ -8,7 +8,7 @@ use std::{
 use git2::{Oid, Repository, build::CheckoutBuilder};
 
 use super::{
-    Git, GitError, Mirror, Sandbox, blocking,
+    Git, GitError, Mirror, Plan, Sandbox, blocking,
     bundle::{FILES_REF, HEAD_REF, Header},
     lock::FileLock,
     worktree::Worktree,
@@ -27,7 +27,7 @@ impl Git {
         mirror: &Mirror,
         order: &WorkOrderId,
         branch: &BranchName,
-        base: Option<&BranchName>,
+        plan: impl Into<Plan>,
         bundle: &Path,
     ) -> Result<Sandbox, GitError> {
         if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
@@ -41,7 +41,7 @@ impl Git {
         })
         .await?;
         let note = self.begin_restore(order).await?;
-        let sandbox = self.make_sandbox(mirror, order, branch, base).await?;
+        let sandbox = self.make_sandbox(mirror, order, branch, &plan.into()).await?;
         let lock = self.lock_order(order).await?;
         self.verify_bundle(&sandbox, bundle, &lock).await?;
         self.unpack(&sandbox, &sandbox.trusted, &header, bundle, &lock).await?;

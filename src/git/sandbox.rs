@@ -9,20 +9,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Git, GitError, Mirror, blocking,
-    lock::FileLock,
-    mirror::suspect,
-    ports_file,
-    removal::{delete, discard, require_ours},
-    tree_size,
-    volume::MARKER,
+    Git, GitError, Mirror, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox, removal::delete,
 };
 use crate::domain::{BranchName, RepositoryUrl, WorkOrderId};
 
 /// The record of a sandbox in its trusted repository; written last, so it means "complete".
-const RECORD: &str = "sandbox.json";
-/// Where the checkout is made before it gets its name.
-const STAGING: &str = ".staging";
+pub(super) const RECORD: &str = "sandbox.json";
 
 /// The sandbox of an order.
 #[derive(Debug, Clone)]
@@ -57,17 +49,17 @@ struct Record {
 }
 
 impl Git {
-    /// Makes the sandbox of an order, on its own branch from `base` (by default the repository's
-    /// default branch). One that is complete is reopened, one that is not is made again.
+    /// Makes the sandbox of an order after a plan, on its own branch (`None` as a plan: from the
+    /// repository's default branch). One that is complete is reopened, one that is not is made again.
     #[tracing::instrument(name = "git.open_sandbox", skip_all, fields(order = %order))]
     pub async fn open_sandbox(
         &self,
         mirror: &Mirror,
         order: &WorkOrderId,
         branch: &BranchName,
-        base: Option<&BranchName>,
+        plan: impl Into<Plan>,
     ) -> Result<Sandbox, GitError> {
-        let sandbox = self.make_sandbox(mirror, order, branch, base).await?;
+        let sandbox = self.make_sandbox(mirror, order, branch, &plan.into()).await?;
         // A restore that was given up; without its note the sandbox is complete.
         let note = self.volume().restoring(order);
         blocking(move || delete(&note)).await?;
@@ -80,7 +72,7 @@ impl Git {
         mirror: &Mirror,
         order: &WorkOrderId,
         branch: &BranchName,
-        base: Option<&BranchName>,
+        plan: &Plan,
     ) -> Result<Sandbox, GitError> {
         self.prepare().await?;
         let lock = self.lock_order(order).await?;
@@ -91,20 +83,10 @@ impl Git {
             let (expected, found) = (branch.to_string(), sandbox.branch.to_string());
             return Err(GitError::OtherBranch { expected, found });
         }
+        let base = plan.base.as_ref();
         let base = base.map_or_else(|| mirror.default_branch.clone(), ToString::to_string);
-        let new = NewSandbox {
-            sandbox: self.sandbox(order, &mirror.url, branch.clone(), base, String::new()),
-            mirror: mirror.path.clone(),
-            url: mirror.url.clone(),
-        };
-        let new = blocking(move || new.make_room()).await?;
-        self.check_out(&new, &lock).await?;
-        blocking(move || {
-            let sandbox = new.complete();
-            drop(lock);
-            sandbox
-        })
-        .await
+        let sandbox = self.sandbox(order, &mirror.url, branch.clone(), base, String::new());
+        self.build(NewSandbox::new(sandbox, mirror, plan), lock).await
     }
 
     /// Finds the sandbox of an order without the network; `None` when it is not complete.
@@ -161,32 +143,7 @@ impl Git {
         FileLock::acquire(self.volume().order_lock(order), self.settings().lock_timeout).await
     }
 
-    /// The plain checkout, in the time of a local clone: objects are borrowed from the mirror.
-    async fn check_out(&self, new: &NewSandbox, lock: &FileLock) -> Result<(), GitError> {
-        let settings = self.settings();
-        let cloned = self
-            .invoke("clone")
-            .args(["--shared", "--single-branch", "--no-tags", "--quiet", "--template="])
-            .arg(format!("--branch={}", new.sandbox.base_branch))
-            .args(["-c", &format!("user.name={}", settings.author_name)])
-            .args(["-c", &format!("user.email={}", settings.author_email)])
-            .arg("--")
-            .arg(&new.mirror)
-            .arg(new.staging())
-            .holding(lock)
-            .check()
-            .await;
-        match cloned {
-            Err(GitError::DamagedCache { detail, .. }) => {
-                let path = new.mirror.clone();
-                suspect(&path);
-                Err(GitError::DamagedCache { path, detail })
-            }
-            other => other.map(drop),
-        }
-    }
-
-    fn sandbox(
+    pub(super) fn sandbox(
         &self,
         order: &WorkOrderId,
         url: &RepositoryUrl,
@@ -226,7 +183,7 @@ impl Sandbox {
     }
 
     /// What the record says of this sandbox.
-    fn record_for(&self, url: &str) -> Result<Vec<u8>, GitError> {
+    pub(super) fn record_for(&self, url: &str) -> Result<Vec<u8>, GitError> {
         let record = Record {
             order: self.order.clone(),
             url: url.to_owned(),
@@ -254,140 +211,4 @@ impl Sandbox {
 /// Whether `path` is a real folder, not a link to one.
 pub(super) fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
-}
-
-/// A sandbox in the making. Nothing of the agent has run in it, so its files are still our own.
-struct NewSandbox {
-    sandbox: Sandbox,
-    mirror: PathBuf,
-    url: RepositoryUrl,
-}
-
-impl NewSandbox {
-    fn staging(&self) -> PathBuf {
-        self.sandbox.root.join(STAGING)
-    }
-
-    fn trusted_staging(&self) -> PathBuf {
-        self.sandbox.trusted.with_extension("staging")
-    }
-
-    /// Removes what an interrupted attempt left and makes the folders.
-    fn make_room(self) -> Result<Self, GitError> {
-        self.check_names()?;
-        let Sandbox { root, trusted, home, tmp, git, order, .. } = &self.sandbox;
-        require_ours(root, trusted)?;
-        let trash = git.volume().trash();
-        for (path, kind) in [(root, "sandbox"), (trusted, "trusted")] {
-            if let Some(place) = discard(path, &trash, &format!("{order}.{kind}"))? {
-                delete(&place)?;
-            }
-        }
-        delete(&self.trusted_staging())?;
-        fs::create_dir(root).map_err(GitError::file("make the folder", root))?;
-        let marker = root.join(MARKER);
-        fs::write(&marker, format!("{order}\n")).map_err(GitError::file("write", &marker))?;
-        for folder in [home, tmp] {
-            fs::create_dir(folder).map_err(GitError::file("make the folder", folder))?;
-        }
-        Ok(self)
-    }
-
-    /// The base must exist, and the new branch must not stand above or below another one.
-    fn check_names(&self) -> Result<(), GitError> {
-        let mirror = git2::Repository::open_bare(&self.mirror)
-            .map_err(GitError::library("open the repository cache"))?;
-        let exists = |name: &str| mirror.find_reference(&format!("refs/heads/{name}")).is_ok();
-        let Sandbox { branch, base_branch, .. } = &self.sandbox;
-        if !exists(base_branch) {
-            let (url, branch) = (self.url.to_string(), base_branch.clone());
-            return Err(GitError::NoBranch { url, branch });
-        }
-        let base = mirror
-            .refname_to_id(&format!("refs/heads/{base_branch}"))
-            .map_err(GitError::library("read the branch to start from"))?;
-        tree_size::require_sane(&mirror, base)?;
-        let name = branch.as_str();
-        let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|name| exists(name));
-        let below = mirror
-            .references_glob(&format!("refs/heads/{name}/*"))
-            .ok()
-            .and_then(|mut found| found.next().and_then(Result::ok))
-            .and_then(|found| found.shorthand().map(str::to_owned).ok());
-        match above.map(str::to_owned).or(below) {
-            Some(existing) => Err(GitError::BranchConflict { branch: name.to_owned(), existing }),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts the checkout on its branch, makes the trusted repository, and publishes both.
-    fn complete(mut self) -> Result<Sandbox, GitError> {
-        let staging = self.staging();
-        self.sandbox.base_commit = head(&staging)?;
-        self.adopt(&staging.join(".git"))?;
-        let trusted = self.make_trusted(&staging.join(".git/index"))?;
-        let sandbox = self.sandbox;
-        let publish = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(GitError::file("publish the sandbox", to))
-        };
-        publish(&staging, &sandbox.checkout)?;
-        publish(&trusted, &sandbox.trusted)?;
-        Ok(sandbox)
-    }
-
-    /// Plain writes into the fresh clone: quicker than three more git processes.
-    fn adopt(&self, git_dir: &Path) -> Result<(), GitError> {
-        let write = |name: &str, text: String| {
-            let path = git_dir.join(name);
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
-            }
-            fs::write(&path, text).map_err(GitError::file("write", &path))
-        };
-        let branch = self.sandbox.branch.full_ref();
-        write(&branch, format!("{}\n", self.sandbox.base_commit))?;
-        write("HEAD", format!("ref: {branch}\n"))?;
-        // For the agent's own git; ours leaves the file out whatever stands here.
-        write("info/exclude", format!("/{}\n", ports_file::NAME))?;
-        let mut config = git2::Config::open(&git_dir.join("config"))
-            .map_err(GitError::library("open the configuration of the checkout"))?;
-        config
-            .set_str("remote.origin.url", self.url.clone_url())
-            .map_err(GitError::library("name the origin of the checkout"))
-    }
-
-    fn make_trusted(&self, index: &Path) -> Result<PathBuf, GitError> {
-        let path = self.trusted_staging();
-        let mut options = git2::RepositoryInitOptions::new();
-        options.bare(true).external_template(false).no_reinit(true);
-        let library = GitError::library("make the trusted repository");
-        match git2::Repository::init_opts(&path, &options) {
-            Ok(_) => {}
-            Err(error) => return Err(library(error)),
-        }
-        let record = self.sandbox.record_for(self.url.clone_url())?;
-        let alternates = format!("{}\n", self.mirror.join("objects").display());
-        // The runner compares files as git on Linux does, whatever this file system can do.
-        let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
-                      \tsymlinks = true\n\tignorecase = false\n\tautocrlf = false\n[gc]\n\tauto = 0\n";
-        let put = |name: &str, content: &[u8]| {
-            let file = path.join(name);
-            fs::write(&file, content).map_err(GitError::file("write", &file))
-        };
-        put("objects/info/alternates", alternates.as_bytes())?;
-        put("config", config.as_bytes())?;
-        put(RECORD, &record)?;
-        // The fresh index knows the size and times of every file, so that the first commit reads
-        // only what the agent changed. From here on the agent cannot reach it.
-        let copy = path.join("index");
-        fs::copy(index, &copy).map_err(GitError::file("copy the index to", &copy))?;
-        Ok(path)
-    }
-}
-
-fn head(checkout: &Path) -> Result<String, GitError> {
-    let commit = git2::Repository::open(checkout)
-        .and_then(|repository| repository.refname_to_id("HEAD"))
-        .map_err(GitError::library("read the commit of the new checkout"))?;
-    Ok(commit.to_string())
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::{
-    domain::{JobState, OrderStatus, StepName, Steps, WorkOrderId},
+    domain::{BranchName, JobState, OrderStatus, SandboxType, StepName, Steps, WorkOrderId},
     sql,
 };
 
@@ -35,6 +35,10 @@ pub struct NewOrder {
     pub id: Option<WorkOrderId>,
     /// The caller's W3C trace context.
     pub traceparent: Option<String>,
+    /// The branch to start from and to merge into; the repository's own when `None`.
+    pub base_branch: Option<BranchName>,
+    /// The form of its sandbox; the repository's default when `None`.
+    pub sandbox_type: Option<SandboxType>,
 }
 
 /// A work order in a list.
@@ -67,6 +71,7 @@ pub struct OrderDetail {
     pub selected_commands: Vec<String>,
     pub workflow_type: Option<String>,
     pub sandbox_type: String,
+    pub base_branch: Option<String>,
     pub github_issue_number: Option<String>,
     pub sandbox_identifier: Option<String>,
     pub git_branch_name: Option<String>,
@@ -232,6 +237,8 @@ impl Store {
             .bind(&order.idempotency_key)
             .bind(order.id.as_ref().map(WorkOrderId::as_str))
             .bind(&order.traceparent)
+            .bind(order.base_branch.as_ref().map(BranchName::as_str))
+            .bind(order.sandbox_type.map(SandboxType::as_str))
             .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/enqueue"))

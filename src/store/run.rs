@@ -43,6 +43,8 @@ pub struct OrderRecord {
     pub git_branch_name: Option<String>,
     /// When it was ordered.
     pub created_at: chrono::DateTime<chrono::Utc>,
+    /// The branch to start from, when the order names one.
+    pub base_branch: Option<String>,
     /// The branch to start from, when the repository's settings name one.
     pub default_branch: Option<String>,
     /// The form of its sandbox, unchecked.

@@ -7,7 +7,8 @@ use super::{
     failure::{Failure, StepError},
 };
 use crate::{
-    domain::{BranchName, ErrorClass, RepositoryUrl, Steps, WorkOrderId},
+    domain::{BranchName, ErrorClass, InvalidSandboxType, RepositoryUrl, Steps, WorkOrderId},
+    git::Plan,
     store::{OrderRecord, Prompt},
 };
 
@@ -27,8 +28,8 @@ pub struct Order {
     pub issue: Option<u64>,
     /// The branch, if a run made one.
     pub branch: Option<BranchName>,
-    /// The branch to start from, if not the default one.
-    pub base: Option<BranchName>,
+    /// How its sandbox is made.
+    pub plan: Plan,
     /// Whether the agent configuration that the repository brings along is obeyed.
     pub trusted: bool,
     /// Names of variables of the worker that its agents get.
@@ -47,6 +48,13 @@ impl Order {
             let name = name.map(|name| BranchName::from_str(&name)).transpose();
             Ok(name.map_err(|error| invalid(error.to_string()))?)
         };
+        let plan = Plan {
+            base: branch(record.base_branch.or(record.default_branch))?,
+            sandbox_type: record
+                .sandbox_type
+                .parse()
+                .map_err(|error: InvalidSandboxType| StepError::from(invalid(error.to_string())))?,
+        };
         Ok(Self {
             id: record.agent_work_order_id.parse().map_err(
                 |error: crate::domain::InvalidOrderId| StepError::from(invalid(error.to_string())),
@@ -57,7 +65,7 @@ impl Order {
             steps: Steps::parse(&record.selected_commands)?,
             issue: record.github_issue_number.and_then(|number| number.parse().ok()),
             branch: branch(record.git_branch_name)?,
-            base: branch(record.default_branch)?,
+            plan,
             trusted: record.trusted,
             agent_environment: record.agent_environment,
         })

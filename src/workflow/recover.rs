@@ -100,13 +100,13 @@ impl OrderRun<'_> {
         branch: &BranchName,
         base_commit: &str,
     ) -> Result<Option<Sandbox>, GitError> {
-        let (git, id, base) = (&self.workflow.git, &self.order.id, self.order.base.as_ref());
+        let (git, id, plan) = (&self.workflow.git, &self.order.id, &self.order.plan);
         match source {
             Source::Bundle(file) => {
-                git.restore_sandbox(mirror, id, branch, base, file).await.map(Some)
+                git.restore_sandbox(mirror, id, branch, plan, file).await.map(Some)
             }
             Source::Branch(pushed) => {
-                git.rebuild_sandbox(mirror, id, branch, base, base_commit, pushed).await
+                git.rebuild_sandbox(mirror, id, branch, plan, base_commit, pushed).await
             }
         }
     }

@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod cache;
 mod corpus;
+mod forms;
 #[path = "../support/git_place.rs"]
 mod git_place;
 mod https;

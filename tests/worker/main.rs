@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod backup;
+mod branches;
 mod cancel;
 mod claude;
 #[path = "../support/claude_cli.rs"]

@@ -24,7 +24,7 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let branch = order.branch.clone().unwrap_or_else(|| branch_name(&request, &order.id));
     let work = async {
         let mirror = git.refresh_mirror(&run.remote()).await?;
-        let sandbox = git.open_sandbox(&mirror, &order.id, &branch, order.base.as_ref()).await?;
+        let sandbox = git.open_sandbox(&mirror, &order.id, &branch, &order.plan).await?;
         Ok::<_, StepError>((mirror, sandbox))
     };
     let (mirror, sandbox) = tokio::select! {

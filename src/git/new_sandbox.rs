@@ -1,0 +1,248 @@
+//! A sandbox in the making. Nothing of the agent has run in it, so its files are still our own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use git2::{Config, Repository, RepositoryInitOptions};
+
+use super::{
+    Git, GitError, Mirror, Plan, Sandbox, blocking,
+    lock::FileLock,
+    mirror::suspect,
+    ports_file,
+    removal::{delete, discard, require_ours},
+    sandbox::RECORD,
+    tree_size,
+    volume::MARKER,
+};
+use crate::domain::{RepositoryUrl, SandboxType};
+
+/// Where the checkout is made before it gets its name.
+const STAGING: &str = ".staging";
+
+pub(super) struct NewSandbox {
+    sandbox: Sandbox,
+    mirror: PathBuf,
+    url: RepositoryUrl,
+    plan: Plan,
+}
+
+impl Git {
+    /// Makes a sandbox from the repository's cache, in the time it takes to write its files.
+    pub(super) async fn build(&self, new: NewSandbox, lock: FileLock) -> Result<Sandbox, GitError> {
+        let new = blocking(move || new.make_room()).await?;
+        // Nobody fetches or packs while objects are copied.
+        let quiet = match new.plan.sandbox_type {
+            SandboxType::GitWorktree => None,
+            SandboxType::GitBranch => {
+                let file = new.mirror.with_file_name("lock");
+                Some(FileLock::acquire(file, self.settings().lock_timeout).await?)
+            }
+        };
+        let new = blocking(move || {
+            let new = new.lay_out();
+            drop(quiet);
+            new
+        })
+        .await?;
+        self.check_out(&new, &lock).await?;
+        blocking(move || {
+            let sandbox = new.complete();
+            drop(lock);
+            sandbox
+        })
+        .await
+    }
+
+    /// Writes the files of the commit.
+    async fn check_out(&self, new: &NewSandbox, lock: &FileLock) -> Result<(), GitError> {
+        let written = self
+            .invoke("read-tree")
+            .args(["--reset", "-u", "HEAD"])
+            .within(&new.git_dir())
+            .over(&new.staging())
+            .holding(lock)
+            .check()
+            .await;
+        match written {
+            Err(GitError::DamagedCache { detail, .. }) => {
+                let path = new.mirror.clone();
+                suspect(&path);
+                Err(GitError::DamagedCache { path, detail })
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
+impl NewSandbox {
+    pub(super) fn new(sandbox: Sandbox, mirror: &Mirror, plan: &Plan) -> Self {
+        Self { sandbox, mirror: mirror.path.clone(), url: mirror.url.clone(), plan: plan.clone() }
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.sandbox.root.join(STAGING)
+    }
+
+    fn git_dir(&self) -> PathBuf {
+        self.staging().join(".git")
+    }
+
+    fn trusted_staging(&self) -> PathBuf {
+        self.sandbox.trusted.with_extension("staging")
+    }
+
+    /// Removes what an interrupted attempt left and makes the folders.
+    fn make_room(mut self) -> Result<Self, GitError> {
+        self.sandbox.base_commit = self.check_names()?;
+        let Sandbox { root, trusted, home, tmp, git, order, .. } = &self.sandbox;
+        require_ours(root, trusted)?;
+        let trash = git.volume().trash();
+        for (path, kind) in [(root, "sandbox"), (trusted, "trusted")] {
+            if let Some(place) = discard(path, &trash, &format!("{order}.{kind}"))? {
+                delete(&place)?;
+            }
+        }
+        delete(&self.trusted_staging())?;
+        fs::create_dir(root).map_err(GitError::file("make the folder", root))?;
+        let marker = root.join(MARKER);
+        fs::write(&marker, format!("{order}\n")).map_err(GitError::file("write", &marker))?;
+        for folder in [home, tmp] {
+            fs::create_dir(folder).map_err(GitError::file("make the folder", folder))?;
+        }
+        Ok(self)
+    }
+
+    /// The base must exist, and the new branch must not stand above or below another one. Answers the
+    /// commit to start from.
+    fn check_names(&self) -> Result<String, GitError> {
+        let mirror = Repository::open_bare(&self.mirror)
+            .map_err(GitError::library("open the repository cache"))?;
+        let exists = |name: &str| mirror.find_reference(&format!("refs/heads/{name}")).is_ok();
+        let Sandbox { branch, base_branch, .. } = &self.sandbox;
+        if !exists(base_branch) {
+            let (url, branch) = (self.url.to_string(), base_branch.clone());
+            return Err(GitError::NoBranch { url, branch });
+        }
+        let base = mirror
+            .refname_to_id(&format!("refs/heads/{base_branch}"))
+            .map_err(GitError::library("read the branch to start from"))?;
+        tree_size::require_sane(&mirror, base)?;
+        let name = branch.as_str();
+        let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|name| exists(name));
+        let below = mirror
+            .references_glob(&format!("refs/heads/{name}/*"))
+            .ok()
+            .and_then(|mut found| found.next().and_then(Result::ok))
+            .and_then(|found| found.shorthand().map(str::to_owned).ok());
+        match above.map(str::to_owned).or(below) {
+            Some(existing) => Err(GitError::BranchConflict { branch: name.to_owned(), existing }),
+            None => Ok(base.to_string()),
+        }
+    }
+
+    /// Makes the repository of the checkout: plain writes are quicker than a clone, and one form serves
+    /// all plans.
+    fn lay_out(self) -> Result<Self, GitError> {
+        let mut options = RepositoryInitOptions::new();
+        options.external_template(false).no_reinit(true).mkpath(true);
+        Repository::init_opts(self.staging(), &options)
+            .map_err(GitError::library("make the checkout"))?;
+        let git_dir = self.git_dir();
+        self.lend(&git_dir)?;
+        let Sandbox { branch, base_branch, base_commit, .. } = &self.sandbox;
+        let commit = format!("{base_commit}\n");
+        put(&git_dir, &format!("refs/heads/{base_branch}"), commit.as_bytes())?;
+        put(&git_dir, &format!("refs/remotes/origin/{base_branch}"), commit.as_bytes())?;
+        put(&git_dir, &branch.full_ref(), commit.as_bytes())?;
+        put(&git_dir, "HEAD", format!("ref: {}\n", branch.full_ref()).as_bytes())?;
+        // For the agent's own git; ours leaves the file out whatever stands here.
+        put(&git_dir, "info/exclude", format!("/{}\n", ports_file::NAME).as_bytes())?;
+        self.configure(&git_dir)
+            .map_err(GitError::library("write the configuration of the checkout"))?;
+        Ok(self)
+    }
+
+    /// The agent's own git: who it is, and where the code is from.
+    fn configure(&self, git_dir: &Path) -> Result<(), git2::Error> {
+        let settings = self.sandbox.git.settings();
+        let base = &self.sandbox.base_branch;
+        let mut config = Config::open(&git_dir.join("config"))?;
+        config.set_str("user.name", &settings.author_name)?;
+        config.set_str("user.email", &settings.author_email)?;
+        config.set_str("remote.origin.url", self.url.clone_url())?;
+        let fetch = format!("+refs/heads/{base}:refs/remotes/origin/{base}");
+        config.set_str("remote.origin.fetch", &fetch)
+    }
+
+    /// Gives a repository the objects of the cache: by reference, or a copy of all of them.
+    fn lend(&self, git_dir: &Path) -> Result<(), GitError> {
+        let (from, to) = (self.mirror.join("objects"), git_dir.join("objects"));
+        match self.plan.sandbox_type {
+            SandboxType::GitWorktree => {
+                let line = format!("{}\n", from.display());
+                put(git_dir, "objects/info/alternates", line.as_bytes())
+            }
+            SandboxType::GitBranch => copy_objects(&from, &to),
+        }
+    }
+
+    /// Makes the trusted repository and publishes both.
+    fn complete(self) -> Result<Sandbox, GitError> {
+        let staging = self.staging();
+        let trusted = self.make_trusted(&self.git_dir().join("index"))?;
+        let sandbox = self.sandbox;
+        let publish = |from: &Path, to: &Path| {
+            fs::rename(from, to).map_err(GitError::file("publish the sandbox", to))
+        };
+        publish(&staging, &sandbox.checkout)?;
+        publish(&trusted, &sandbox.trusted)?;
+        Ok(sandbox)
+    }
+
+    fn make_trusted(&self, index: &Path) -> Result<PathBuf, GitError> {
+        let path = self.trusted_staging();
+        let mut options = RepositoryInitOptions::new();
+        options.bare(true).external_template(false).no_reinit(true);
+        Repository::init_opts(&path, &options)
+            .map_err(GitError::library("make the trusted repository"))?;
+        self.lend(&path)?;
+        // The runner compares files as git on Linux does, whatever this file system can do.
+        let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
+                      \tsymlinks = true\n\tignorecase = false\n\tautocrlf = false\n[gc]\n\tauto = 0\n";
+        put(&path, "config", config.as_bytes())?;
+        put(&path, RECORD, &self.sandbox.record_for(self.url.clone_url())?)?;
+        // The fresh index knows the size and times of every file, so that the first commit reads
+        // only what the agent changed. From here on the agent cannot reach it.
+        let copy = path.join("index");
+        fs::copy(index, &copy).map_err(GitError::file("copy the index to", &copy))?;
+        Ok(path)
+    }
+}
+
+/// Writes a file in a folder of ours.
+fn put(folder: &Path, name: &str, content: &[u8]) -> Result<(), GitError> {
+    let file = folder.join(name);
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).map_err(GitError::file("make the folder", parent))?;
+    }
+    fs::write(&file, content).map_err(GitError::file("write", &file))
+}
+
+/// Copies the objects of a repository; where the file system can, they share their blocks.
+fn copy_objects(from: &Path, to: &Path) -> Result<(), GitError> {
+    fs::create_dir_all(to).map_err(GitError::file("make the folder", to))?;
+    for entry in fs::read_dir(from).map_err(GitError::file("list the folder", from))? {
+        let entry = entry.map_err(GitError::file("list the folder", from))?;
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(GitError::file("look at", &path))?;
+        if kind.is_dir() {
+            copy_objects(&path, &copy)?;
+        } else if kind.is_file() && !entry.file_name().to_string_lossy().starts_with("tmp_") {
+            fs::copy(&path, &copy).map_err(GitError::file("copy an object to", &copy))?;
+        }
+    }
+    Ok(())
+}
