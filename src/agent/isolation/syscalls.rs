@@ -88,7 +88,7 @@ pub fn forbid(traced: bool) -> Result<bool, String> {
         (rules(traced).map_err(|e| failed(&e))?, libc::EPERM),
         (
             // Its flags lie in memory, where no filter can look: C libraries then use `clone`.
-            BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+            with_second_numbers(BTreeMap::from([(libc::SYS_clone3, Vec::new())])),
             libc::ENOSYS,
         ),
     ] {
@@ -99,6 +99,19 @@ pub fn forbid(traced: bool) -> Result<bool, String> {
         seccompiler::apply_filter(&program).map_err(|error| failed(&error))?;
     }
     Ok(true)
+}
+
+/// On x86-64 every call has a second number, for programs with short addresses. Kernels built for
+/// those obey it, and no filter of the first numbers sees it.
+#[cfg(target_arch = "x86_64")]
+mod second_numbers {
+    use nix::libc;
+
+    /// What marks them.
+    pub const BIT: libc::c_long = 0x4000_0000;
+    /// Calls whose second number is not the first one with the mark: `ptrace`, `kexec_load`,
+    /// `process_vm_readv`, `process_vm_writev`, as in the kernel's `syscall_64.tbl`.
+    pub const OTHERS: [libc::c_long; 4] = [521, 528, 539, 540];
 }
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
@@ -120,5 +133,57 @@ fn rules(traced: bool) -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_socket, any_of(SOCKETS, false)?);
     rules.insert(libc::SYS_unshare, any_of(NAMESPACES, true)?);
     rules.insert(libc::SYS_clone, any_of(NAMESPACES, true)?);
-    Ok(rules)
+    // Landlock does not look at the limits of processes: of another one nobody sets them.
+    rules.insert(libc::SYS_prlimit64, vec![other_process()?]);
+    Ok(with_second_numbers(rules))
+}
+
+/// The first argument names another process than the caller itself, which is 0.
+fn other_process() -> Result<SeccompRule, seccompiler::BackendError> {
+    let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    SeccompRule::new(vec![another])
+}
+
+/// Refuses the same under the other numbers of the calls.
+#[cfg(target_arch = "x86_64")]
+fn with_second_numbers(mut rules: Rules) -> Rules {
+    use second_numbers::{BIT, OTHERS};
+    let second: Vec<_> = rules.iter().map(|(call, how)| (call | BIT, how.clone())).collect();
+    rules.extend(second);
+    rules.extend(OTHERS.map(|call| (call | BIT, Vec::new())));
+    rules
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn with_second_numbers(rules: Rules) -> Rules {
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, rules};
+
+    #[test]
+    fn the_filter_fits_into_the_kernel() {
+        let rules = rules(false).unwrap();
+        let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(1), arch).unwrap();
+        let program: BpfProgram = filter.try_into().unwrap();
+        // BPF_MAXINSNS.
+        assert!(program.len() < 4096, "{}", program.len());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn each_call_is_refused_by_its_second_number_too() {
+        let rules = rules(true).unwrap();
+        for (call, condition) in rules.iter().filter(|(call, _)| **call < 0x4000_0000) {
+            assert_eq!(rules.get(&(call | 0x4000_0000)), Some(condition), "{call}");
+        }
+        assert!(
+            rules.contains_key(&(0x4000_0000 + 539)),
+            "process_vm_readv has a number of its own"
+        );
+    }
 }
