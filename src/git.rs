@@ -105,13 +105,13 @@ pub struct Remote {
 #[derive(Debug, Clone)]
 pub struct Git {
     shared: Arc<Shared>,
+    redactor: Redactor,
 }
 
 #[derive(Debug)]
 struct Shared {
     settings: GitSettings,
     volume: Volume,
-    redactor: Redactor,
     prepared: OnceCell<VolumeReport>,
 }
 
@@ -119,8 +119,14 @@ impl Git {
     /// Git with its caches and sandboxes under `root` (`AWO_REPOSITORY_DIR`).
     pub fn new(settings: GitSettings, root: PathBuf, redactor: Redactor) -> Self {
         let volume = Volume::new(root);
-        let shared = Shared { settings, volume, redactor, prepared: OnceCell::new() };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared { settings, volume, prepared: OnceCell::new() };
+        Self { shared: Arc::new(shared), redactor }
+    }
+
+    /// The same, for an order with secrets of its own.
+    #[must_use]
+    pub fn with_redactor(&self, redactor: Redactor) -> Self {
+        Self { shared: Arc::clone(&self.shared), redactor }
     }
 
     /// Git as the settings of this process want it; `askpass` is this very binary.
@@ -164,7 +170,7 @@ impl Git {
     }
 
     fn redactor(&self) -> &Redactor {
-        &self.shared.redactor
+        &self.redactor
     }
 }
 

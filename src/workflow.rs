@@ -76,8 +76,8 @@ pub struct WorkflowSettings {
     pub inheritable: BTreeMap<String, String>,
 }
 
-/// Everything it takes to run orders; one per worker.
-#[derive(Debug)]
+/// Everything it takes to run orders; one per worker. Cheap to clone, next to running an order.
+#[derive(Debug, Clone)]
 pub struct Workflow {
     /// How orders are run.
     pub settings: WorkflowSettings,

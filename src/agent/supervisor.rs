@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cgroup::OwnCgroup,
     claude::ClaudeCredential,
-    isolation::Confinement,
+    isolation::{Confinement, Isolation},
     launch::{AgentKind, Launch},
     process_table::TreeRule,
     pump::Progress,
@@ -93,6 +93,7 @@ pub struct Supervisor {
     limits: Limits,
     freezer: Freezer,
     isolation: IsolationConfig,
+    reached: watch::Sender<Option<Isolation>>,
 }
 
 impl Supervisor {
@@ -106,13 +107,28 @@ impl Supervisor {
     ) -> Self {
         let (shim, limits) = (shim.into(), Limits::default());
         let (freezer, isolation) = (Freezer::Auto, IsolationConfig::default());
-        Self { shim, redactor, clock, kill_plan, limits, freezer, isolation }
+        let reached = watch::Sender::default();
+        Self { shim, redactor, clock, kill_plan, limits, freezer, isolation, reached }
+    }
+
+    /// The same, which tells `reached` how far an agent is shut in as soon as it runs.
+    #[must_use]
+    pub fn telling(mut self, reached: watch::Sender<Option<Isolation>>) -> Self {
+        self.reached = reached;
+        self
     }
 
     /// The same with agents that are shut in this far.
     #[must_use]
     pub fn with_isolation(mut self, isolation: IsolationConfig) -> Self {
         self.isolation = isolation;
+        self
+    }
+
+    /// The same for an order with secrets of its own.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
         self
     }
 

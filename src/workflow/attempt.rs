@@ -39,8 +39,7 @@ pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
         crate::telemetry::link_or_parent(&span, traceparent);
     }
     async {
-        let ended = attempt(workflow, job, lease).await;
-        let settlement = settlement(workflow, job, lease, ended);
+        let settlement = attempt(workflow, job, lease).await;
         let span = tracing::Span::current();
         span.record("outcome", tracing::field::debug(&settlement));
         if let Some(class) = settlement.class() {
@@ -87,23 +86,45 @@ fn settlement(
     }
 }
 
-async fn attempt(
-    workflow: &Workflow,
-    job: &Claimed,
-    lease: &Lease,
-) -> Result<Option<ErrorClass>, StepError> {
+async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
     let store = RunStore::new(
         workflow.store.clone(),
         lease.fence(),
         lease.lost_token(),
         workflow.clock.clone(),
     );
+    let order = match load(workflow, job, &store).await {
+        Ok(order) => order,
+        Err(error) => return settlement(workflow, job, lease, Err(error)),
+    };
+    let secrets = workflow.allowed_secrets(&order.agent_environment);
+    let keeping;
+    let workflow = if secrets.is_empty() {
+        workflow
+    } else {
+        keeping = workflow.keeping(secrets);
+        &keeping
+    };
+    let ended = work(workflow, job, lease, store, order).await;
+    settlement(workflow, job, lease, ended)
+}
+
+async fn load(workflow: &Workflow, job: &Claimed, store: &RunStore) -> Result<Order, StepError> {
     let Some(record) = store.load_order().await? else {
         let text = format!("job {} has no work order: it was deleted", job.job_id);
         return Err(Failure::lasting(ErrorClass::Invalid, text).into());
     };
     let prompts = store.prompts().await?;
-    let order = Order::check(workflow, record, prompts)?;
+    Order::check(workflow, record, prompts)
+}
+
+async fn work(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+    store: RunStore,
+    order: Order,
+) -> Result<Option<ErrorClass>, StepError> {
     let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
     let results = store.finished_steps().await?;
     let (journal, writer) =

@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
-use tokio::sync::mpsc;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{agent_environment::proxy_environment, failure::StepError, order_run::OrderRun};
+use super::{
+    agent_environment::proxy_environment, failure::StepError, journal::Journal, order_run::OrderRun,
+};
 use crate::{
-    agent::{AgentReport, AgentRequest, Delivered, OutputChunk, deliver_rest},
+    agent::{
+        AgentReport, AgentRequest, Delivered, Isolation, IsolationLevel, OutputChunk, deliver_rest,
+    },
     domain::{ErrorClass, StepName},
     git::Sandbox,
 };
@@ -103,12 +108,21 @@ impl OrderRun<'_> {
         let quota = settings.quota.as_ref().map(|quota| {
             quota.watch(sandbox.root.clone(), self.workflow.clock.clone(), interrupt.clone())
         });
-        let report = self
-            .workflow
-            .supervisor
+        let reached = watch::Sender::default();
+        let note = tokio::spawn(note_isolation(
+            reached.subscribe(),
+            self.journal.clone(),
+            turn.step,
+            self.isolation.is_none(),
+        ));
+        let supervisor = self.workflow.supervisor.clone().telling(reached);
+        let report = supervisor
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
+        // Its sender is dropped: the note is made, or there is nothing to note.
+        drop(supervisor);
+        let _ = note.await;
         let over_quota = match quota {
             Some(quota) => quota.end().await,
             None => None,
@@ -147,5 +161,23 @@ impl OrderRun<'_> {
                 Err(failure.clone().into())
             }
         }
+    }
+}
+
+/// Logs how far the agent of a step is shut in, once it runs.
+async fn note_isolation(
+    mut reached: watch::Receiver<Option<Isolation>>,
+    journal: Journal,
+    step: StepName,
+    first: bool,
+) {
+    let Ok(Some(isolation)) = reached.wait_for(Option::is_some).await.map(|found| found.clone())
+    else {
+        return;
+    };
+    if first {
+        let level = if isolation.level == IsolationLevel::None { "warning" } else { "info" };
+        let facts = json!({ "isolation": isolation.level, "detail": isolation.to_string() });
+        journal.event(level, "agent_isolation", Some(step), facts).await;
     }
 }

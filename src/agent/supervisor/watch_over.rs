@@ -55,6 +55,7 @@ pub struct WatchOver {
     lock_wait: Duration,
     /// Shared with the pump, which fills it; set here when a thaw restarts the silence.
     progress: watch::Sender<Progress>,
+    reached: watch::Sender<Option<Isolation>>,
     lease: watch::Receiver<LeaseSignal>,
     lease_is_open: bool,
     started: Option<Instant>,
@@ -86,6 +87,7 @@ impl WatchOver {
             patience: plan.interrupt + plan.terminate + SHIM_PATIENCE,
             lock_wait: supervisor.limits.lock_wait,
             progress,
+            reached: supervisor.reached.clone(),
             lease,
             lease_is_open: true,
             started: None,
@@ -155,6 +157,7 @@ impl WatchOver {
         match status {
             Status::Started { pid, isolation } => {
                 tracing::debug!(pid, %isolation, "the agent was started");
+                self.reached.send_replace(Some(isolation.clone()));
                 self.ended.isolation = Some(isolation);
                 self.started = Some(now);
                 self.progress.send_modify(|progress| progress.last_output = now);
