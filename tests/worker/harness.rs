@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archon_awo::process::blocking_command;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tempfile::TempDir;
 
 use crate::{schedules::without_schedules, small_volume::Volume};
@@ -31,12 +30,14 @@ pub struct Harness {
     pub pool: PgPool,
     folder: TempDir,
     workers: Vec<Child>,
-    settings: Vec<(String, String)>,
+    pub settings: Vec<(String, String)>,
     remote: Option<String>,
     /// A volume that only the workers see.
     pub volume: Option<Volume>,
     /// What workers and commands run from now on.
     pub program: PathBuf,
+    /// The user whom programs of the product run as, when it is not that of the tests.
+    pub user: Option<u32>,
 }
 
 impl Harness {
@@ -48,9 +49,10 @@ impl Harness {
         let program = agent.join("agent.sh");
         fs::write(&program, AGENT).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let (workers, settings, remote, volume) = (Vec::new(), Vec::new(), None, None);
+        let (workers, settings, remote) = (Vec::new(), Vec::new(), None);
+        let (volume, user) = (None, None);
         let program = env!("CARGO_BIN_EXE_archon-awo").into();
-        let harness = Self { pool, folder, workers, settings, remote, volume, program };
+        let harness = Self { pool, folder, workers, settings, remote, volume, program, user };
         harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
         harness.git(&["clone", "--quiet", "remote.git", "seed"]);
         fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
@@ -130,22 +132,9 @@ impl Harness {
     pub fn start_worker_with(&mut self, settings: &[(&str, &str)]) -> u32 {
         let log =
             fs::File::create(self.path(&format!("worker-{}.log", self.workers.len()))).unwrap();
-        let url = self.pool.connect_options().to_url_lossy().to_string();
-        let mut command = match &self.volume {
-            None => blocking_command(&self.program),
-            Some(volume) => volume.command().into_std(),
-        };
-        if self.volume.is_some() {
-            command.arg(&self.program);
-        }
-        let child = command
+        let child = self
+            .product()
             .arg("worker")
-            .env("PATH", std::env::var("PATH").unwrap())
-            .env("HOME", self.folder.path())
-            .env("DATABASE_URL", url)
-            .env("AWO_REPOSITORY_DIR", self.path("repositories"))
-            .env("AWO_WORK_ORDER_DIR", self.path("work-orders"))
-            .env("AWO_CONFIG_DIR", self.path("config"))
             .env("AWO_ALLOW_LOCAL_REMOTES", "true")
             .env("AWO_AGENT", "command")
             .env("AWO_AGENT_COMMAND", self.path("agent/agent.sh"))
@@ -165,7 +154,6 @@ impl Harness {
             ])
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .envs(settings.iter().copied())
-            .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -192,24 +180,6 @@ impl Harness {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("worker {pid} did not end");
-    }
-
-    /// Runs a command of the product to its end; answers its exit code and what it printed.
-    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = blocking_command(&self.program)
-            .args(arguments)
-            .env("PATH", std::env::var("PATH").unwrap())
-            .env("HOME", self.folder.path())
-            .env("DATABASE_URL", self.pool.connect_options().to_url_lossy().to_string())
-            .env("AWO_REPOSITORY_DIR", self.path("repositories"))
-            .env("AWO_WORK_ORDER_DIR", self.path("work-orders"))
-            .env("AWO_CONFIG_DIR", self.path("config"))
-            .env("AWO_ALLOW_LOCAL_REMOTES", "true")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let printed = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Inserts an order with an id of the test's own; `steps` are separated by blanks.

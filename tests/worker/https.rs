@@ -6,9 +6,8 @@ use std::{fs, path::PathBuf};
 use sqlx::PgPool;
 
 use crate::{
-    fake_github::{self, FakeGitHub},
-    harness::Harness,
-    https_remote::HttpsRemote,
+    fake_github,
+    https_place::Place,
     leaks::{self, Watch},
 };
 
@@ -35,51 +34,20 @@ env >&2
 } > "$folder/loot-$AWO_STEP" 2> /dev/null
 "#;
 
-/// Server, forge and harness of one test. The folders go last: the programs use them.
-struct Place {
-    harness: Harness,
-    github: FakeGitHub,
-    server: HttpsRemote,
-    /// Of this test alone: workers of others are none of its business.
-    token: String,
-}
-
-impl Place {
-    async fn new(pool: PgPool) -> Self {
-        let mut harness = Harness::new(pool);
-        let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
-        let server = HttpsRemote::start(&token);
-        let github = FakeGitHub::start_for(&token).await;
-        github.push(BRANCH, true);
-        let path = fake_github::REPOSITORY;
-        let url = format!("https://{}/{path}", server.host());
-        harness.serve_remote(&server.repositories().join(format!("{path}.git")), url);
-        harness.set("AWO_ALLOWED_HOSTS", server.host());
-        harness.set("AWO_ALLOW_LOCAL_REMOTES", "false");
-        harness.set("AWO_GIT_CA_FILE", server.ca_file().display().to_string());
-        harness.set("GITHUB_API_URL", github.api_url.clone());
-        // The fake one has a port of its own.
-        harness.set("AWO_GITHUB_HOST", server.host());
-        // So much is logged that a careless line would show.
-        harness.set("LOG_LEVEL", "archon_awo=trace,sqlx=debug,octocrab=debug,hyper=debug");
-        Self { harness, github, server, token }
+/// Fails when the token is in a file of the test, in a row, or was seen at a process.
+async fn assert_no_trace(place: &Place, token: &str, watch: Watch) {
+    let sightings = watch.end();
+    for program in ["git-remote-https", "archon-awo shim"] {
+        assert!(sightings.saw(program), "{program} was not seen: {:?}", sightings.programs);
     }
-
-    /// Fails when the token is in a file of the test, in a row, or was seen at a process.
-    async fn assert_no_trace(&self, token: &str, watch: Watch) {
-        let sightings = watch.end();
-        for program in ["git-remote-https", "archon-awo shim"] {
-            assert!(sightings.saw(program), "{program} was not seen: {:?}", sightings.programs);
-        }
-        assert_eq!(sightings.leaks, Vec::<String>::new());
-        assert_eq!(leaks::in_files(self.harness.folder(), token), Vec::<PathBuf>::new());
-        assert_eq!(leaks::in_rows(&self.harness.pool, token).await, Vec::<String>::new());
-    }
+    assert_eq!(sightings.leaks, Vec::<String>::new());
+    assert_eq!(leaks::in_files(place.harness.folder(), token), Vec::<PathBuf>::new());
+    assert_eq!(leaks::in_rows(&place.harness.pool, token).await, Vec::<String>::new());
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
-    let mut place = Place::new(pool).await;
+    let mut place = Place::new(pool, &[BRANCH]).await;
     let token = place.token.clone();
     place.harness.tell_agent("extra", NOSY);
     place.harness.set("GITHUB_TOKEN", &token);
@@ -121,13 +89,13 @@ async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
     // ... where the search finds it.
     let told = leaks::in_rows(&place.harness.pool, "AWO_RUN_ID=").await;
     assert!(told.iter().any(|table| table.starts_with("awo.log_chunks")), "{told:?}");
-    place.assert_no_trace(&token, watch).await;
+    assert_no_trace(&place, &token, watch).await;
     place.harness.assert_sound().await;
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_wrong_token_fails_the_order_at_once(pool: PgPool) {
-    let mut place = Place::new(pool).await;
+    let mut place = Place::new(pool, &[BRANCH]).await;
     let token = "ghp_thisTokenIsNotTheRightOne98765432100";
     place.harness.set("GITHUB_TOKEN", token);
     let worker = place.harness.start_worker();
@@ -151,7 +119,7 @@ async fn a_wrong_token_fails_the_order_at_once(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) {
-    let mut place = Place::new(pool).await;
+    let mut place = Place::new(pool, &[BRANCH]).await;
     place.harness.set("GITHUB_TOKEN", place.token.clone());
     let refusal = serde_json::json!({"message": "Bad credentials", "status": "401"});
     let refusal = fake_github::Fault::Answer(401, vec![], refusal);
@@ -176,7 +144,7 @@ async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) 
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn the_token_of_github_opens_no_other_host(pool: PgPool) {
-    let mut place = Place::new(pool).await;
+    let mut place = Place::new(pool, &[BRANCH]).await;
     // It would open this host, if it were sent.
     place.harness.set("GITHUB_TOKEN", place.token.clone());
     place.harness.set("AWO_GITHUB_HOST", "github.com");
@@ -203,7 +171,7 @@ async fn the_token_of_github_opens_no_other_host(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_host_of_its_own_is_opened_by_its_own_credential(pool: PgPool) {
-    let mut place = Place::new(pool).await;
+    let mut place = Place::new(pool, &[BRANCH]).await;
     let token = place.token.clone();
     let other = "ghp_theTokenOfAnotherHost0123456789abc";
     place.harness.tell_agent("extra", NOSY);
@@ -221,7 +189,7 @@ async fn a_host_of_its_own_is_opened_by_its_own_credential(pool: PgPool) {
     let (branches, _) = place.harness.deliveries();
     assert_eq!(branches, [format!("refs/heads/{BRANCH}")]);
     assert_eq!(place.github.requests(), Vec::<String>::new());
-    place.assert_no_trace(&token, watch).await;
+    assert_no_trace(&place, &token, watch).await;
     assert_eq!(leaks::in_files(place.harness.folder(), other), Vec::<PathBuf>::new());
     place.harness.assert_sound().await;
 }

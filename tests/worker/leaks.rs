@@ -35,20 +35,24 @@ fn any(bytes: &[u8], forms: &[String]) -> bool {
 
 /// The files below `folder` that hold a form of the secret; links are not followed.
 pub fn in_files(folder: &Path, secret: &str) -> Vec<PathBuf> {
-    let forms = forms(secret);
+    forms_in_files(folder, &forms(secret))
+}
+
+/// The files below `folder` that hold one of these texts; links are not followed.
+pub fn forms_in_files(folder: &Path, forms: &[String]) -> Vec<PathBuf> {
     let (mut found, mut seen, mut pending) = (Vec::new(), 0, vec![folder.to_owned()]);
     while let Some(folder) = pending.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let entry = entry.unwrap();
             let (path, kind) = (entry.path(), entry.file_type().unwrap());
-            if any(path.as_os_str().as_encoded_bytes(), &forms) {
+            if any(path.as_os_str().as_encoded_bytes(), forms) {
                 found.push(path.clone());
             }
             if kind.is_dir() {
                 pending.push(path);
             } else if kind.is_file() {
                 seen += 1;
-                if any(&fs::read(&path).unwrap(), &forms) {
+                if any(&fs::read(&path).unwrap(), forms) {
                     found.push(path);
                 }
             }
@@ -60,6 +64,11 @@ pub fn in_files(folder: &Path, secret: &str) -> Vec<PathBuf> {
 
 /// The tables with a row that holds a form of the secret, in text or in bytes.
 pub async fn in_rows(pool: &PgPool, secret: &str) -> Vec<String> {
+    forms_in_rows(pool, forms(secret)).await
+}
+
+/// The tables with a row that holds one of these texts, in text or in bytes.
+pub async fn forms_in_rows(pool: &PgPool, forms: Vec<String>) -> Vec<String> {
     let tables: Vec<String> = sqlx::query_scalar(
         "select format('%I.%I', schemaname, tablename) from pg_tables
          where schemaname in ('public', 'awo')",
@@ -72,17 +81,16 @@ pub async fn in_rows(pool: &PgPool, secret: &str) -> Vec<String> {
     }
     let mut found = Vec::new();
     for table in tables {
-        for form in forms(secret) {
-            // A bytea is shown in hex.
-            let statement = format!(
-                "select count(*) from {table} t where strpos(t::text, $1) > 0
-                 or strpos(t::text, encode(convert_to($1, 'UTF8'), 'hex')) > 0"
-            );
-            let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&form);
-            let rows: i64 = query.fetch_one(pool).await.unwrap();
-            if rows > 0 {
-                found.push(format!("{table}: {rows} rows"));
-            }
+        // A bytea is shown in hex.
+        let statement = format!(
+            "select count(*) from {table} t where exists (select from unnest($1::text[]) form
+             where strpos(t::text, form) > 0
+                or strpos(t::text, encode(convert_to(form, 'UTF8'), 'hex')) > 0)"
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&forms);
+        let rows: i64 = query.fetch_one(pool).await.unwrap();
+        if rows > 0 {
+            found.push(format!("{table}: {rows} rows"));
         }
     }
     found

@@ -23,7 +23,10 @@ mod halt;
 mod hammer;
 mod harness;
 mod hostile;
+mod hostile_order;
+mod hostile_table;
 mod https;
+mod https_place;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod leaks;
@@ -37,6 +40,7 @@ mod outage_postgres;
 mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
+mod programs;
 mod redaction;
 mod replay;
 mod rescue;
