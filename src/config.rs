@@ -5,6 +5,7 @@
 //! another lease or another folder than was asked for does more harm than one that does not run.
 
 mod agent;
+mod archive;
 mod cache;
 mod check;
 mod credentials;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
+pub use archive::ArchiveConfig;
 pub use cache::CacheConfig;
 pub use check::{NotRunnable, Problem, check_runnable, find_program};
 pub(crate) use check::{
@@ -69,6 +71,8 @@ pub struct Config {
     pub history: HistoryConfig,
     /// How much the caches may keep.
     pub cache: CacheConfig,
+    /// Where sandboxes are archived; `None` when they are not.
+    pub archive: Option<ArchiveConfig>,
     /// How long sandboxes are kept.
     pub retention: RetentionConfig,
     /// Who does the work of a step.
@@ -203,6 +207,7 @@ impl Config {
         let database = DatabaseConfig::read(&mut reader)?;
         let queue = QueueConfig::read(&mut reader)?;
         let history = HistoryConfig::read(&mut reader)?;
+        let archive = ArchiveConfig::read(&mut reader)?;
         let cache = CacheConfig::read(&mut reader)?;
         let retention = RetentionConfig::read(&mut reader)?;
         let agent = AgentConfig::read(&mut reader, &folders, &mut warnings, &mut unused_secrets)?;
@@ -220,6 +225,7 @@ impl Config {
             folders,
             queue,
             history,
+            archive,
             cache,
             retention,
             agent,
@@ -251,6 +257,7 @@ impl Config {
         let mut secrets = self.unused_secrets.clone();
         let claude = &self.agent.claude;
         secrets.extend(self.credentials.secrets().cloned());
+        secrets.extend(self.archive.iter().filter_map(ArchiveConfig::secret));
         for secret in [&claude.api_key, &claude.oauth_token, &self.github.token] {
             secrets.extend(secret.clone());
         }

@@ -6,6 +6,7 @@
 //! only through a pipe, never through an argument, a URL, the environment or a file.
 
 mod advertised;
+mod agent_files;
 pub mod askpass;
 mod bundle;
 mod cache;

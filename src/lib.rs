@@ -1,10 +1,11 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`],
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`], [`archive`],
 //! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
+pub mod archive;
 pub mod backoff;
 pub mod bench;
 pub mod cli;
@@ -25,4 +26,5 @@ pub mod queue;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+mod tls;
 pub mod workflow;

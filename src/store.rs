@@ -35,7 +35,7 @@ pub use run::{
     Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
     Stages, StartedStep, StepCost, StepEnd,
 };
-pub use sandboxes::{SavedWork, Standing};
+pub use sandboxes::{SavedForm, SavedWork, Standing};
 pub use schedules::{Fired, Schedule};
 pub use schema::{MIGRATOR, SchemaState, migrate, schema_state};
 

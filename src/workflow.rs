@@ -27,6 +27,7 @@ use secrecy::SecretString;
 
 use crate::{
     agent::{AgentKind, Supervisor},
+    archive::Archive,
     backoff::Backoff,
     clock::Clock,
     domain::{Credentials, Redactor, RemoteRules},
@@ -85,6 +86,8 @@ pub struct Workflow {
     pub store: Store,
     /// Caches and sandboxes.
     pub git: Git,
+    /// Where sandboxes were archived.
+    pub archive: Option<Archive>,
     /// Pull requests.
     pub forge: ForgeSettings,
     /// Prompts.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use archon_awo::{
     domain::JobState,
-    store::{History, SavedWork, Store},
+    store::{History, SavedForm, SavedWork, Store},
 };
 use rows::{broken, count, job_in, order, run, set_state, text};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -42,12 +42,12 @@ async fn saved_work_is_noted_once_and_the_last_is_found(pool: PgPool) {
         size_bytes: 7,
     };
     for name in ["one", "two", "two"] {
-        store.add_bundle(&id, &saved(name)).await.unwrap();
+        store.add_saved(&id, SavedForm::Bundle, &saved(name)).await.unwrap();
     }
     assert_eq!(store.artifacts(&order).await.unwrap().len(), 2);
     assert_eq!(store.latest_bundle(&id).await.unwrap(), Some(saved("two")));
     let stranger = "wo-nobody".parse().unwrap();
-    store.add_bundle(&stranger, &saved("one")).await.unwrap();
+    store.add_saved(&stranger, SavedForm::Bundle, &saved("one")).await.unwrap();
     assert_eq!(store.latest_bundle(&stranger).await.unwrap(), None);
 }
 

@@ -46,6 +46,7 @@ impl Setting {
             work_orders: place.path("work-orders"),
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: true },
             credentials: Credentials::default(),
+            archive: None,
             clock: Clock::system(),
         };
         Self { pool, place, sandboxes }

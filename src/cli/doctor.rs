@@ -11,6 +11,7 @@ use super::{
     output::{Output, first_line},
 };
 use crate::{
+    archive::Archive,
     config::{self, AgentKind, Config, Host, Problem, find_program},
     disk::{SystemDisk, VolumeState},
     exit::CommandError,
@@ -87,6 +88,7 @@ async fn check_all(config: &Config) -> Vec<Check> {
         checks.push(Check::from(name, writable.map(|()| detail())));
     }
     checks.extend(disk(config));
+    checks.extend(archive(config).await);
     checks.push(git(config).await);
     checks.push(agent(config).await);
     checks.push(freezer(config).await);
@@ -178,6 +180,22 @@ fn disk(config: &Config) -> Vec<Check> {
         }
     };
     volumes.into_iter().map(check).collect()
+}
+
+async fn archive(config: &Config) -> Option<Check> {
+    let settings = config.archive.as_ref()?;
+    let asked = match Archive::open(settings) {
+        Ok(archive) => archive.check().await,
+        Err(error) => Err(error),
+    };
+    Some(match asked {
+        Ok(()) => Check::well("archive", settings.url.as_str()),
+        Err(error) => Check::ill(
+            "archive",
+            error.to_string(),
+            "correct AWO_ARCHIVE_URL and the key, region and endpoint that belong to it",
+        ),
+    })
 }
 
 async fn git(config: &Config) -> Check {

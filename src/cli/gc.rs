@@ -11,6 +11,7 @@ use super::{
     output::{Output, plain},
 };
 use crate::{
+    archive::Archive,
     clock::Clock,
     config::Config,
     domain::Redactor,
@@ -32,7 +33,8 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     let this_binary = std::env::current_exe().context("cannot find the path of this program")?;
     let git = Git::configured(config, this_binary, Redactor::new(config.secrets()));
     let policy = SandboxPolicy::new(config.retention.clone()).current(&store).await;
-    let sandboxes = Sandboxes::new(config, store, git, Clock::system());
+    let archive = config.archive.as_ref().map(Archive::open).transpose()?;
+    let sandboxes = Sandboxes::new(config, store, git, archive, Clock::system());
     let sweep = Sweep {
         policy,
         history_days: config.history.orders,

@@ -124,6 +124,21 @@ keys! {
     RETENTION_ORPHANS: ["AWO_RETENTION_ORPHANS"], None, AGE, false,
         "How long sandboxes stay untouched whose orders the database does not know, until they go.";
 
+    ARCHIVE_URL: ["AWO_ARCHIVE_URL"], None,
+        "file:///folder or s3://bucket/prefix, without a user name, password or query", false,
+        "Object storage for what agents leave in their sandboxes, before those go.";
+    ARCHIVE_ENDPOINT: ["AWO_ARCHIVE_ENDPOINT", "AWS_ENDPOINT_URL"], None, WEB_ADDRESS, false,
+        "The address of the S3 API, when it is not Amazon's.";
+    ARCHIVE_REGION: ["AWO_ARCHIVE_REGION", "AWS_REGION"], None, TEXT, false,
+        "The region of the bucket.";
+    ARCHIVE_ACCESS_KEY_ID: ["AWO_ARCHIVE_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"], None, TEXT, false,
+        "The id of the key that opens the bucket; the role of the host without one.";
+    ARCHIVE_SECRET_ACCESS_KEY: ["AWO_ARCHIVE_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"], None,
+        TEXT, true,
+        "The key itself.";
+    ARCHIVE_MAX: ["AWO_ARCHIVE_MAX"], Some("2G"), SIZE, false,
+        "Most bytes of a sandbox that is archived.";
+
     CACHE_DAYS: ["AWO_CACHE_DAYS"], Some("30"), DAYS, false,
         "How long the cache of a repository stays that nobody uses.";
     CACHE_MAX: ["AWO_CACHE_MAX"], Some("off"), "a size such as 100GiB, or off", false,

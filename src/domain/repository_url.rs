@@ -208,7 +208,9 @@ impl fmt::Display for RepositoryUrl {
 
 #[cfg(test)]
 mod tests {
-    use super::{InvalidRepositoryUrl as E, RemoteRules, RepositoryUrl};
+    use proptest::prelude::*;
+
+    use super::{InvalidRepositoryUrl as E, RemoteRules, RepositoryUrl, Scheme};
 
     fn parse(text: &str) -> Result<RepositoryUrl, E> {
         let allowed_hosts = vec!["github.com".to_owned(), "127.0.0.1:8443".to_owned()];
@@ -256,6 +258,70 @@ mod tests {
         ] {
             let refusal = parse(text).map_err(|error| error.to_string());
             assert!(refusal.is_err_and(|text| !text.contains("hunter2")));
+        }
+    }
+
+    /// Pieces that addresses, and tricks with them, are made of.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            prop::sample::select(vec![
+                "https://",
+                "file://",
+                "git@",
+                "ext::",
+                "github.com",
+                "127.0.0.1:8443",
+                "evil.example",
+                "/",
+                ":",
+                "@",
+                "..",
+                ".",
+                ".git",
+                "%2e",
+                "%40",
+                "\\",
+                "?",
+                "#",
+                "-",
+                " ",
+                "\n",
+                "acme",
+                "app",
+            ])
+            .prop_map(str::to_owned),
+            "[a-zA-Z0-9:/@.%-]{0,6}",
+            any::<char>().prop_map(String::from),
+        ];
+        prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_is_canonical_and_on_an_allowed_host(text in pieces()) {
+            let Ok(url) = parse(&text) else { return Ok(()) };
+            let canonical = url.clone_url();
+            prop_assert_eq!(&parse(canonical).unwrap(), &url);
+            prop_assert!(!canonical.contains("::") && !canonical.contains(char::is_whitespace));
+            prop_assert!(!canonical.split('/').any(|part| part == ".."), "{}", canonical);
+            if url.scheme() == Scheme::Https {
+                let host = canonical.trim_start_matches("https://").split('/').next();
+                prop_assert!(host == Some("github.com") || host == Some("127.0.0.1:8443"), "{}", canonical);
+            }
+        }
+
+        #[test]
+        fn every_spelling_of_a_repository_passes(
+            owner in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,8}[A-Za-z0-9]", name in "[A-Za-z0-9_]{1,12}",
+        ) {
+            let https = parse(&format!("https://github.com/{owner}/{name}")).unwrap();
+            for text in [format!("{owner}/{name}"), format!("git@github.com:{owner}/{name}.git")] {
+                let same = parse(&text).unwrap();
+                prop_assert_eq!(
+                    (same.host(), same.owner(), same.name()),
+                    (https.host(), https.owner(), https.name())
+                );
+            }
         }
     }
 }

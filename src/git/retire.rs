@@ -143,6 +143,14 @@ impl Git {
 }
 
 impl Claim {
+    pub(super) fn git(&self) -> &Git {
+        &self.git
+    }
+
+    pub(super) fn order(&self) -> &WorkOrderId {
+        &self.order
+    }
+
     /// Saves the unpushed work as [`Git::save_unpushed`] does.
     pub async fn save(
         &self,

@@ -8,13 +8,15 @@ use std::{path::PathBuf, time::Duration};
 
 use futures::StreamExt;
 use serde::Serialize;
+use tracing::info;
 
 use crate::{
+    archive::{Archive, ArchiveError},
     clock::Clock,
     config::{Config, RetentionPolicy},
     domain::{Credentials, RemoteRules, RepositoryUrl, WorkOrderId},
-    git::{FoundSandbox, Git, GitError, Remote},
-    store::{SavedWork, Standing, Store, StoreError},
+    git::{Claim, FoundSandbox, Git, GitError, Remote},
+    store::{SavedForm, SavedWork, Standing, Store, StoreError},
 };
 pub use verdict::Urgency;
 use verdict::{Verdict, judge};
@@ -37,6 +39,8 @@ pub struct Sandboxes {
     pub remotes: RemoteRules,
     /// What opens those on a server.
     pub credentials: Credentials,
+    /// Where the agents' own files go before they are deleted, if they are kept.
+    pub archive: Option<Archive>,
     /// Randomness.
     pub clock: Clock,
 }
@@ -118,14 +122,21 @@ impl SweepReport {
 enum Obstacle {
     Store(StoreError),
     Git(&'static str, GitError),
+    Archive(ArchiveError),
 }
 
 impl Sandboxes {
     /// What the settings of this process say about it.
-    pub fn new(config: &Config, store: Store, git: Git, clock: Clock) -> Self {
+    pub fn new(
+        config: &Config,
+        store: Store,
+        git: Git,
+        archive: Option<Archive>,
+        clock: Clock,
+    ) -> Self {
         let (remotes, credentials) = (config.remotes.clone(), config.credentials.clone());
         let work_orders = config.folders.work_orders.clone();
-        Self { store, git, work_orders, remotes, credentials, clock }
+        Self { store, git, work_orders, remotes, credentials, archive, clock }
     }
 
     /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
@@ -197,6 +208,7 @@ impl Sandboxes {
                 let reason = match obstacle {
                     Obstacle::Store(error) => format!("the database did not answer: {error}"),
                     Obstacle::Git(doing, error) => format!("{doing}: {}", error.sentence()),
+                    Obstacle::Archive(error) => format!("it is not archived, so it stays: {error}"),
                 };
                 Item::new(standing, Action::Failed, Some(reason))
             }
@@ -229,7 +241,12 @@ impl Sandboxes {
             size_bytes: i64::try_from(bundle.size).unwrap_or(i64::MAX),
         });
         if let Some(saved) = &saved {
-            self.store.add_bundle(order, saved).await.map_err(Obstacle::Store)?;
+            let noted = self.store.add_saved(order, SavedForm::Bundle, saved).await;
+            noted.map_err(Obstacle::Store)?;
+        }
+        // A disk that fills cannot wait for an upload; what matters of the work has its bundle.
+        if sweep.urgency == Urgency::Scheduled {
+            self.keep_files(&claim, order).await?;
         }
         let discarded = claim.discard().await.map_err(git("it cannot be moved to the trash"))?;
         if discarded.is_empty() {
@@ -250,6 +267,26 @@ impl Sandboxes {
         item.saved = saved.map(|saved| saved.path);
         item.entries = removed.entries;
         Ok(item)
+    }
+
+    /// Archives what only the agent has, where that is wanted.
+    async fn keep_files(&self, claim: &Claim, order: &WorkOrderId) -> Result<(), Obstacle> {
+        let Some(archive) = &self.archive else { return Ok(()) };
+        let folders = claim.agent_folders().await;
+        let folders = folders.map_err(|error| Obstacle::Git("it cannot be read", error))?;
+        if folders.is_empty() {
+            return Ok(());
+        }
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let stored = archive.save(order, &name, folders).await.map_err(Obstacle::Archive)?;
+        let Some(stored) = stored else {
+            info!(work_order.id = %order, "the sandbox is larger than AWO_ARCHIVE_MAX: not archived");
+            return Ok(());
+        };
+        let size_bytes = i64::try_from(stored.size).unwrap_or(i64::MAX);
+        let saved = SavedWork { path: stored.key, sha256: stored.sha256, size_bytes };
+        let noted = self.store.add_saved(order, SavedForm::Archive, &saved).await;
+        noted.map_err(Obstacle::Store)
     }
 
     /// Judges a sandbox again; an item when it may not go any more.

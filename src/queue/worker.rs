@@ -24,6 +24,7 @@ use crate::{
         self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, FreezerReport,
         Isolation, IsolationLevel, KillPlan, Supervisor,
     },
+    archive::Archive,
     backoff::Backoff,
     clock::Clock,
     config::{self, Config, Freezer, NotRunnable, freezer_problem, isolation_problem},
@@ -125,7 +126,13 @@ impl Worker {
             keeper: Arc::clone(&keeper),
             git: workflow.git.clone(),
             cache: CacheLimits { idle: config.cache.idle, bytes: config.cache.bytes },
-            sandboxes: Sandboxes::new(&config, store.clone(), workflow.git.clone(), clock.clone()),
+            sandboxes: Sandboxes::new(
+                &config,
+                store.clone(),
+                workflow.git.clone(),
+                workflow.archive.clone(),
+                clock.clone(),
+            ),
             sandbox_policy: SandboxPolicy::new(config.retention.clone()),
         };
         let context = Arc::new(JobContext {
@@ -323,6 +330,7 @@ fn workflow(
     let mut forge =
         ForgeSettings::new(api_url, &config.github.host, PathBuf::from("git"), clock.clone());
     forge.search_path.clone_from(&config.search_path);
+    let archive = config.archive.as_ref().map(Archive::open).transpose()?;
     Ok(Workflow {
         settings: WorkflowSettings {
             remotes: config.remotes.clone(),
@@ -345,6 +353,7 @@ fn workflow(
         },
         store,
         git,
+        archive,
         forge,
         commands,
         supervisor: Supervisor::new(

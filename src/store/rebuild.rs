@@ -13,6 +13,12 @@ pub struct RebuildSource {
     pub bundle: Option<String>,
     /// Whether it was saved after the last push was meant.
     pub bundle_is_newer: bool,
+    /// The last archive, below `AWO_ARCHIVE_URL`.
+    pub archive: Option<String>,
+    /// Its checksum, in hex.
+    pub archive_sha256: Option<String>,
+    /// Whether it was saved after the last push was meant.
+    pub archive_is_newer: bool,
     pushes: Value,
 }
 
@@ -50,7 +56,14 @@ mod tests {
     #[test]
     fn pushed_commits_come_newest_first() {
         let pushes = json!([{ "sha": "c", "before": ["a", "b"] }, { "sha": "z" }, {}]);
-        let source = RebuildSource { bundle: None, bundle_is_newer: true, pushes };
+        let source = RebuildSource {
+            bundle: None,
+            bundle_is_newer: true,
+            archive: None,
+            archive_sha256: None,
+            archive_is_newer: true,
+            pushes,
+        };
         assert_eq!(source.pushed(), ["c", "b", "a", "z"]);
     }
 }

@@ -5,10 +5,28 @@ use sqlx::FromRow;
 use super::{Store, StoreError, in_time};
 use crate::{domain::WorkOrderId, sql};
 
-/// Saved work of an order: a git bundle.
+/// The form of saved work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavedForm {
+    /// A git bundle below `AWO_WORK_ORDER_DIR`.
+    Bundle,
+    /// The agent's own files, below `AWO_ARCHIVE_URL`.
+    Archive,
+}
+
+impl SavedForm {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bundle => "bundle",
+            Self::Archive => "archive",
+        }
+    }
+}
+
+/// Saved work of an order.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct SavedWork {
-    /// The file, below `AWO_WORK_ORDER_DIR`.
+    /// The file, or the object.
     pub path: String,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
@@ -34,19 +52,21 @@ pub struct Standing {
 impl Store {
     /// Notes that the work of an order was saved; the same file is noted once, and one of an order
     /// that does not exist not at all.
-    #[tracing::instrument(name = "db.artifacts.add_bundle", skip_all, err)]
-    pub async fn add_bundle(
+    #[tracing::instrument(name = "db.artifacts.add_saved", skip_all, err)]
+    pub async fn add_saved(
         &self,
         order: &WorkOrderId,
+        form: SavedForm,
         saved: &SavedWork,
     ) -> Result<(), StoreError> {
-        let query = sqlx::query(sql!("sandbox/add_bundle"))
+        let query = sqlx::query(sql!("sandbox/add_saved"))
             .bind(order.as_str())
+            .bind(form.as_str())
             .bind(&saved.path)
             .bind(&saved.sha256)
             .bind(saved.size_bytes)
             .execute(self.pool());
-        in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_bundle"))
+        in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_saved"))
     }
 
     /// The work that was last saved of an order.

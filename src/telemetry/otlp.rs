@@ -115,6 +115,8 @@ pub(super) fn span_exporter(
     redactor: Redactor,
 ) -> Result<OnRuntime<SpanExporter>, TelemetryError> {
     let builder = SpanExporter::builder();
+    // The client of OTLP over HTTP asks for it, also where it is not used.
+    crate::tls::choose_provider();
     let exporter = match config.protocol {
         OtlpProtocol::Grpc => builder
             .with_tonic()
@@ -140,6 +142,8 @@ pub(super) fn metric_exporter(
     endpoint: &str,
 ) -> Result<OnRuntime<MetricExporter>, TelemetryError> {
     let builder = MetricExporter::builder();
+    // The client of OTLP over HTTP asks for it, also where it is not used.
+    crate::tls::choose_provider();
     let exporter = match config.protocol {
         OtlpProtocol::Grpc => builder
             .with_tonic()

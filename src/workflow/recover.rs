@@ -47,9 +47,9 @@ impl OrderRun<'_> {
             // The work is on the remote: nothing that is left needs the files.
             return Ok(());
         }
-        if let Some((sandbox, from)) = self.rebuild().await? {
+        if let Some((sandbox, from, files)) = self.rebuild().await? {
             info!(work_order.id = %self.order.id, from, "the sandbox was gone and is made again");
-            let facts = json!({ "from": from });
+            let facts = json!({ "from": from, "archived_files": files });
             self.journal.event("info", "sandbox_rebuilt", None, facts).await;
             self.enter_sandbox(sandbox);
             return Ok(());
@@ -62,7 +62,8 @@ impl OrderRun<'_> {
         Ok(())
     }
 
-    async fn rebuild(&self) -> Result<Option<(Sandbox, &'static str)>, StepError> {
+    /// The sandbox, from what it was made, and whether the agent's own files came back too.
+    async fn rebuild(&self) -> Result<Option<(Sandbox, &'static str, bool)>, StepError> {
         let Some(found) = self.store.rebuild_source().await? else { return Ok(None) };
         let sources = sources(&found, &self.workflow.settings.work_orders);
         let made = self.results.get(&StepName::CreateBranch);
@@ -75,7 +76,10 @@ impl OrderRun<'_> {
             let mirror = self.workflow.git.refresh_mirror(&self.remote()).await?;
             for source in &sources {
                 match self.rebuild_from(source, &mirror, branch, base).await {
-                    Ok(Some(sandbox)) => return Ok(Some((sandbox, source.name()))),
+                    Ok(Some(sandbox)) => {
+                        let files = self.bring_back(&found, &sandbox).await?;
+                        return Ok(Some((sandbox, source.name(), files)));
+                    }
                     Ok(None) => {}
                     // The next attempt may find it in order.
                     Err(error) if error.retryable() => return Err(error.into()),
@@ -109,6 +113,29 @@ impl OrderRun<'_> {
                 git.rebuild_sandbox(mirror, id, branch, plan, base_commit, pushed).await
             }
         }
+    }
+}
+
+impl OrderRun<'_> {
+    /// Brings the agent's own files back from the archive, with its conversation. Without them the work
+    /// is complete all the same, so an archive that fails is told and passed over.
+    async fn bring_back(
+        &self,
+        found: &RebuildSource,
+        sandbox: &Sandbox,
+    ) -> Result<bool, StepError> {
+        let (Some(archive), Some(key), Some(sha256), true) =
+            (&self.workflow.archive, &found.archive, &found.archive_sha256, found.archive_is_newer)
+        else {
+            return Ok(false);
+        };
+        let folder = sandbox.returning_folder().await?;
+        if let Err(error) = archive.fetch(key, sha256, &folder).await {
+            warn!(work_order.id = %self.order.id, "the agent's files stay in the archive: {error}");
+            return Ok(false);
+        }
+        sandbox.adopt_agent_files().await?;
+        Ok(true)
     }
 }
 

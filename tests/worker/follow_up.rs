@@ -119,6 +119,29 @@ async fn a_failed_order_goes_on_with_the_work_that_retention_saved(pool: PgPool)
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn an_archived_sandbox_comes_back_with_what_git_ignores(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    let archive = format!("file://{}", harness.path("archive").display());
+    harness.set("AWO_ARCHIVE_URL", archive);
+    harness.tell_agent("extra", &format!("{ADDS}\n[ \"$AWO_ATTEMPT\" = 1 ] && echo '*.built' > .gitignore && echo built > it.built\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && cp it.built seen.txt\ntrue\n"));
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "completed").await;
+    sqlx::query("update awo.jobs set finished_at = now() - interval '30 days'")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    let (code, said) = harness.command(&["gc"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!harness.path(&format!("repositories/{order}")).exists(), "{said}");
+    harness.say(&order, "Look at what was built");
+    assert!(harness.delivered().1.contains(&"seen.txt".to_owned()));
+    let log = harness.events(&order);
+    assert!(log.contains("sandbox_rebuilt"), "{log}");
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_requeue_from_a_step_makes_a_lost_sandbox_again(pool: PgPool) {
     let mut harness = Harness::new(pool);
     harness.tell_agent("extra", &format!("{ADDS}\ntrue\n"));

@@ -1,0 +1,222 @@
+//! Folders of an agent as one compressed stream, and back: files, folders and links, nothing else, and no
+//! more of them than a limit allows.
+
+use std::{
+    fs::{self, Metadata},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use tar::{Builder, EntryType, Header};
+
+/// Deepest nesting of folders: the walk calls itself.
+const DEPTH: usize = 256;
+
+/// What a stream holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Packed {
+    /// Files, folders and links.
+    pub(super) entries: u64,
+    /// Bytes of the files.
+    pub(super) bytes: u64,
+    /// Whether the limit ended it: the stream is of no use then.
+    pub(super) over_limit: bool,
+}
+
+/// Writes `folders`, each under a name of its own, to `out`. No link is followed; devices, pipes and
+/// sockets are left out. It ends early when the files have more than `limit` bytes.
+pub(super) fn pack<W: Write>(
+    folders: &[(&str, &Path)],
+    limit: u64,
+    out: W,
+) -> io::Result<(Packed, W)> {
+    let mut builder = Builder::new(GzEncoder::new(out, Compression::fast()));
+    builder.follow_symlinks(false);
+    let mut packed = Packed::default();
+    for (name, folder) in folders {
+        add(&mut builder, Path::new(name), folder, limit, &mut packed, 0)?;
+    }
+    let out = builder.into_inner()?.finish()?;
+    Ok((packed, out))
+}
+
+fn add<W: Write>(
+    builder: &mut Builder<W>,
+    name: &Path,
+    path: &Path,
+    limit: u64,
+    packed: &mut Packed,
+    depth: usize,
+) -> io::Result<()> {
+    if packed.over_limit {
+        return Ok(());
+    }
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let kind = about.file_type();
+    if kind.is_dir() {
+        if depth > DEPTH {
+            return Err(io::Error::other(format!("{} is nested too deeply", path.display())));
+        }
+        builder.append_data(&mut header(&about, EntryType::Directory), name, io::empty())?;
+        packed.entries += 1;
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let below = name.join(entry.file_name());
+            add(builder, &below, &entry.path(), limit, packed, depth + 1)?;
+        }
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path)?;
+        builder.append_link(&mut header(&about, EntryType::Symlink), name, target)?;
+        packed.entries += 1;
+    } else if kind.is_file() {
+        packed.bytes += about.len();
+        if packed.bytes > limit {
+            packed.over_limit = true;
+            return Ok(());
+        }
+        let mut header = header(&about, EntryType::Regular);
+        header.set_size(about.len());
+        header.set_cksum();
+        // Exactly as many bytes as were announced, whatever the file has become.
+        let file = fs::File::open(path)?.take(about.len());
+        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(about.len()))?;
+        packed.entries += 1;
+    }
+    Ok(())
+}
+
+/// Permissions and time; no owner, no special bits.
+fn header(about: &Metadata, kind: EntryType) -> Header {
+    use std::os::unix::fs::MetadataExt;
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(about.mode() & 0o777);
+    header.set_mtime(u64::try_from(about.mtime()).unwrap_or_default());
+    header.set_size(0);
+    header.set_cksum();
+    header
+}
+
+/// Reads a stream of [`pack`] into the empty folder `into`. Entries that lead outside, and kinds that
+/// `pack` does not write, are refused; so is more than `limit` bytes.
+pub(super) fn unpack(stream: impl Read, limit: u64, into: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(GzDecoder::new(stream));
+    archive.set_preserve_permissions(false);
+    archive.set_overwrite(false);
+    let refuse = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let mut bytes = 0u64;
+    // Folders get their permissions last: one that may not be written has files too.
+    let mut folders = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.into_owned();
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > limit {
+            return Err(refuse(format!("it holds more than {limit} bytes")));
+        }
+        match entry.header().entry_type() {
+            EntryType::Directory => {
+                folders.push((into.join(&name), entry.header().mode()?));
+            }
+            EntryType::Regular | EntryType::Symlink => {}
+            other => return Err(refuse(format!("{} is of kind {other:?}", name.display()))),
+        }
+        let folder = entry.header().entry_type() == EntryType::Directory;
+        if !entry.unpack_in(into)? {
+            return Err(refuse(format!("{} leads outside", name.display())));
+        }
+        if folder {
+            set_mode(&into.join(&name), 0o700)?;
+        }
+    }
+    for (folder, mode) in folders.iter().rev() {
+        set_mode(folder, mode & 0o777)?;
+    }
+    Ok(())
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Through a link it would change what lies elsewhere.
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+    use super::{Packed, pack, unpack};
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn packed(folder: &Path, limit: u64) -> (Packed, Vec<u8>) {
+        pack(&[("checkout", folder)], limit, Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn a_tree_comes_back_as_it_was_without_following_links() {
+        let (from, outside, to) = (folder(), folder(), folder());
+        fs::write(outside.path().join("secret"), "precious").unwrap();
+        fs::create_dir_all(from.path().join("a/b")).unwrap();
+        fs::write(from.path().join("a/b/run.sh"), "#!/bin/sh\n").unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&from.path().join("a/b/run.sh"), 0o4755);
+        mode(&from.path().join("a/b"), 0o555);
+        std::os::unix::fs::symlink(outside.path(), from.path().join("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(from.path().join("socket")).unwrap();
+        let (packed, stream) = packed(from.path(), LIMIT);
+        assert_eq!((packed.entries, packed.bytes, packed.over_limit), (5, 10, false));
+        unpack(&stream[..], LIMIT, to.path()).unwrap();
+        let got = to.path().join("checkout");
+        let bits = |name: &str| fs::metadata(got.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((bits("a/b/run.sh"), bits("a/b")), (0o755, 0o555));
+        assert_eq!(fs::read_link(got.join("link")).unwrap(), outside.path());
+        assert!(!got.join("socket").exists());
+        mode(&got.join("a/b"), 0o755);
+        mode(&from.path().join("a/b"), 0o755);
+    }
+
+    #[test]
+    fn more_than_the_limit_is_neither_written_nor_read() {
+        let (from, to) = (folder(), folder());
+        fs::write(from.path().join("large"), vec![0; 4096]).unwrap();
+        assert!(packed(from.path(), 4095).0.over_limit);
+        let (_, stream) = packed(from.path(), LIMIT);
+        let error = unpack(&stream[..], 4095, to.path()).unwrap_err().to_string();
+        assert!(error.contains("more than 4095 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_stream_that_leads_outside_is_refused() {
+        let (outside, to) = (folder(), folder());
+        let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(
+            Vec::new(),
+            flate2::Compression::fast(),
+        ));
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "checkout", outside.path()).unwrap();
+        let mut file = tar::Header::new_gnu();
+        file.set_size(1);
+        file.set_mode(0o644);
+        builder.append_data(&mut file, "checkout/planted", &b"x"[..]).unwrap();
+        let stream = builder.into_inner().unwrap().finish().unwrap();
+        assert!(unpack(&stream[..], LIMIT, to.path()).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+}
