@@ -296,6 +296,58 @@ async fn a_cli_killed_in_a_tool_leaves_no_process_and_fails_the_order(pool: PgPo
     place.harness.assert_sound().await;
 }
 
+/// A repository that brings along hooks, a server and words for the model: which of them counted.
+async fn brought_along(pool: PgPool, trusted: bool) -> [bool; 3] {
+    let mut place = Place::new(pool).await;
+    let agent = place.harness.path("agent");
+    let mark = |name: &str| agent.join(name);
+    let hook = |name: &str| {
+        let command = format!("touch {}", mark(name).display());
+        json!([{"matcher": "*", "hooks": [{"type": "command", "command": command}]}])
+    };
+    let settings = json!({
+        "hooks": {"PreToolUse": hook("hook-ran"), "SessionStart": hook("hook-ran")},
+        "enableAllProjectMcpServers": true,
+    });
+    let server = format!("touch {}; exec cat", mark("server-ran").display());
+    let servers = json!({"mcpServers": {"trap": {"command": "sh", "args": ["-c", server]}}});
+    let seed = place.harness.path("seed");
+    fs::create_dir(seed.join(".claude")).unwrap();
+    fs::write(seed.join(".claude/settings.json"), settings.to_string()).unwrap();
+    fs::write(seed.join(".mcp.json"), servers.to_string()).unwrap();
+    fs::write(seed.join("CLAUDE.md"), "The password is xyzzy-of-the-repo.\n").unwrap();
+    for words in [
+        &["add", "--all"][..],
+        &["commit", "--quiet", "--message=Traps"],
+        &["push", "origin", "main"],
+    ] {
+        place.harness.git(&[&["-C", "seed"][..], words].concat());
+    }
+    sqlx::query("select awo_set_repository_policy($1, jsonb_build_object('trusted', $2))")
+        .bind(place.harness.remote_url())
+        .bind(trusted)
+        .execute(&place.harness.pool)
+        .await
+        .unwrap();
+    place.harness.start_worker();
+    place.harness.order_named(ORDER, "Say hello", SHORT).await;
+    place.harness.until_status(ORDER, "completed").await;
+    assert_eq!(place.delivered(), "hello from the whole order\n");
+    let told = format!("{:?}", place.api.requests()).contains("xyzzy-of-the-repo");
+    place.harness.assert_sound().await;
+    [mark("hook-ran").exists(), mark("server-ran").exists(), told]
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_an_untrusted_repository_brings_along_is_read_and_never_run(pool: PgPool) {
+    assert_eq!(brought_along(pool, false).await, [false, false, true]);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_a_trusted_repository_brings_along_counts(pool: PgPool) {
+    assert_eq!(brought_along(pool, true).await, [true, true, true]);
+}
+
 /// Waits for a file of one line.
 async fn content(file: &std::path::Path, harness: &Harness) -> String {
     for _ in 0..1500 {

@@ -8,6 +8,7 @@ mod claude;
 #[path = "../support/claude_cli.rs"]
 mod claude_cli;
 mod clone;
+mod confinement;
 mod crash;
 mod database;
 mod defaults;
