@@ -85,12 +85,15 @@ async fn a_kill_after_the_push_and_the_loss_of_the_volume_leave_one_branch(pool:
     assert_eq!(harness.deliveries().0.len(), 1, "pushed, and nobody knows");
     std::fs::remove_dir_all(harness.path("repositories")).unwrap();
     std::fs::create_dir(harness.path("repositories")).unwrap();
-    // The work is done again, with another outcome.
+    // What the push was meant to be was stored before it, so the work is found on the branch.
     harness.tell_agent("more", "and more\n");
     harness.start_worker();
     harness.until_status(&order, "completed").await;
     let (branches, pulls) = harness.deliveries();
     assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
-    harness.git(&["-C", "remote.git", "show", &format!("{}:more.txt", branches[0])]);
+    let files = harness.git(&["-C", "remote.git", "ls-tree", "--name-only", &branches[0]]);
+    assert!(!files.contains("more.txt"), "the work was done again: {files}");
+    let runs = harness.agent_runs();
+    assert_eq!(runs.iter().filter(|run| run[1] == "execute").count(), 1, "{runs:?}");
     harness.assert_sound().await;
 }
