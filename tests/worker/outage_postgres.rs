@@ -103,7 +103,13 @@ async fn output_that_the_database_could_not_take_is_stored_when_it_is_back() {
     .unwrap();
     assert_eq!(
         events,
-        ["workflow_started", "step_started", "step_completed", "workflow_completed"]
+        [
+            "workflow_started",
+            "step_started",
+            "agent_isolation",
+            "step_completed",
+            "workflow_completed"
+        ]
     );
     harness.assert_sound().await;
 }
