@@ -309,15 +309,20 @@ impl Harness {
 
     /// Waits until a worker has logged these words.
     pub async fn until_logged(&self, words: &str) {
-        until(words, || self.logs().contains(words)).await;
+        until(words, || self.logs_of(usize::MAX).contains(words)).await;
     }
 
+    /// The ends of what the workers logged.
     pub fn logs(&self) -> String {
+        self.logs_of(25)
+    }
+
+    fn logs_of(&self, lines: usize) -> String {
         let mut text = String::new();
         for number in 0..self.workers.len() {
             let log =
                 fs::read_to_string(self.path(&format!("worker-{number}.log"))).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(25).collect();
+            let tail: Vec<&str> = log.lines().rev().take(lines).collect();
             text.push_str(&tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
         text
