@@ -5,6 +5,7 @@
 
 mod connect;
 mod database;
+mod effects;
 mod health;
 mod history;
 mod orders;
@@ -19,6 +20,7 @@ mod schema;
 
 pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
+pub use effects::{Effect, EffectRecord};
 pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
 pub use history::History;
 pub use orders::{
@@ -32,8 +34,8 @@ pub use queue::{
 };
 pub use rebuild::RebuildSource;
 pub use run::{
-    Effect, EffectRecord, NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore,
-    Stages, StartedStep, StepCost, StepEnd,
+    NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep,
+    StepCost, StepEnd,
 };
 pub use sandboxes::{SavedForm, SavedWork, Standing};
 pub use schedules::{Fired, Schedule};

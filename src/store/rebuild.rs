@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::{RunError, RunStore};
+use super::{RunError, RunStore, effects::pushed};
 use crate::sql;
 
 /// Where the work of an order is besides its sandbox.
@@ -26,11 +26,7 @@ impl RebuildSource {
     /// The commits that this order may have pushed, the newest first.
     pub fn pushed(&self) -> Vec<String> {
         let intents = self.pushes.as_array().into_iter().flatten();
-        let all = intents.flat_map(|intent| {
-            let before = intent.get("before").and_then(Value::as_array).into_iter().flatten();
-            intent.get("sha").into_iter().chain(before.rev())
-        });
-        all.filter_map(Value::as_str).map(str::to_owned).collect()
+        intents.flat_map(|intent| pushed(intent).rev()).map(str::to_owned).collect()
     }
 }
 

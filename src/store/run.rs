@@ -170,33 +170,6 @@ pub struct Stages {
     pub released: bool,
 }
 
-/// An effect outside the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// A branch on the remote.
-    Push,
-    /// A pull request.
-    PullRequest,
-}
-
-impl Effect {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::PullRequest => "pull_request",
-        }
-    }
-}
-
-/// What was meant, and what came of it.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub struct EffectRecord {
-    /// Stored before the effect.
-    pub intent: Value,
-    /// Stored after it.
-    pub result: Option<Value>,
-}
-
 /// The writes of one lease. Cheap to clone.
 ///
 /// A write waits out an outage of the database: it is tried again until it is done or the lease is
@@ -375,62 +348,6 @@ impl RunStore {
         self.owned(done.rows_affected())
     }
 
-    /// Stores what is about to be done outside the database.
-    #[tracing::instrument(name = "db.side_effects.intend", skip_all, err)]
-    pub async fn intend(&self, effect: Effect, key: &str, intent: &Value) -> Result<(), RunError> {
-        let done = self
-            .patiently("run/intend", || {
-                sqlx::query(sql!("run/intend"))
-                    .bind(self.fence.job_id)
-                    .bind(self.fence.epoch)
-                    .bind(effect.as_str())
-                    .bind(key)
-                    .bind(intent)
-                    .execute(self.store.pool())
-            })
-            .await?;
-        self.owned(done.rows_affected())
-    }
-
-    /// Reads what was meant before, by this owner or an earlier one.
-    #[tracing::instrument(name = "db.side_effects.find", skip_all, err)]
-    pub async fn find_intent(
-        &self,
-        effect: Effect,
-        key: &str,
-    ) -> Result<Option<EffectRecord>, RunError> {
-        self.patiently("run/find_intent", || {
-            sqlx::query_as(sql!("run/find_intent"))
-                .bind(self.fence.job_id)
-                .bind(effect.as_str())
-                .bind(key)
-                .fetch_optional(self.store.pool())
-        })
-        .await
-    }
-
-    /// Stores what came of an effect.
-    #[tracing::instrument(name = "db.side_effects.complete", skip_all, err)]
-    pub async fn complete_effect(
-        &self,
-        effect: Effect,
-        key: &str,
-        result: &Value,
-    ) -> Result<(), RunError> {
-        let done = self
-            .patiently("run/complete_effect", || {
-                sqlx::query(sql!("run/complete_effect"))
-                    .bind(self.fence.job_id)
-                    .bind(self.fence.epoch)
-                    .bind(effect.as_str())
-                    .bind(key)
-                    .bind(result)
-                    .execute(self.store.pool())
-            })
-            .await?;
-        self.owned(done.rows_affected())
-    }
-
     /// Keeps an artifact.
     #[tracing::instrument(name = "db.artifacts.add", skip_all, err)]
     pub async fn add_artifact(
@@ -506,7 +423,8 @@ impl RunStore {
         self.owned(u64::from(owned))
     }
 
-    fn owned(&self, rows: u64) -> Result<(), RunError> {
+    /// A write that changed no row has found another owner.
+    pub(super) fn owned(&self, rows: u64) -> Result<(), RunError> {
         if rows == 0 { Err(RunError::Stale(self.fence)) } else { Ok(()) }
     }
 }

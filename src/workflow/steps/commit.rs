@@ -1,6 +1,6 @@
 //! `commit`: the runner commits what the agent left and pushes the branch.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::info;
 
 use crate::{
@@ -110,7 +110,7 @@ async fn push(
 ) -> Result<Pushed, StepError> {
     let key = sandbox.branch.full_ref();
     let before = run.store.find_intent(Effect::Push, &key).await?;
-    let mut ours: Vec<String> = before.iter().flat_map(|record| shas(&record.intent)).collect();
+    let mut ours = before.map(|record| record.pushed()).unwrap_or_default();
     ours.retain(|sha| *sha != commit.sha);
     let intent = json!({ "sha": commit.sha, "before": ours });
     run.store.intend(Effect::Push, &key, &intent).await?;
@@ -136,11 +136,4 @@ async fn push(
         }
     }
     Err(refusal.unwrap_or(GitError::Interrupted).into())
-}
-
-/// Every commit an intent says this order may have pushed, oldest first.
-fn shas(intent: &Value) -> Vec<String> {
-    let earlier = intent.get("before").and_then(Value::as_array).into_iter().flatten();
-    let all = earlier.chain(intent.get("sha"));
-    all.filter_map(Value::as_str).map(str::to_owned).collect()
 }
