@@ -114,9 +114,7 @@ impl OrderRun<'_> {
             }
         }
     }
-}
 
-impl OrderRun<'_> {
     /// Brings the agent's own files back from the archive, with its conversation. Without them the work
     /// is complete all the same, so an archive that fails is told and passed over.
     async fn bring_back(
