@@ -7,8 +7,8 @@ mod rows;
 use std::collections::BTreeSet;
 
 use archon_awo::{
-    domain::JobState,
-    store::{History, SavedForm, SavedWork, Store},
+    domain::{JobState, WorkOrderId},
+    store::{Artifact, History, SavedForm, SavedWork, Store},
 };
 use rows::{broken, count, job_in, order, run, set_state, text};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -31,11 +31,11 @@ async fn ids(pool: &PgPool) -> BTreeSet<String> {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
-async fn saved_work_is_noted_once_and_the_last_is_found(pool: PgPool) {
+async fn saved_work_is_noted_once_and_only_for_an_order(pool: PgPool) {
     let store = Store::new(pool.clone());
     let (order, _) = job_in(&pool, JobState::Failed).await;
     let id = order.parse().unwrap();
-    assert_eq!(store.latest_bundle(&id).await.unwrap(), None);
+    assert!(store.artifacts(&order).await.unwrap().is_empty());
     let saved = |name: &str| SavedWork {
         path: format!("{order}/bundles/{name}.bundle"),
         sha256: "a".repeat(64),
@@ -44,11 +44,20 @@ async fn saved_work_is_noted_once_and_the_last_is_found(pool: PgPool) {
     for name in ["one", "two", "two"] {
         store.add_saved(&id, SavedForm::Bundle, &saved(name)).await.unwrap();
     }
-    assert_eq!(store.artifacts(&order).await.unwrap().len(), 2);
-    assert_eq!(store.latest_bundle(&id).await.unwrap(), Some(saved("two")));
-    let stranger = "wo-nobody".parse().unwrap();
+    let found = store.artifacts(&order).await.unwrap();
+    assert!(found.iter().all(|artifact| artifact.artifact_type == "bundle"), "{found:?}");
+    let found: Vec<SavedWork> = found
+        .into_iter()
+        .map(|Artifact { path, sha256, size_bytes, .. }| SavedWork {
+            path: path.unwrap(),
+            sha256,
+            size_bytes,
+        })
+        .collect();
+    assert_eq!(found, [saved("one"), saved("two")]);
+    let stranger: WorkOrderId = "wo-nobody".parse().unwrap();
     store.add_saved(&stranger, SavedForm::Bundle, &saved("one")).await.unwrap();
-    assert_eq!(store.latest_bundle(&stranger).await.unwrap(), None);
+    assert!(store.artifacts(stranger.as_str()).await.unwrap().is_empty());
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

@@ -152,9 +152,12 @@ async fn unpushed_work_is_saved_first_and_can_be_restored(pool: PgPool) {
     assert_eq!(report.count(Action::Removed), 2, "{report:?}");
     assert_eq!(item(&report, &done).saved, None, "the remote has it");
     let id = failed.parse().unwrap();
-    let saved = setting.sandboxes.store.latest_bundle(&id).await.unwrap().unwrap();
-    assert_eq!(item(&report, &failed).saved.as_ref(), Some(&saved.path));
-    let file = setting.place.path("work-orders").join(&saved.path);
+    let saved = setting.sandboxes.store.artifacts(&failed).await.unwrap().pop().unwrap();
+    assert_eq!(
+        (saved.artifact_type.as_str(), &saved.path),
+        ("bundle", &item(&report, &failed).saved)
+    );
+    let file = setting.place.path("work-orders").join(saved.path.unwrap());
     assert_eq!(fs::metadata(&file).unwrap().len(), u64::try_from(saved.size_bytes).unwrap());
 
     let git = &setting.place.git;

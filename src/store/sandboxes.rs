@@ -24,7 +24,7 @@ impl SavedForm {
 }
 
 /// Saved work of an order.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedWork {
     /// The file, or the object.
     pub path: String,
@@ -67,18 +67,6 @@ impl Store {
             .bind(saved.size_bytes)
             .execute(self.pool());
         in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_saved"))
-    }
-
-    /// The work that was last saved of an order.
-    #[tracing::instrument(name = "db.artifacts.latest_bundle", skip_all, err)]
-    pub async fn latest_bundle(
-        &self,
-        order: &WorkOrderId,
-    ) -> Result<Option<SavedWork>, StoreError> {
-        let query = sqlx::query_as(sql!("sandbox/latest_bundle"))
-            .bind(order.as_str())
-            .fetch_optional(self.pool());
-        in_time(query).await.map_err(StoreError::on("sandbox/latest_bundle"))
     }
 
     /// How orders stand, in one row each.
