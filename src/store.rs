@@ -9,6 +9,7 @@ mod effects;
 mod health;
 mod history;
 mod orders;
+mod output;
 mod prompts;
 mod queue;
 mod queue_control;
@@ -27,6 +28,7 @@ pub use orders::{
     Artifact, Attempt, Cancellation, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary,
     StepRun,
 };
+pub use output::{NewArtifact, NewLogChunk};
 pub use prompts::Prompt;
 pub use queue::{
     Beat, CHANNELS, Claim, Claimed, Expired, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
@@ -34,8 +36,7 @@ pub use queue::{
 };
 pub use rebuild::RebuildSource;
 pub use run::{
-    NewArtifact, NewLogChunk, OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep,
-    StepCost, StepEnd,
+    OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep, StepCost, StepEnd,
 };
 pub use sandboxes::{SavedForm, SavedWork, Standing};
 pub use schedules::{Fired, Schedule};

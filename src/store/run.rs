@@ -110,40 +110,6 @@ pub struct StepEnd {
     pub isolation: Option<String>,
 }
 
-/// Something worth keeping.
-#[derive(Debug, Clone)]
-pub struct NewArtifact {
-    /// `prompt`, `output`, `log`, `diff`, `plan` or `review`.
-    pub kind: &'static str,
-    /// The step it came from.
-    pub step: StepName,
-    /// The text, unless it is large.
-    pub content: Option<String>,
-    /// Where it is below `AWO_WORK_ORDER_DIR`.
-    pub path: Option<String>,
-    /// Checksum of the text, in hex.
-    pub sha256: String,
-    /// Its size.
-    pub size_bytes: i64,
-}
-
-/// One piece of the log.
-#[derive(Debug, Clone)]
-pub struct NewLogChunk {
-    /// The step it belongs to.
-    pub step: Option<StepName>,
-    /// The run of the agent it came from.
-    pub run_id: Option<Uuid>,
-    /// `stdout`, `stderr` or `event`.
-    pub stream: &'static str,
-    /// Where it begins in the spool of the run.
-    pub file_offset: Option<i64>,
-    /// How many line ends it holds.
-    pub line_count: i32,
-    /// Bytes, secrets removed.
-    pub data: Vec<u8>,
-}
-
 /// Facts of an order that became known; `None` leaves one as it is.
 #[derive(Debug, Clone, Default)]
 pub struct OrderFacts {
@@ -348,31 +314,6 @@ impl RunStore {
         self.owned(done.rows_affected())
     }
 
-    /// Keeps an artifact.
-    #[tracing::instrument(name = "db.artifacts.add", skip_all, err)]
-    pub async fn add_artifact(
-        &self,
-        order: &WorkOrderId,
-        artifact: &NewArtifact,
-    ) -> Result<(), RunError> {
-        let done = self
-            .patiently("run/add_artifact", || {
-                sqlx::query(sql!("run/add_artifact"))
-                    .bind(self.fence.job_id)
-                    .bind(self.fence.epoch)
-                    .bind(order.as_str())
-                    .bind(artifact.kind)
-                    .bind(artifact.step.as_str())
-                    .bind(&artifact.content)
-                    .bind(&artifact.path)
-                    .bind(&artifact.sha256)
-                    .bind(artifact.size_bytes)
-                    .execute(self.store.pool())
-            })
-            .await?;
-        self.owned(done.rows_affected())
-    }
-
     /// Notes stages of the end of the attempt, with the database's time; one that was noted before
     /// keeps its own.
     #[tracing::instrument(name = "db.attempts.note_stages", skip_all, err)]
@@ -389,38 +330,6 @@ impl RunStore {
             })
             .await?;
         self.owned(done.rows_affected())
-    }
-
-    /// Appends to the log of the order.
-    #[tracing::instrument(name = "db.log_chunks.append", level = "debug", skip_all, err)]
-    pub async fn append_log(
-        &self,
-        order: &WorkOrderId,
-        chunks: &[NewLogChunk],
-    ) -> Result<(), RunError> {
-        let steps: Vec<Option<&str>> =
-            chunks.iter().map(|chunk| chunk.step.map(StepName::as_str)).collect();
-        let runs: Vec<Option<Uuid>> = chunks.iter().map(|chunk| chunk.run_id).collect();
-        let streams: Vec<&str> = chunks.iter().map(|chunk| chunk.stream).collect();
-        let offsets: Vec<Option<i64>> = chunks.iter().map(|chunk| chunk.file_offset).collect();
-        let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.line_count).collect();
-        let data: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.data.as_slice()).collect();
-        let owned: bool = self
-            .patiently("run/append_log", || {
-                sqlx::query_scalar(sql!("run/append_log"))
-                    .bind(self.fence.job_id)
-                    .bind(self.fence.epoch)
-                    .bind(order.as_str())
-                    .bind(&steps)
-                    .bind(&runs)
-                    .bind(&streams)
-                    .bind(&offsets)
-                    .bind(&lines)
-                    .bind(&data)
-                    .fetch_one(self.store.pool())
-            })
-            .await?;
-        self.owned(u64::from(owned))
     }
 
     /// A write that changed no row has found another owner.
