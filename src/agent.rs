@@ -23,6 +23,7 @@ mod report;
 mod request;
 mod shim;
 mod spool;
+mod stop;
 mod supervisor;
 mod verdict;
 

@@ -10,14 +10,18 @@ mod frozen;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use agent_run::{Bench, content, eventually, marked};
+use agent_run::{Bench, arguments, content, eventually, marked, state};
 use archon_awo::{
     agent::{AgentKind, AgentReport, CommandSettings, FreezerReport, LeaseSignal, find_freezer},
     clock::boot_time,
     config::Freezer,
     domain::ErrorClass,
 };
-use frozen::is_frozen;
+use frozen::{is_frozen, letters};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// Chains of processes, each of which starts the next in a session of its own, writes a byte and
 /// ends: at no moment does a list of the tree hold for long.
@@ -42,10 +46,44 @@ while not os.path.exists("stop"):
 print("done")
 "#;
 
-fn forking(bench: &Bench) -> AgentKind {
+/// Starts a program by vfork whose child waits at a gate, so that the parent waits in the kernel. With an
+/// argument it has a second thread, which goes on meanwhile.
+const SPAWNING: &str = r#"
+import ctypes, os, signal, sys, threading, time
+# Else the news that the child was stopped would wake the second thread, with the signal that waits for it.
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+libc = ctypes.CDLL(None)
+def tick():
+    ticks = os.open("ticks", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    while not os.path.exists("stop"):
+        os.write(ticks, b".")
+        time.sleep(0.002)
+if len(sys.argv) > 1:
+    threading.Thread(target=tick).start()
+os.mkfifo("gate")
+actions = ctypes.create_string_buffer(1024)
+libc.posix_spawn_file_actions_init(actions)
+libc.posix_spawn_file_actions_addopen(actions, 0, b"gate", os.O_RDONLY, 0)
+words = (ctypes.c_char_p * 4)(b"sh", b"-c", b"echo child > child", None)
+environment = ctypes.POINTER(ctypes.c_char_p).in_dll(libc, "environ")
+child = ctypes.c_int()
+# Unlike os.posix_spawn it lets other threads run.
+failed = libc.posix_spawn(ctypes.byref(child), b"/bin/sh", actions, None, words, environment)
+assert failed == 0, os.strerror(failed)
+open("parent", "w").write("parent\n")
+while not os.path.exists("stop"):
+    time.sleep(0.002)
+"#;
+
+fn python(bench: &Bench, script: &str, argument: &str) -> AgentKind {
     let file = bench.path("agent-script");
-    fs::write(&file, FORKING).unwrap();
-    AgentKind::Command(CommandSettings { command_line: format!("python3 {}", file.display()) })
+    fs::write(&file, script).unwrap();
+    let command_line = format!("python3 {} {argument}", file.display());
+    AgentKind::Command(CommandSettings { command_line })
+}
+
+fn forking(bench: &Bench) -> AgentKind {
+    python(bench, FORKING, "")
 }
 
 fn hold(bench: &Bench, time: Duration) {
@@ -54,6 +92,20 @@ fn hold(bench: &Bench, time: Duration) {
 
 fn ticks(bench: &Bench) -> u64 {
     fs::metadata(bench.request.checkout.join("ticks")).map_or(0, |file| file.len())
+}
+
+/// Waits until no process of the agent runs code; tells what each did when that does not come.
+async fn until_frozen(bench: &Bench) {
+    let mut seen: Vec<(Vec<String>, Vec<char>, bool)> = Vec::new();
+    let wait = async {
+        while seen.is_empty() || !seen.iter().all(|(.., frozen)| *frozen) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let look = |(pid, _)| (arguments(pid), letters(pid), is_frozen(pid));
+            seen = bench.agents().into_iter().map(look).collect();
+        }
+    };
+    let frozen = tokio::time::timeout(Duration::from_secs(15), wait).await.is_ok();
+    assert!(frozen, "not all are frozen: {seen:?}");
 }
 
 /// Where cgroups of runs are made; `None` where this host does not let us, for a stated reason.
@@ -105,11 +157,7 @@ async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() 
         let before = ticks(&bench);
         eventually("it makes progress", || async { ticks(&bench) > before + 20 }).await;
         bench.lease.send_replace(LeaseSignal::Suspended);
-        eventually("it is frozen", || async {
-            let agents = bench.agents();
-            !agents.is_empty() && agents.iter().all(|(pid, _)| is_frozen(*pid))
-        })
-        .await;
+        until_frozen(&bench).await;
         let frozen = ticks(&bench);
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(ticks(&bench), frozen, "something ran while it was frozen");
@@ -118,8 +166,7 @@ async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() 
     }
     // Frozen, and then the lease is lost: killed where it stands.
     bench.lease.send_replace(LeaseSignal::Suspended);
-    eventually("it is frozen", || async { bench.agents().iter().all(|(pid, _)| is_frozen(*pid)) })
-        .await;
+    until_frozen(&bench).await;
     bench.lease.send_replace(LeaseSignal::Lost);
     let report = run.await.unwrap();
     assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
@@ -156,8 +203,7 @@ async fn a_tree_whose_shim_is_killed_leaves_no_process_and_no_cgroup() {
     let shim = bench.processes().into_iter().find(|one| !agents.contains(one)).unwrap().0;
     let shim_is_outside = !is_frozen(shim);
     assert!(shim_is_outside);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     let report = run.await.unwrap();
     assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
     assert_gone(&bench, &report, &folder);
@@ -178,11 +224,7 @@ async fn signals_alone_freeze_and_continue_a_tree() {
     let (run, _output) = bench.start(AgentKind::Command(CommandSettings { command_line }));
     content(&bench.request.checkout.join("up")).await;
     bench.lease.send_replace(LeaseSignal::Suspended);
-    eventually("all are stopped", || async {
-        let agents = bench.agents();
-        !agents.is_empty() && agents.iter().all(|(_, state)| *state == 'T')
-    })
-    .await;
+    until_frozen(&bench).await;
     let frozen = ticks(&bench);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(ticks(&bench), frozen);
@@ -191,4 +233,79 @@ async fn signals_alone_freeze_and_continue_a_tree() {
     fs::write(bench.request.checkout.join("stop"), "").unwrap();
     assert_eq!(run.await.unwrap().verdict, Ok(()));
     assert_eq!(bench.processes(), []);
+}
+
+/// How often the shim has gone to sleep.
+fn sleeps(shim: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
+/// A parent that waits in the kernel for a child that was stopped: neither runs, and both go on.
+async fn a_parent_in_vfork_is_frozen_and_continued(argument: &str, signalled: bool) {
+    let mut bench = Bench::new();
+    bench.freezer = Freezer::Signal;
+    let file = |name: &str| bench.request.checkout.join(name);
+    let (run, _output) = bench.start(python(&bench, SPAWNING, argument));
+    let waits = |state: char| state == 'D';
+    eventually("it waits for its child", || async {
+        let agents = bench.agents();
+        agents.len() == 2 && agents.iter().any(|(_, state)| waits(*state))
+    })
+    .await;
+    let agents = bench.agents();
+    let parent = agents.iter().find(|(_, state)| waits(*state)).unwrap().0;
+    let child = agents.iter().find(|(_, state)| !waits(*state)).unwrap().0;
+    let shim = bench.processes().into_iter().find(|one| !agents.contains(one)).unwrap().0;
+    if signalled {
+        // As if it had begun to wait while it was sent its signal: the second thread runs on.
+        kill(Pid::from_raw(parent), Signal::SIGSTOP).unwrap();
+        let before = ticks(&bench);
+        eventually("its thread runs", || async { ticks(&bench) > before + 3 }).await;
+    }
+    bench.lease.send_replace(LeaseSignal::Suspended);
+    until_frozen(&bench).await;
+    assert_eq!((state(parent), state(child)), (Some('D'), Some('T')));
+
+    // The freeze is done: the shim sleeps, and looks once a second whether somebody was continued.
+    let (frozen, slept) = (ticks(&bench), sleeps(shim));
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(ticks(&bench), frozen, "a thread ran while it was frozen");
+    assert!(sleeps(shim) - slept < 50, "slept {} times", sleeps(shim) - slept);
+
+    // When its child lets go of it the parent stops before it runs code of its own.
+    let _gate = fs::File::options().read(true).write(true).open(file("gate")).unwrap();
+    eventually("it is stopped", || async {
+        // Again, for the shim may have been faster.
+        let _ = kill(Pid::from_raw(child), Signal::SIGCONT);
+        state(parent) == Some('T')
+    })
+    .await;
+    assert_eq!((ticks(&bench), file("parent").exists()), (frozen, false));
+
+    hold(&bench, Duration::from_mins(1));
+    assert_eq!(content(&file("parent")).await, "parent");
+    assert_eq!(content(&file("child")).await, "child");
+    if !argument.is_empty() {
+        eventually("its thread goes on", || async { ticks(&bench) > frozen + 3 }).await;
+    }
+    fs::write(file("stop"), "").unwrap();
+    assert_eq!(run.await.unwrap().verdict, Ok(()));
+    assert_eq!(bench.processes(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_freeze_a_parent_that_waits_for_a_stopped_child() {
+    a_parent_in_vfork_is_frozen_and_continued("", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_freeze_the_threads_beside_one_that_waits_for_a_stopped_child() {
+    a_parent_in_vfork_is_frozen_and_continued("threads", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_freeze_threads_when_the_one_that_waits_has_the_signal() {
+    a_parent_in_vfork_is_frozen_and_continued("threads", true).await;
 }

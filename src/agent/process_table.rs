@@ -16,7 +16,8 @@ pub struct Process {
     pub pid: Pid,
     /// Its parent's id.
     pub parent: Pid,
-    /// Its state as one letter: `R`, `S`, `D`, `T` (stopped), `t` (traced), `Z` (ended).
+    /// Its state as one letter: `R`, `S`, `D` (in the kernel), `T` (stopped), `t` (traced), `Z` (ended).
+    /// Of a process with several threads it is that of the first.
     pub state: char,
 }
 
@@ -29,6 +30,18 @@ impl Process {
     /// Whether it is stopped and runs no code until it is continued.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, 'T' | 't')
+    }
+
+    /// Whether it waits in the kernel and hears no signal until it goes on.
+    pub fn waits_in_kernel(&self) -> bool {
+        self.state == 'D'
+    }
+
+    /// Its living threads, each with an id and a state of its own; where none is shown, the process.
+    pub fn threads(&self) -> Vec<Self> {
+        let mut threads: Vec<Self> = below(&format!("/proc/{}/task", self.pid)).collect();
+        threads.retain(|thread| !thread.has_ended());
+        if threads.is_empty() { vec![*self] } else { threads }
     }
 }
 
@@ -95,12 +108,15 @@ pub fn send(pid: Pid, signal: Signal) {
 
 /// Every process that can be seen, by id.
 fn snapshot() -> BTreeMap<i32, Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    below("/proc").map(|process| (process.pid.as_raw(), process)).collect()
+}
+
+/// What `/proc`, or the threads' part of it, lists.
+fn below(folder: &str) -> impl Iterator<Item = Process> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| Some((pid, parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)?)))
-        .collect()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<i32>().is_ok()))
+        .filter_map(|entry| parse_stat(&fs::read(entry.path().join("stat")).ok()?))
 }
 
 /// Reads a line of `/proc/<pid>/stat`. The name in it may hold anything, brackets included.
@@ -116,7 +132,7 @@ fn parse_stat(line: &[u8]) -> Option<Process> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::{Pid, getpid};
+    use nix::unistd::{Pid, getpid, gettid};
 
     use super::{parse_stat, snapshot};
 
@@ -132,7 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn the_table_holds_this_process() {
-        assert!(snapshot().contains_key(&getpid().as_raw()));
+    fn the_table_holds_this_process_and_its_threads() {
+        let ours = snapshot().remove(&getpid().as_raw()).unwrap();
+        let thread = gettid();
+        assert!(ours.threads().iter().any(|one| one.pid == thread), "{thread} {ours:?}");
     }
 }

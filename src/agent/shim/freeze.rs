@@ -11,6 +11,7 @@ use crate::{
         cgroup::{Cgroup, OwnCgroup},
         cgroup_limits::{self, CgroupLimits},
         process_table::{TreeRule, send},
+        stop::stop,
     },
     config::Freezer,
 };
@@ -96,18 +97,20 @@ impl Freezing {
     /// Stops every process; done again, it stops what was continued or has come since.
     pub fn freeze(&mut self, tree: &TreeRule) {
         let frozen = self.cgroup.as_ref().filter(|cgroup| cgroup.freeze(PATIENCE).is_ok()).cloned();
-        // What is outside a frozen cgroup, until none runs; one that forked meanwhile is found in the
+        // What is outside a frozen cgroup, until all stand; one that forked meanwhile is found in the
         // next round.
         for _ in 0..100 {
             let inside = frozen.as_ref().map(Cgroup::members).unwrap_or_default();
-            let mut running = tree.find();
-            running.retain(|one| !one.is_stopped() && !inside.contains(&one.pid.as_raw()));
-            if running.is_empty() {
-                return;
+            let mut all_stand = true;
+            for process in tree.find() {
+                let pid = process.pid.as_raw();
+                if !inside.contains(&pid) && stop(&process) {
+                    self.stopped.insert(pid);
+                    all_stand = false;
+                }
             }
-            for process in running {
-                self.stopped.insert(process.pid.as_raw());
-                send(process.pid, Signal::SIGSTOP);
+            if all_stand {
+                return;
             }
             sleep(Duration::from_millis(2));
         }
