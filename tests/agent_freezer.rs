@@ -75,6 +75,20 @@ while not os.path.exists("stop"):
     time.sleep(0.002)
 "#;
 
+/// Ends its first thread alone: the process looks as if it had ended, and its second thread runs on.
+const HEADLESS: &str = r#"
+import ctypes, os, platform, threading, time
+def tick():
+    ticks = os.open("ticks", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    while not os.path.exists("stop"):
+        os.write(ticks, b".")
+        time.sleep(0.002)
+    os._exit(0)
+threading.Thread(target=tick).start()
+open("up", "w").write(f"{os.getpid()}\n")
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"#;
+
 fn python(bench: &Bench, script: &str, argument: &str) -> AgentKind {
     let file = bench.path("agent-script");
     fs::write(&file, script).unwrap();
@@ -308,4 +322,23 @@ async fn signals_freeze_the_threads_beside_one_that_waits_for_a_stopped_child() 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_freeze_threads_when_the_one_that_waits_has_the_signal() {
     a_parent_in_vfork_is_frozen_and_continued("threads", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_freeze_continue_and_kill_a_process_whose_first_thread_has_ended() {
+    let mut bench = Bench::new();
+    bench.freezer = Freezer::Signal;
+    let (run, _output) = bench.start(python(&bench, HEADLESS, ""));
+    let pid = content(&bench.request.checkout.join("up")).await.parse().unwrap();
+    eventually("its first thread has ended", || async { state(pid) == Some('Z') }).await;
+    bench.lease.send_replace(LeaseSignal::Suspended);
+    eventually("it is frozen", || async { is_frozen(pid) }).await;
+    let frozen = ticks(&bench);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(ticks(&bench), frozen, "a thread ran while it was frozen");
+    hold(&bench, Duration::from_mins(1));
+    eventually("it goes on", || async { ticks(&bench) > frozen + 3 }).await;
+    bench.lease.send_replace(LeaseSignal::Lost);
+    assert_eq!(run.await.unwrap().verdict.unwrap_err().class, ErrorClass::LostWorker);
+    assert!(letters(pid).is_empty(), "it runs on");
 }

@@ -19,11 +19,18 @@ pub struct Process {
     /// Its state as one letter: `R`, `S`, `D` (in the kernel), `T` (stopped), `t` (traced), `Z` (ended).
     /// Of a process with several threads it is that of the first.
     pub state: char,
+    /// How many threads it has; the first counts as long as there is another, ended or not.
+    pub thread_count: u32,
 }
 
 impl Process {
     /// Whether it runs no more code: it has ended and only waits to be reaped.
     pub fn has_ended(&self) -> bool {
+        self.first_has_ended() && self.thread_count <= 1
+    }
+
+    /// Whether the first thread has ended; others may run on for as long as they like.
+    fn first_has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 
@@ -40,7 +47,7 @@ impl Process {
     /// Its living threads, each with an id and a state of its own; where none is shown, the process.
     pub fn threads(&self) -> Vec<Self> {
         let mut threads: Vec<Self> = below(&format!("/proc/{}/task", self.pid)).collect();
-        threads.retain(|thread| !thread.has_ended());
+        threads.retain(|thread| !thread.first_has_ended());
         if threads.is_empty() { vec![*self] } else { threads }
     }
 }
@@ -64,7 +71,7 @@ impl TreeRule {
         let all = snapshot();
         let mut members: BTreeMap<i32, Process> = BTreeMap::new();
         for process in all.values() {
-            if process.pid != self.except && self.carries_marker(process.pid) {
+            if process.pid != self.except && self.carries_marker(process) {
                 members.insert(process.pid.as_raw(), *process);
             }
         }
@@ -86,10 +93,16 @@ impl TreeRule {
         members.into_values().filter(|process| !process.has_ended()).collect()
     }
 
-    fn carries_marker(&self, pid: Pid) -> bool {
+    fn carries_marker(&self, process: &Process) -> bool {
         if self.markers.is_empty() {
             return false;
         }
+        // A thread that has ended has let go of the environment.
+        let pid = if process.first_has_ended() {
+            process.threads().first().map_or(process.pid, |thread| thread.pid)
+        } else {
+            process.pid
+        };
         // A process of somebody else cannot be read, and is none of ours.
         let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
         let has = |wanted: &String| environment.split(|b| *b == 0).any(|e| e == wanted.as_bytes());
@@ -127,24 +140,38 @@ fn parse_stat(line: &[u8]) -> Option<Process> {
     let mut rest = std::str::from_utf8(line.get(close + 1..)?).ok()?.split_ascii_whitespace();
     let state = rest.next()?.chars().next()?;
     let parent = rest.next()?.parse().ok()?;
-    Some(Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), state })
+    let thread_count = rest.nth(15)?.parse().ok()?;
+    Some(Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), state, thread_count })
 }
 
 #[cfg(test)]
 mod tests {
     use nix::unistd::{Pid, getpid, gettid};
 
-    use super::{parse_stat, snapshot};
+    use super::{Process, parse_stat, snapshot};
 
     #[test]
     fn a_hostile_process_name_does_not_confuse_the_parser() {
-        let process = parse_stat(b"42 (a) R 1 (b) S 7 42 42 0").unwrap();
-        assert_eq!(
-            (process.pid, process.parent, process.state),
-            (Pid::from_raw(42), Pid::from_raw(7), 'S')
-        );
+        let line = b"42 (a) R 1 (b) S 7 42 42 0 -1 64 123 0 0 0 1 2 0 0 20 0 3 0 389798";
+        let expected = Process {
+            pid: Pid::from_raw(42),
+            parent: Pid::from_raw(7),
+            state: 'S',
+            thread_count: 3,
+        };
+        assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat(b"42 (cut"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn a_process_has_ended_with_its_last_thread() {
+        let process = |state: char, threads: u8| {
+            let line = format!("1 (a) {state} 7 1 1 0 -1 64 1 0 0 0 1 2 0 0 20 0 {threads} 0 3");
+            parse_stat(line.as_bytes()).unwrap()
+        };
+        assert!(process('Z', 1).has_ended() && process('X', 0).has_ended());
+        assert!(!process('Z', 2).has_ended() && !process('S', 1).has_ended());
     }
 
     #[test]
