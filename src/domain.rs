@@ -11,6 +11,7 @@ mod order_id;
 mod redaction;
 mod repository_url;
 mod sandbox_type;
+mod sparse_path;
 mod status;
 mod step;
 
@@ -24,5 +25,6 @@ pub use order_id::{InvalidOrderId, WorkOrderId};
 pub use redaction::{RedactStream, Redactor};
 pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};
 pub use sandbox_type::{InvalidSandboxType, SandboxType};
+pub use sparse_path::{InvalidSparsePath, SparsePath};
 pub use status::{JobState, OrderStatus};
 pub use step::{InvalidSteps, StepName, Steps};

@@ -7,15 +7,20 @@
 
 mod advertised;
 mod agent_files;
+mod ancestry;
 pub mod askpass;
 mod bundle;
 mod cache;
 mod commit;
 mod error;
 mod invocation;
+mod lfs;
+mod lfs_content;
 mod lock;
 mod mirror;
 mod new_sandbox;
+mod objects;
+mod parts;
 mod plan;
 mod ports_file;
 mod push;
@@ -25,6 +30,9 @@ mod restore;
 mod retire;
 mod sandbox;
 mod secrets;
+mod shallow;
+mod sparse;
+mod submodules;
 mod tidy;
 mod tree_size;
 mod volume;
@@ -41,7 +49,7 @@ pub use cache::{CacheLimits, CacheReport};
 pub use commit::{Changes, CommitInfo};
 pub use error::GitError;
 pub use mirror::{Mirror, Transfer};
-pub use plan::Plan;
+pub use plan::{History, Parts, Plan};
 pub use push::Pushed;
 pub use retire::{Claim, Discarded, FoundSandbox, Removed};
 pub use sandbox::Sandbox;
@@ -50,7 +58,7 @@ pub use volume::{Volume, VolumeReport};
 
 use crate::{
     config::Config,
-    domain::{Credential, Redactor, RepositoryUrl},
+    domain::{Credential, Credentials, Redactor, RemoteRules, RepositoryUrl},
 };
 
 /// How git is run.
@@ -74,6 +82,10 @@ pub struct GitSettings {
     pub home: PathBuf,
     /// More environment for git, such as `HTTPS_PROXY`. Never a secret.
     pub environment: Vec<(OsString, OsString)>,
+    /// Where submodules may come from.
+    pub remotes: RemoteRules,
+    /// What opens their hosts.
+    pub credentials: Credentials,
 }
 
 impl GitSettings {
@@ -89,6 +101,8 @@ impl GitSettings {
             author_email: "archon-awo@users.noreply.github.com".to_owned(),
             home,
             environment: Vec::new(),
+            remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: false },
+            credentials: Credentials::default(),
         }
     }
 }
@@ -137,6 +151,8 @@ impl Git {
         settings.ca_file.clone_from(&config.git.ca_file);
         settings.author_name.clone_from(&config.git.author_name);
         settings.author_email.clone_from(&config.git.author_email);
+        settings.remotes.clone_from(&config.remotes);
+        settings.credentials.clone_from(&config.credentials);
         Self::new(settings, root, redactor)
     }
 

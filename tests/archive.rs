@@ -1,6 +1,8 @@
 //! What agents leave in their sandboxes, kept in object storage: a folder, and a server that speaks S3.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/python_place.rs"]
+mod python_place;
 #[path = "support/s3_server.rs"]
 mod s3_server;
 

@@ -4,7 +4,7 @@
 #[path = "support/rows.rs"]
 mod rows;
 
-use archon_awo::domain::JobState;
+use archon_awo::domain::{JobState, SparsePath};
 use rows::{broken, claim, count, job_in, refusal, run, set_state, settle, state, status, text};
 use sqlx::{PgPool, postgres::PgListener};
 
@@ -285,11 +285,85 @@ async fn the_policy_of_a_repository_is_set_as_a_whole_or_not_at_all(pool: PgPool
         (r#"{"default_branch": "-x"}"#, "policy field default_branch"),
         (r#"{"default_branch": "a..b"}"#, "policy field default_branch"),
         (r#"{"default_branch": 3}"#, "policy field default_branch"),
+        (r#"{"default_sandbox_type": "docker"}"#, "policy field default_sandbox_type"),
+        (r#"{"default_sandbox_type": null}"#, "policy field default_sandbox_type is null"),
+        (r#"{"submodules": 1}"#, "policy field submodules is 1: expected true or false"),
+        (r#"{"lfs": "on"}"#, "policy field lfs is \"on\""),
+        (r#"{"clone_depth": "blobless"}"#, "clone_depth is \"blobless\": expected \"full\" or"),
+        (r#"{"sparse_paths": "docs"}"#, "policy field sparse_paths"),
     ] {
         let said = refusal(run(&pool, &set(policy)).await);
         assert!(said.contains(words), "{policy}: {said}");
     }
     assert_eq!(text(&pool, now).await.unwrap(), "- t {CARGO_HOME}", "nothing of a refused policy");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_policy_says_what_is_fetched_of_a_repository(pool: PgPool) {
+    let set = |policy: &str| format!("SELECT awo_set_repository_policy('acme/app', '{policy}')");
+    let now = "SELECT concat_ws(' ', submodules, lfs, sparse_paths::text, clone_depth, default_sandbox_type)
+               FROM awo.repositories WHERE repo_key = 'github.com/acme/app'";
+    run(&pool, &set("{}")).await.unwrap();
+    assert_eq!(text(&pool, now).await.unwrap(), "f f {} full git_worktree");
+    let all = r#"{"submodules": true, "lfs": true, "sparse_paths": ["services/api", "docs"],
+                  "clone_depth": "shallow", "default_sandbox_type": "git_branch"}"#;
+    run(&pool, &set(all)).await.unwrap();
+    assert_eq!(text(&pool, now).await.unwrap(), "t t {services/api,docs} shallow git_branch");
+    run(&pool, &set(r#"{"sparse_paths": []}"#)).await.unwrap();
+    assert_eq!(text(&pool, now).await.unwrap(), "t t {} shallow git_branch");
+}
+
+/// The database and the worker must agree, or a policy that was taken fails every order.
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_folder_to_check_out_is_the_same_to_the_database_and_to_the_worker(pool: PgPool) {
+    let long = "a/".repeat(499) + "a";
+    let longer = "a/".repeat(500) + "a";
+    for path in [
+        "services/api",
+        "docs",
+        "a b/c",
+        "Größe/ü",
+        ".github/workflows",
+        "...",
+        "a.b",
+        "-x",
+        "$x",
+        &long,
+        "",
+        "/",
+        "/docs",
+        "docs/",
+        "a//b",
+        "..",
+        "a/../b",
+        "./a",
+        "a/.",
+        ".git",
+        "a/.GIT/b",
+        "a*",
+        "a?b",
+        "!a",
+        "#a",
+        "[a]",
+        "a]",
+        "a\\b",
+        "a\"b",
+        "a'b",
+        "a\nb",
+        "a\u{7f}",
+        " a",
+        "a ",
+        "a/ b",
+        "a/b /c",
+        &longer,
+    ] {
+        let says: bool = sqlx::query_scalar("SELECT awo.is_sparse_path($1)")
+            .bind(path)
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(says, path.parse::<SparsePath>().is_ok(), "{path:?}");
+    }
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

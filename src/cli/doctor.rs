@@ -203,11 +203,21 @@ async fn git(config: &Config) -> Check {
     let help = "install git, and see that it is in PATH";
     match find_program(Path::new("git"), &config.search_path) {
         Ok(path) => match version(&path, config).await {
-            Ok(version) => Check::well(name, version),
+            Ok(version) => Check::well(name, format!("{version}, {}", git_lfs(config).await)),
             Err(reason) => Check::ill(name, format!("{} {reason}", path.display()), help),
         },
         Err(reason) => Check::ill(name, format!("git {reason}"), help),
     }
+}
+
+/// Only repositories whose policy wants it need this.
+async fn git_lfs(config: &Config) -> String {
+    let found = match find_program(Path::new("git-lfs"), &config.search_path) {
+        Ok(path) => version(&path, config).await.ok(),
+        Err(_) => None,
+    };
+    let version = found.and_then(|text| text.split(' ').next().map(str::to_owned));
+    version.unwrap_or_else(|| "without git-lfs, which repositories with lfs need".to_owned())
 }
 
 async fn agent(config: &Config) -> Check {

@@ -10,7 +10,10 @@ use std::{
 use git2::{Commit, Oid, Repository, Signature};
 use sha2::{Digest, Sha256};
 
-use super::{Git, GitError, Remote, Sandbox, blocking, lock::FileLock, worktree::Worktree};
+use super::{
+    Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lfs::with_contents,
+    lock::FileLock, worktree::Worktree,
+};
 use crate::domain::WorkOrderId;
 
 /// The order's branch, when it has commits of its own.
@@ -45,6 +48,15 @@ pub(super) struct Header {
     pub(super) files: String,
 }
 
+/// What is done about files whose content Git LFS keeps, and which nobody has sent yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// Their pointers are enough.
+    Left,
+    /// They are stored like any other file.
+    Taken,
+}
+
 impl Git {
     /// Saves the unpushed work of an order as a file in `folder` (made when it is missing); `None`
     /// when there is none. The same work is saved once: a second call finds the file.
@@ -76,17 +88,22 @@ impl Git {
         let Some((sandbox, _)) = blocking(move || Ok(git.recorded(&id))).await? else {
             return Ok(None);
         };
-        let snapshot = {
+        let snapshot = |contents| {
             let sandbox = sandbox.clone();
-            blocking(move || sandbox.snapshot()).await?
+            blocking(move || sandbox.snapshot(contents))
         };
-        let Header { base, head, files } = &snapshot;
+        let plain = snapshot(Contents::Left).await?;
+        let Header { base, head, files } = &plain;
         if files == base {
             return Ok(None);
         }
         if files == head && sandbox.is_pushed(remote, head).await {
             return Ok(None);
         }
+        // Pointers would be all that is saved of what nobody else has.
+        let snapshot =
+            if sandbox.parts.lfs { snapshot(Contents::Taken).await? } else { plain.clone() };
+        let files = &snapshot.files;
         let path = folder.join(format!("{files}.bundle"));
         if !path.exists() {
             self.write_bundle(&sandbox, &snapshot, &path, lock).await?;
@@ -154,10 +171,15 @@ impl Git {
 impl Sandbox {
     /// Stores the files of the checkout as a commit beside the branch, and names both for a bundle.
     /// The caller holds the lock of the order.
-    fn snapshot(&self) -> Result<Header, GitError> {
+    fn snapshot(&self, contents: Contents) -> Result<Header, GitError> {
         let (repository, tree) = match Worktree::open(self) {
             Ok(worktree) => {
-                let tree = worktree.stage(&self.branch_head(&worktree.repository)?)?;
+                let mut tree = worktree.stage(&self.branch_head(&worktree.repository)?)?;
+                if contents == Contents::Taken {
+                    let base = self.base(&worktree.repository)?;
+                    tree = with_contents(&worktree.repository, &base, tree)
+                        .map_err(GitError::library("store the contents of Git LFS"))?;
+                }
                 (worktree.repository, Some(tree))
             }
             // The agent removed its own checkout: the commits are what is left.
@@ -231,7 +253,8 @@ impl Sandbox {
         let above = blocking(move || {
             let check = || {
                 let repository = Repository::open_bare(&trusted)?;
-                repository.graph_descendant_of(Oid::from_str(&there)?, Oid::from_str(&head)?)
+                let (there, head) = (Oid::from_str(&there)?, Oid::from_str(&head)?);
+                Ok::<bool, git2::Error>(builds_on(&repository, there, head))
             };
             Ok(check().unwrap_or(false))
         });

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Git, GitError, blocking,
     lock::FileLock,
+    objects::BORROWED,
     tidy::{changed, entries},
 };
 use crate::disk::{DiskSpace, SystemDisk, touch, trash, usage};
@@ -151,7 +152,7 @@ impl Git {
     fn lenders(&self) -> Result<HashSet<PathBuf>, GitError> {
         let mut lenders = HashSet::new();
         for trusted in entries(&self.volume().trusted_folder())? {
-            let list = fs::read_to_string(trusted.join("objects/info/alternates"));
+            let list = fs::read_to_string(trusted.join(BORROWED));
             lenders.extend(list.unwrap_or_default().lines().map(PathBuf::from));
         }
         Ok(lenders)

@@ -1,8 +1,11 @@
 //! The runner's own commit, and what it would hold.
 
-use git2::{Commit, Diff, DiffFormat, DiffOptions, Oid, Repository, Signature, Sort};
+use git2::{Commit, Diff, DiffFormat, DiffOptions, Oid, Repository, Signature};
 
-use super::{GitError, Sandbox, blocking, secrets::refuse_secrets, worktree::Worktree};
+use super::{
+    GitError, Sandbox, ancestry::commits_between, blocking, secrets::refuse_secrets,
+    worktree::Worktree,
+};
 use crate::domain::WorkOrderId;
 
 /// The most of a diff that is kept, in bytes.
@@ -99,7 +102,7 @@ impl Sandbox {
         .await
     }
 
-    fn base<'r>(&self, repository: &'r Repository) -> Result<Commit<'r>, GitError> {
+    pub(super) fn base<'r>(&self, repository: &'r Repository) -> Result<Commit<'r>, GitError> {
         Oid::from_str(&self.base_commit)
             .and_then(|id| repository.find_commit(id))
             .map_err(GitError::library("read the base commit from the repository cache"))
@@ -140,15 +143,12 @@ impl Sandbox {
         }
         let describe = || {
             let diff = compare(repository, &base, head.tree_id())?;
-            let mut walk = repository.revwalk()?;
-            walk.set_sorting(Sort::NONE)?;
-            walk.push(head.id())?;
-            walk.hide(base.id())?;
+            let own = commits_between(repository, head.id(), base.id())?.unwrap_or_default();
             Ok(CommitInfo {
                 sha: head.id().to_string(),
                 parent: head.parent_id(0)?.to_string(),
                 files_changed: count(diff.deltas().len()),
-                commit_count: count(walk.count()),
+                commit_count: count(own.len()),
                 message: String::from_utf8_lossy(head.message_bytes()).into_owned(),
             })
         };

@@ -51,6 +51,10 @@ const CONFIGURATION: &[&str] = &[
     "credential.interactive=true",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
+    // The one filter that stands in a checkout's configuration, for the agent's own git.
+    "filter.lfs.process=",
+    "filter.lfs.clean=",
+    "filter.lfs.smudge=",
     "advice.detachedHead=false",
     // A connection slower than 1 kB/s for a minute is dead.
     "http.lowSpeedLimit=1000",
@@ -61,6 +65,7 @@ const CONFIGURATION: &[&str] = &[
 pub(super) struct Invocation<'a> {
     git: &'a Git,
     verb: &'static str,
+    settings: Vec<String>,
     arguments: Vec<OsString>,
     repository: Option<PathBuf>,
     work_tree: Option<PathBuf>,
@@ -82,6 +87,7 @@ impl Git {
         Invocation {
             git: self,
             verb,
+            settings: Vec::new(),
             arguments: Vec::new(),
             repository: None,
             work_tree: None,
@@ -99,6 +105,12 @@ impl<'a> Invocation<'a> {
 
     pub(super) fn args<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
         arguments.into_iter().fold(self, Self::arg)
+    }
+
+    /// A setting for this command alone; it overrides what any file says.
+    pub(super) fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push(format!("{key}={value}"));
+        self
     }
 
     /// The repository to work in. It must be one the agent cannot write.
@@ -202,7 +214,8 @@ impl<'a> Invocation<'a> {
         if let Some(file) = &settings.ca_file {
             command.env("GIT_SSL_CAINFO", file);
         }
-        for setting in CONFIGURATION {
+        for setting in CONFIGURATION.iter().copied().chain(self.settings.iter().map(String::as_str))
+        {
             command.arg("-c").arg(setting);
         }
         let mut descriptors = Vec::new();

@@ -8,8 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Advertised, Git, GitError, Remote, blocking, cache, lock::FileLock, removal};
-use crate::domain::RepositoryUrl;
+use super::{Advertised, Git, GitError, History, Remote, blocking, cache, lock::FileLock, removal};
 
 /// Left in a cache folder by whoever finds the mirror damaged; the next refresh acts on it.
 const SUSPECT: &str = "suspect";
@@ -24,7 +23,9 @@ pub struct Mirror {
     /// The bare repository.
     pub path: PathBuf,
     /// The repository it is a copy of.
-    pub url: RepositoryUrl,
+    pub remote: Remote,
+    /// How much of it.
+    pub history: History,
     /// The remote's default branch.
     pub default_branch: String,
     /// What it took.
@@ -52,16 +53,27 @@ enum State {
 }
 
 impl Git {
-    /// Makes the cache of a repository, or brings it up to date when the remote has something new.
-    #[tracing::instrument(name = "git.refresh", skip_all, fields(url = %remote.url))]
+    /// Makes the cache of a repository with all its history, or brings it up to date when the remote has
+    /// something new.
     pub async fn refresh_mirror(&self, remote: &Remote) -> Result<Mirror, GitError> {
+        self.refresh_mirror_of(remote, History::Full).await
+    }
+
+    /// The same with as much history as is wanted; each has a cache of its own.
+    #[tracing::instrument(name = "git.refresh", skip_all, fields(url = %remote.url, ?history))]
+    pub async fn refresh_mirror_of(
+        &self,
+        remote: &Remote,
+        history: History,
+    ) -> Result<Mirror, GitError> {
         let advertised = self.verify(remote).await?;
-        let folder = self.volume().mirror_folder(&remote.url);
+        let folder = self.volume().mirror_folder(&remote.url, history);
         let path = folder.join("mirror.git");
         cache::note_use(&folder).await?;
         let mirror = |transfer| Mirror {
             path: path.clone(),
-            url: remote.url.clone(),
+            remote: remote.clone(),
+            history,
             default_branch: advertised.default_branch.clone(),
             transfer,
         };
@@ -69,23 +81,22 @@ impl Git {
             return Ok(mirror(Transfer::UpToDate));
         }
         let lock = FileLock::acquire(folder.join("lock"), self.settings().lock_timeout).await?;
+        let new = mirror(Transfer::Cloned);
         let transfer = match state(&path, &advertised).await? {
             // Somebody else did it while we waited.
             State::Current => return Ok(mirror(Transfer::UpToDate)),
-            State::Absent => self.clone_mirror(remote, &path, &lock).await?,
-            State::Damaged => self.replace_mirror(remote, &path, &lock).await?,
-            State::Behind => match self.fetch_mirror(remote, &path, &lock).await {
+            State::Absent => self.clone_mirror(&new, &lock).await?,
+            State::Damaged => self.replace_mirror(&new, &lock).await?,
+            State::Behind => match self.fetch_mirror(&new, &lock).await {
                 Ok(transfer) => transfer,
-                Err(GitError::DamagedCache { .. }) => {
-                    self.replace_mirror(remote, &path, &lock).await?
-                }
+                Err(GitError::DamagedCache { .. }) => self.replace_mirror(&new, &lock).await?,
                 Err(error) => return Err(error),
             },
         };
         // A fetch over a damaged store can succeed and still leave holes.
         let transfer = match state(&path, &advertised).await? {
             State::Damaged if transfer == Transfer::Fetched => {
-                self.replace_mirror(remote, &path, &lock).await?
+                self.replace_mirror(&new, &lock).await?
             }
             _ => transfer,
         };
@@ -93,12 +104,8 @@ impl Git {
         Ok(mirror(transfer))
     }
 
-    async fn clone_mirror(
-        &self,
-        remote: &Remote,
-        path: &Path,
-        lock: &FileLock,
-    ) -> Result<Transfer, GitError> {
+    async fn clone_mirror(&self, new: &Mirror, lock: &FileLock) -> Result<Transfer, GitError> {
+        let Mirror { path, remote, history, .. } = new;
         let staging = path.with_file_name(STAGING);
         let leftover = staging.clone();
         blocking(move || removal::delete(&leftover)).await?;
@@ -106,6 +113,11 @@ impl Git {
             .invoke("clone")
             .args(["--bare", "--quiet", "--template="])
             .args(["-c", "gc.auto=0", "-c", "gc.pruneExpire=never", "-c", "maintenance.auto=false"])
+            .args(match history {
+                History::Full => &[][..],
+                // Each tag would bring the files of its commit.
+                History::Shallow => &["--depth=1", "--no-single-branch", "--no-tags"],
+            })
             .args(["--", remote.url.clone_url()])
             .arg(&staging)
             .with_remote(remote)
@@ -124,18 +136,22 @@ impl Git {
         .await
     }
 
-    async fn fetch_mirror(
-        &self,
-        remote: &Remote,
-        path: &Path,
-        lock: &FileLock,
-    ) -> Result<Transfer, GitError> {
-        let mirror = path.to_owned();
+    async fn fetch_mirror(&self, new: &Mirror, lock: &FileLock) -> Result<Transfer, GitError> {
+        let Mirror { path, remote, history, .. } = new;
+        let mirror = path.clone();
         blocking(move || sweep(&mirror)).await?;
+        let (options, names) = match history {
+            History::Full => {
+                (&[][..], &["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"][..])
+            }
+            // Without a depth, a branch that starts before our first commits would bring its whole history.
+            History::Shallow => (&["--depth=1"][..], &["+refs/heads/*:refs/heads/*"][..]),
+        };
         self.invoke("fetch")
-            .args(["--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--"])
-            .arg(remote.url.clone_url())
-            .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
+            .args(["--quiet", "--prune", "--no-tags", "--no-write-fetch-head"])
+            .args(options)
+            .args(["--", remote.url.clone_url()])
+            .args(names)
             .within(path)
             .with_remote(remote)
             .holding(lock)
@@ -145,14 +161,10 @@ impl Git {
     }
 
     /// Moves a damaged mirror aside (one is kept, for a look at what happened) and clones again.
-    async fn replace_mirror(
-        &self,
-        remote: &Remote,
-        path: &Path,
-        lock: &FileLock,
-    ) -> Result<Transfer, GitError> {
+    async fn replace_mirror(&self, new: &Mirror, lock: &FileLock) -> Result<Transfer, GitError> {
+        let path = &new.path;
         tracing::warn!(path = %path.display(), "repository cache is damaged, making it again");
-        let mirror = path.to_owned();
+        let mirror = path.clone();
         blocking(move || {
             let aside = mirror.with_file_name(DAMAGED);
             removal::delete(&aside)?;
@@ -165,7 +177,7 @@ impl Git {
             removal::delete(&mirror.with_file_name(SUSPECT))
         })
         .await?;
-        self.clone_mirror(remote, path, lock).await
+        self.clone_mirror(new, lock).await
     }
 }
 

@@ -5,27 +5,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{Config, Repository, RepositoryInitOptions};
+use git2::{Config, Repository};
 
 use super::{
     Git, GitError, Mirror, Plan, Sandbox, blocking,
+    lfs_content::FILTER,
     lock::FileLock,
     mirror::suspect,
+    objects::{Purpose, borrow, new_repository, put},
+    parts::Fresh,
     ports_file,
     removal::{delete, discard, require_ours},
     sandbox::RECORD,
+    sparse::Cone,
     tree_size,
     volume::MARKER,
 };
-use crate::domain::{RepositoryUrl, SandboxType};
+use crate::domain::SandboxType;
 
 /// Where the checkout is made before it gets its name.
 const STAGING: &str = ".staging";
 
 pub(super) struct NewSandbox {
     sandbox: Sandbox,
-    mirror: PathBuf,
-    url: RepositoryUrl,
+    mirror: Mirror,
     plan: Plan,
 }
 
@@ -37,7 +40,7 @@ impl Git {
         let quiet = match new.plan.sandbox_type {
             SandboxType::GitWorktree => None,
             SandboxType::GitBranch => {
-                let file = new.mirror.with_file_name("lock");
+                let file = new.mirror.path.with_file_name("lock");
                 Some(FileLock::acquire(file, self.settings().lock_timeout).await?)
             }
         };
@@ -48,8 +51,9 @@ impl Git {
         })
         .await?;
         self.check_out(&new, &lock).await?;
+        let borrowed = self.fill(&new.fresh(&lock)).await?;
         blocking(move || {
-            let sandbox = new.complete();
+            let sandbox = new.complete(&borrowed);
             drop(lock);
             sandbox
         })
@@ -68,7 +72,7 @@ impl Git {
             .await;
         match written {
             Err(GitError::DamagedCache { detail, .. }) => {
-                let path = new.mirror.clone();
+                let path = new.mirror.path.clone();
                 suspect(&path);
                 Err(GitError::DamagedCache { path, detail })
             }
@@ -79,7 +83,17 @@ impl Git {
 
 impl NewSandbox {
     pub(super) fn new(sandbox: Sandbox, mirror: &Mirror, plan: &Plan) -> Self {
-        Self { sandbox, mirror: mirror.path.clone(), url: mirror.url.clone(), plan: plan.clone() }
+        Self { sandbox, mirror: mirror.clone(), plan: plan.clone() }
+    }
+
+    fn fresh<'a>(&'a self, lock: &'a FileLock) -> Fresh<'a> {
+        Fresh {
+            mirror: &self.mirror,
+            form: self.plan.sandbox_type,
+            parts: &self.plan.parts,
+            folder: self.staging(),
+            lock,
+        }
     }
 
     fn staging(&self) -> PathBuf {
@@ -118,12 +132,12 @@ impl NewSandbox {
     /// The base must exist, and the new branch must not stand above or below another one. Answers the
     /// commit to start from.
     fn check_names(&self) -> Result<String, GitError> {
-        let mirror = Repository::open_bare(&self.mirror)
+        let mirror = Repository::open_bare(&self.mirror.path)
             .map_err(GitError::library("open the repository cache"))?;
         let exists = |name: &str| mirror.find_reference(&format!("refs/heads/{name}")).is_ok();
         let Sandbox { branch, base_branch, .. } = &self.sandbox;
         if !exists(base_branch) {
-            let (url, branch) = (self.url.to_string(), base_branch.clone());
+            let (url, branch) = (self.mirror.remote.url.to_string(), base_branch.clone());
             return Err(GitError::NoBranch { url, branch });
         }
         let base = mirror
@@ -143,15 +157,11 @@ impl NewSandbox {
         }
     }
 
-    /// Makes the repository of the checkout: plain writes are quicker than a clone, and one form serves
-    /// all plans.
+    /// Makes the repository of the checkout.
     fn lay_out(self) -> Result<Self, GitError> {
-        let mut options = RepositoryInitOptions::new();
-        options.external_template(false).no_reinit(true).mkpath(true);
-        Repository::init_opts(self.staging(), &options)
-            .map_err(GitError::library("make the checkout"))?;
+        let (mirror, form) = (&self.mirror.path, self.plan.sandbox_type);
+        new_repository(&self.staging(), Purpose::Checkout, mirror, form)?;
         let git_dir = self.git_dir();
-        self.lend(&git_dir)?;
         let Sandbox { branch, base_branch, base_commit, .. } = &self.sandbox;
         let commit = format!("{base_commit}\n");
         put(&git_dir, &format!("refs/heads/{base_branch}"), commit.as_bytes())?;
@@ -160,6 +170,10 @@ impl NewSandbox {
         put(&git_dir, "HEAD", format!("ref: {}\n", branch.full_ref()).as_bytes())?;
         // For the agent's own git; ours leaves the file out whatever stands here.
         put(&git_dir, "info/exclude", format!("/{}\n", ports_file::NAME).as_bytes())?;
+        let cone = Cone::of(&self.plan.parts.sparse);
+        if !cone.is_everything() {
+            put(&git_dir, "info/sparse-checkout", cone.patterns().as_bytes())?;
+        }
         self.configure(&git_dir)
             .map_err(GitError::library("write the configuration of the checkout"))?;
         Ok(self)
@@ -172,27 +186,26 @@ impl NewSandbox {
         let mut config = Config::open(&git_dir.join("config"))?;
         config.set_str("user.name", &settings.author_name)?;
         config.set_str("user.email", &settings.author_email)?;
-        config.set_str("remote.origin.url", self.url.clone_url())?;
+        config.set_str("remote.origin.url", self.mirror.remote.url.clone_url())?;
         let fetch = format!("+refs/heads/{base}:refs/remotes/origin/{base}");
-        config.set_str("remote.origin.fetch", &fetch)
-    }
-
-    /// Gives a repository the objects of the cache: by reference, or a copy of all of them.
-    fn lend(&self, git_dir: &Path) -> Result<(), GitError> {
-        let (from, to) = (self.mirror.join("objects"), git_dir.join("objects"));
-        match self.plan.sandbox_type {
-            SandboxType::GitWorktree => {
-                let line = format!("{}\n", from.display());
-                put(git_dir, "objects/info/alternates", line.as_bytes())
-            }
-            SandboxType::GitBranch => copy_objects(&from, &to),
+        config.set_str("remote.origin.fetch", &fetch)?;
+        if !self.plan.parts.sparse.is_empty() {
+            config.set_bool("core.sparseCheckout", true)?;
+            config.set_bool("core.sparseCheckoutCone", true)?;
         }
+        if self.plan.parts.lfs {
+            for (name, value) in FILTER {
+                config.set_str(name, value)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the trusted repository and publishes both.
-    fn complete(self) -> Result<Sandbox, GitError> {
+    fn complete(self, borrowed: &[PathBuf]) -> Result<Sandbox, GitError> {
         let staging = self.staging();
         let trusted = self.make_trusted(&self.git_dir().join("index"))?;
+        borrow(&trusted, borrowed)?;
         let sandbox = self.sandbox;
         let publish = |from: &Path, to: &Path| {
             fs::rename(from, to).map_err(GitError::file("publish the sandbox", to))
@@ -204,45 +217,16 @@ impl NewSandbox {
 
     fn make_trusted(&self, index: &Path) -> Result<PathBuf, GitError> {
         let path = self.trusted_staging();
-        let mut options = RepositoryInitOptions::new();
-        options.bare(true).external_template(false).no_reinit(true);
-        Repository::init_opts(&path, &options)
-            .map_err(GitError::library("make the trusted repository"))?;
-        self.lend(&path)?;
+        new_repository(&path, Purpose::Bare, &self.mirror.path, self.plan.sandbox_type)?;
         // The runner compares files as git on Linux does, whatever this file system can do.
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
                       \tsymlinks = true\n\tignorecase = false\n\tautocrlf = false\n[gc]\n\tauto = 0\n";
         put(&path, "config", config.as_bytes())?;
-        put(&path, RECORD, &self.sandbox.record_for(self.url.clone_url())?)?;
+        put(&path, RECORD, &self.sandbox.record_for(self.mirror.remote.url.clone_url())?)?;
         // The fresh index knows the size and times of every file, so that the first commit reads
         // only what the agent changed. From here on the agent cannot reach it.
         let copy = path.join("index");
         fs::copy(index, &copy).map_err(GitError::file("copy the index to", &copy))?;
         Ok(path)
     }
-}
-
-/// Writes a file in a folder of ours.
-fn put(folder: &Path, name: &str, content: &[u8]) -> Result<(), GitError> {
-    let file = folder.join(name);
-    if let Some(parent) = file.parent() {
-        fs::create_dir_all(parent).map_err(GitError::file("make the folder", parent))?;
-    }
-    fs::write(&file, content).map_err(GitError::file("write", &file))
-}
-
-/// Copies the objects of a repository; where the file system can, they share their blocks.
-fn copy_objects(from: &Path, to: &Path) -> Result<(), GitError> {
-    fs::create_dir_all(to).map_err(GitError::file("make the folder", to))?;
-    for entry in fs::read_dir(from).map_err(GitError::file("list the folder", from))? {
-        let entry = entry.map_err(GitError::file("list the folder", from))?;
-        let (path, copy) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(GitError::file("look at", &path))?;
-        if kind.is_dir() {
-            copy_objects(&path, &copy)?;
-        } else if kind.is_file() && !entry.file_name().to_string_lossy().starts_with("tmp_") {
-            fs::copy(&path, &copy).map_err(GitError::file("copy an object to", &copy))?;
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Sends the branch of an order to its remote, from the repository the agent cannot write.
 
-use super::{Git, GitError, Remote, Sandbox, blocking, lock::FileLock};
+use super::{Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lock::FileLock};
 use crate::domain::BranchName;
 
 /// A branch that is on its remote.
@@ -22,6 +22,7 @@ impl Sandbox {
             return Err(GitError::Unusable(problem));
         };
         let lock = self.git.lock_order(&self.order).await?;
+        self.send_contents(remote, &lock).await?;
         match self.push_once(remote, &head.sha, expected, &lock).await {
             // An earlier push of ours whose answer was lost is not somebody else's work.
             Err(GitError::BranchMoved { found, .. }) if self.is_ours(&found).await? => {
@@ -92,10 +93,9 @@ impl Sandbox {
                 let repository = git2::Repository::open_bare(&trusted)?;
                 let (sha, base) = (git2::Oid::from_str(&sha)?, git2::Oid::from_str(&base)?);
                 let head = repository.refname_to_id(&name)?;
-                Ok::<bool, git2::Error>(
-                    repository.graph_descendant_of(head, sha)?
-                        && repository.graph_descendant_of(sha, base)?,
-                )
+                let within = sha != head && sha != base;
+                let above = |upper, lower| builds_on(&repository, upper, lower);
+                Ok::<bool, git2::Error>(within && above(head, sha) && above(sha, base))
             };
             // A commit we do not even have is not ours.
             Ok(check().unwrap_or(false))

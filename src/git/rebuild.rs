@@ -2,7 +2,7 @@
 
 use git2::{Oid, Repository};
 
-use super::{Git, GitError, Mirror, Plan, Sandbox, blocking, bundle::FILES_REF, bundle::Header};
+use super::{Git, GitError, Mirror, Plan, Sandbox, ancestry::builds_on, blocking, bundle::Header};
 use crate::domain::{BranchName, WorkOrderId};
 
 impl Git {
@@ -19,9 +19,10 @@ impl Git {
         base_commit: &str,
         pushed: &[String],
     ) -> Result<Option<Sandbox>, GitError> {
-        if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
+        if let Some(sandbox) = self.find_sandbox(order, &mirror.remote.url).await? {
             return Ok(Some(sandbox));
         }
+        self.fetch_work(mirror, branch, base_commit, pushed.len()).await?;
         let (path, name) = (mirror.path.clone(), branch.full_ref());
         let (base_commit, pushed) = (base_commit.to_owned(), pushed.to_vec());
         let header = blocking(move || {
@@ -31,24 +32,11 @@ impl Git {
         });
         let Some(header) = header.await? else { return Ok(None) };
         let note = self.begin_restore(order).await?;
-        let sandbox = self.make_sandbox(mirror, order, branch, plan).await?;
-        let lock = self.lock_order(order).await?;
-        // No agent has run in this checkout: it was made a moment ago, by us.
-        for repository in [sandbox.trusted.clone(), sandbox.checkout.join(".git")] {
-            self.invoke("fetch")
-                .args(["--quiet", "--no-tags", "--no-write-fetch-head", "--"])
-                .arg(&mirror.path)
-                .arg(format!("+{}:{FILES_REF}", branch.full_ref()))
-                .within(&repository)
-                .holding(&lock)
-                .check()
-                .await?;
-        }
-        blocking(move || {
-            sandbox.point_branch(&header.head)?;
-            sandbox.adopt(&header, &note, lock).map(Some)
-        })
-        .await
+        let (sandbox, lock) = self.make_empty(mirror, order, branch, plan).await?;
+        // The objects of the cache are there already.
+        let (made, head) = (sandbox.clone(), header.head.clone());
+        blocking(move || made.point_branch(&head)).await?;
+        self.adopt(sandbox, mirror, plan, &header, &note, lock).await.map(Some)
     }
 }
 
@@ -59,7 +47,7 @@ impl Sandbox {
             let repository = Repository::open_bare(&self.trusted)?;
             let name = self.branch.full_ref();
             repository.reference(&name, Oid::from_str(sha)?, true, "rebuilt by archon-awo")?;
-            repository.find_reference(FILES_REF)?.delete()
+            Ok(())
         };
         write().map_err(GitError::library("put the branch on what was pushed"))
     }
@@ -74,9 +62,7 @@ fn first_on_branch(
 ) -> Option<Header> {
     let head = repository.refname_to_id(branch).ok()?;
     let from = Oid::from_str(base).ok()?;
-    let above = |upper: Oid, lower: Oid| {
-        upper == lower || repository.graph_descendant_of(upper, lower).unwrap_or(false)
-    };
+    let above = |upper, lower| builds_on(repository, upper, lower);
     let found = pushed
         .iter()
         .find(|sha| Oid::from_str(sha).is_ok_and(|sha| above(head, sha) && above(sha, from)))?;

@@ -5,12 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{Oid, Repository, build::CheckoutBuilder};
+use git2::{Oid, Repository};
 
 use super::{
-    Git, GitError, Mirror, Plan, Sandbox, blocking,
+    Git, GitError, Mirror, Parts, Plan, Sandbox, blocking,
     bundle::{FILES_REF, HEAD_REF, Header},
     lock::FileLock,
+    objects::borrow,
+    parts::Fresh,
+    shallow::has_commit,
     worktree::Worktree,
 };
 use crate::domain::{BranchName, WorkOrderId};
@@ -30,24 +33,84 @@ impl Git {
         plan: impl Into<Plan>,
         bundle: &Path,
     ) -> Result<Sandbox, GitError> {
-        if let Some(sandbox) = self.find_sandbox(order, &mirror.url).await? {
+        if let Some(sandbox) = self.find_sandbox(order, &mirror.remote.url).await? {
             return Ok(sandbox);
         }
-        let (file, path) = (bundle.to_owned(), mirror.path.clone());
-        let header = blocking(move || {
-            let header = Header::read(&file)?;
-            require_commit(&path, &header.base, &file)?;
-            Ok(header)
-        })
-        .await?;
-        let note = self.begin_restore(order).await?;
-        let sandbox = self.make_sandbox(mirror, order, branch, &plan.into()).await?;
-        let lock = self.lock_order(order).await?;
+        let file = bundle.to_owned();
+        let header = blocking(move || Header::read(&file)).await?;
+        self.fetch_commit(mirror, &header.base).await?;
+        if !has_commit(mirror.path.clone(), header.base.clone()).await? {
+            return Err(base_is_gone(&header.base, bundle));
+        }
+        let (plan, note) = (plan.into(), self.begin_restore(order).await?);
+        let (sandbox, lock) = self.make_empty(mirror, order, branch, &plan).await?;
         self.verify_bundle(&sandbox, bundle, &lock).await?;
         self.unpack(&sandbox, &sandbox.trusted, &header, bundle, &lock).await?;
         // No agent has run in this checkout: it was made a moment ago, by us.
         self.unpack(&sandbox, &sandbox.checkout.join(".git"), &header, bundle, &lock).await?;
-        blocking(move || sandbox.adopt(&header, &note, lock)).await
+        self.adopt(sandbox, mirror, &plan, &header, &note, lock).await
+    }
+
+    /// Makes the sandbox without what would be fetched for files that are about to change.
+    pub(super) async fn make_empty(
+        &self,
+        mirror: &Mirror,
+        order: &WorkOrderId,
+        branch: &BranchName,
+        plan: &Plan,
+    ) -> Result<(Sandbox, FileLock), GitError> {
+        let parts = Parts { submodules: false, ..plan.parts.clone() };
+        let bare = Plan { parts, ..plan.clone() };
+        let sandbox = self.make_sandbox(mirror, order, branch, &bare).await?;
+        Ok((sandbox, self.lock_order(order).await?))
+    }
+
+    /// Makes the files and the record of a fresh sandbox those of `header`, whose commits both of its
+    /// repositories have, fetches what these files stand for, and ends the restore.
+    pub(super) async fn adopt(
+        &self,
+        mut sandbox: Sandbox,
+        mirror: &Mirror,
+        plan: &Plan,
+        header: &Header,
+        note: &Path,
+        lock: FileLock,
+    ) -> Result<Sandbox, GitError> {
+        sandbox.base_commit.clone_from(&header.base);
+        sandbox.parts.clone_from(&plan.parts);
+        let fresh = Fresh {
+            mirror,
+            form: plan.sandbox_type,
+            parts: &plan.parts,
+            folder: sandbox.checkout.clone(),
+            lock: &lock,
+        };
+        self.invoke("read-tree")
+            .args(["--reset", "-u", &header.files])
+            .within(&fresh.git_dir())
+            .over(&fresh.folder)
+            .holding(&lock)
+            .check()
+            .await?;
+        let borrowed = self.fill(&fresh).await?;
+        let (restored, head) = (sandbox.clone(), header.head.clone());
+        blocking(move || restored.settle(&head, &borrowed)).await?;
+        // For the agent, the branch is what is committed and the rest is not.
+        self.invoke("read-tree")
+            .args(["--reset", &header.head])
+            .within(&fresh.git_dir())
+            .over(&fresh.folder)
+            .holding(&lock)
+            .check()
+            .await?;
+        let note = note.to_owned();
+        blocking(move || {
+            sandbox.rewrite_record()?;
+            fs::remove_file(&note).map_err(GitError::file("remove", &note))?;
+            drop(lock);
+            Ok(sandbox)
+        })
+        .await
     }
 
     /// Leaves the note of a restore: as long as it is there, the sandbox counts as not complete.
@@ -87,50 +150,30 @@ impl Git {
 }
 
 impl Sandbox {
-    /// Makes the files and the record of a fresh sandbox those of `header`, whose commits both of its
-    /// repositories have, and ends the restore.
-    pub(super) fn adopt(
-        mut self,
-        header: &Header,
-        note: &Path,
-        lock: FileLock,
-    ) -> Result<Self, GitError> {
-        self.base_commit.clone_from(&header.base);
-        let worktree = Worktree::open(&self)?;
+    /// Puts the branch of the checkout on `head`, and makes what its index knows of the files known to the
+    /// trusted repository too.
+    fn settle(&self, head: &str, borrowed: &[PathBuf]) -> Result<(), GitError> {
+        borrow(&self.trusted, borrowed)?;
+        let (seen, known) = (self.checkout.join(".git/index"), self.trusted.join("index"));
+        fs::copy(&seen, &known).map_err(GitError::file("copy the index to", &known))?;
         let write = || {
-            let files = worktree.repository.find_commit(Oid::from_str(&header.files)?)?;
-            let mut options = CheckoutBuilder::new();
-            // The checkout holds what the cache has now; everything else goes.
-            options.force().remove_untracked(true).remove_ignored(true);
-            worktree.repository.checkout_tree(files.as_object(), Some(&mut options))?;
-            // For the agent, the branch is what is committed and the rest is not.
             let own = Repository::open(&self.checkout)?;
-            let branch = self.branch.full_ref();
-            own.reference(&branch, Oid::from_str(&header.head)?, true, "restored by archon-awo")?;
-            own.find_reference(FILES_REF)?.delete()?;
-            let head = own.find_commit(Oid::from_str(&header.head)?)?;
-            let mut index = own.index()?;
-            index.read_tree(&head.tree()?)?;
-            index.write()
+            let head = Oid::from_str(head)?;
+            own.reference(&self.branch.full_ref(), head, true, "restored by archon-awo")?;
+            match own.find_reference(FILES_REF) {
+                Ok(mut reference) => reference.delete(),
+                Err(_) => Ok(()),
+            }
         };
-        write().map_err(GitError::library("restore the files of the agent"))?;
-        self.rewrite_record()?;
-        fs::remove_file(note).map_err(GitError::file("remove", note))?;
-        drop(lock);
-        Ok(self)
+        write().map_err(GitError::library("restore the branch of the agent"))?;
+        if self.parts.lfs { Worktree::open(self)?.forget_contents() } else { Ok(()) }
     }
 }
 
-fn require_commit(mirror: &PathBuf, base: &str, bundle: &Path) -> Result<(), GitError> {
-    let find = || {
-        let repository = Repository::open_bare(mirror)?;
-        repository.find_commit(Oid::from_str(base)?).map(drop)
-    };
-    find().map_err(|_| {
-        GitError::Unusable(format!(
-            "the work in {} builds on commit {base}, which the repository does not have any more: \
-             fetch it from the bundle by hand, or start the order anew",
-            bundle.display()
-        ))
-    })
+fn base_is_gone(base: &str, bundle: &Path) -> GitError {
+    GitError::Unusable(format!(
+        "the work in {} builds on commit {base}, which the repository does not have any more: \
+         fetch it from the bundle by hand, or start the order anew",
+        bundle.display()
+    ))
 }

@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Git, GitError, Mirror, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox, removal::delete,
+    Git, GitError, Mirror, Parts, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox,
+    objects::BORROWED, removal::delete,
 };
 use crate::domain::{BranchName, RepositoryUrl, WorkOrderId};
 
@@ -35,6 +36,8 @@ pub struct Sandbox {
     pub base_branch: String,
     /// The commit the order started from.
     pub base_commit: String,
+    /// What its checkout holds.
+    pub(super) parts: Parts,
     pub(super) trusted: PathBuf,
     pub(super) git: Git,
 }
@@ -46,6 +49,8 @@ struct Record {
     branch: String,
     base_branch: String,
     base_commit: String,
+    #[serde(default)]
+    parts: Parts,
 }
 
 impl Git {
@@ -76,7 +81,7 @@ impl Git {
     ) -> Result<Sandbox, GitError> {
         self.prepare().await?;
         let lock = self.lock_order(order).await?;
-        if let Some(sandbox) = self.look_up(order, &mirror.url).await? {
+        if let Some(sandbox) = self.look_up(order, &mirror.remote.url).await? {
             if sandbox.branch == *branch {
                 return Ok(sandbox);
             }
@@ -85,7 +90,8 @@ impl Git {
         }
         let base = plan.base.as_ref();
         let base = base.map_or_else(|| mirror.default_branch.clone(), ToString::to_string);
-        let sandbox = self.sandbox(order, &mirror.url, branch.clone(), base, String::new());
+        let mut sandbox = self.sandbox(order, &mirror.remote.url, branch.clone(), base);
+        sandbox.parts = plan.parts.clone();
         self.build(NewSandbox::new(sandbox, mirror, plan), lock).await
     }
 
@@ -129,7 +135,8 @@ impl Git {
         if record.order != *order {
             return None;
         }
-        Some((self.sandbox(order, &url, branch, record.base_branch, record.base_commit), url))
+        let sandbox = self.sandbox(order, &url, branch, record.base_branch);
+        Some((Sandbox { base_commit: record.base_commit, parts: record.parts, ..sandbox }, url))
     }
 
     /// Whether nobody holds the sandbox of an order: no agent's shim, no git and no worker.
@@ -149,7 +156,6 @@ impl Git {
         url: &RepositoryUrl,
         branch: BranchName,
         base_branch: String,
-        base_commit: String,
     ) -> Sandbox {
         let root = self.volume().sandbox(order);
         Sandbox {
@@ -162,7 +168,8 @@ impl Git {
             root,
             branch,
             base_branch,
-            base_commit,
+            base_commit: String::new(),
+            parts: Parts::default(),
             git: self.clone(),
         }
     }
@@ -172,7 +179,7 @@ impl Sandbox {
     /// The folders of objects that the checkout borrows from, as our own repository names them: what
     /// stands in the agent's is the agent's. Blocks for the time of reading one small file.
     pub fn borrowed_objects(&self) -> Result<Vec<PathBuf>, GitError> {
-        let file = self.trusted.join("objects/info/alternates");
+        let file = self.trusted.join(BORROWED);
         match fs::read_to_string(&file) {
             Ok(text) => {
                 Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
@@ -190,6 +197,7 @@ impl Sandbox {
             branch: self.branch.to_string(),
             base_branch: self.base_branch.clone(),
             base_commit: self.base_commit.clone(),
+            parts: self.parts.clone(),
         };
         serde_json::to_vec(&record)
             .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))

@@ -1,8 +1,10 @@
 //! Keeps credentials of this installation out of commits: what is pushed cannot be taken back.
 
+use std::fs;
+
 use git2::{Commit, Delta, Diff, Oid, Repository};
 
-use super::GitError;
+use super::{GitError, lfs_content::Pointer};
 use crate::domain::Redactor;
 
 /// Files above this many bytes are not searched; forges take no file of this size outside LFS.
@@ -37,7 +39,11 @@ fn first_with_secret(
     let holds = |id: Oid| {
         let small = !id.is_zero() && objects.read_header(id).is_ok_and(|(size, _)| size <= LIMIT);
         // A submodule names a commit that is not here.
-        small && objects.read(id).is_ok_and(|object| redactor.finds_secret(object.data()))
+        small
+            && objects.read(id).is_ok_and(|object| {
+                redactor.finds_secret(object.data())
+                    || content_holds(redactor, repository, object.data())
+            })
     };
     for delta in diff.deltas().filter(|delta| delta.status() != Delta::Deleted) {
         let path = delta.new_file().path_bytes().unwrap_or_default();
@@ -47,4 +53,13 @@ fn first_with_secret(
         }
     }
     Ok(None)
+}
+
+/// Whether the content of Git LFS that a pointer stands for holds a secret; what the remote has already is
+/// not here.
+fn content_holds(redactor: &Redactor, repository: &Repository, pointer: &[u8]) -> bool {
+    let content = Pointer::parse(pointer)
+        .filter(|pointer| pointer.size <= LIMIT as u64)
+        .and_then(|pointer| pointer.stored(repository.path()));
+    content.is_some_and(|file| fs::read(file).is_ok_and(|bytes| redactor.finds_secret(&bytes)))
 }

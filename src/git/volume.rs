@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{GitError, blocking};
+use super::{GitError, History, blocking};
 use crate::{
     domain::{RepositoryUrl, WorkOrderId},
     process,
@@ -44,8 +44,8 @@ impl Volume {
         self.root.join(order.as_str())
     }
 
-    /// The folder of one repository's cache: the mirror and its lock.
-    pub fn mirror_folder(&self, url: &RepositoryUrl) -> PathBuf {
+    /// The folder of one repository's cache with so much of its history: the mirror and its lock.
+    pub fn mirror_folder(&self, url: &RepositoryUrl, history: History) -> PathBuf {
         let identity = match url.local_path() {
             Some(path) => path.display().to_string(),
             None => format!("{}/{}/{}", url.host(), url.owner(), url.name()),
@@ -53,7 +53,10 @@ impl Volume {
         // Case is kept: two caches of one repository cost space, one cache of two is a mix-up.
         let digest = Sha256::digest(identity);
         let key = digest.iter().take(8).fold(0u64, |key, byte| key << 8 | u64::from(*byte));
-        self.mirrors().join(format!("{key:016x}"))
+        self.mirrors().join(match history {
+            History::Full => format!("{key:016x}"),
+            History::Shallow => format!("{key:016x}-shallow"),
+        })
     }
 
     /// The repository of one order that the agent cannot write.
@@ -125,14 +128,18 @@ async fn spread(folders: &[PathBuf]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Volume;
-    use crate::domain::{RemoteRules, RepositoryUrl};
+    use crate::{
+        domain::{RemoteRules, RepositoryUrl},
+        git::History,
+    };
 
     #[test]
     fn one_repository_has_one_cache_however_it_is_spelled() {
         let rules = RemoteRules { allowed_hosts: vec!["github.com".to_owned()], allow_local: true };
         let volume = Volume::new("/v".into());
         let folder = |text: &str| {
-            volume.mirror_folder(&RepositoryUrl::parse(text, &rules).expect("a valid address"))
+            let url = RepositoryUrl::parse(text, &rules).expect("a valid address");
+            volume.mirror_folder(&url, History::Full)
         };
         assert_eq!(folder("acme/app"), folder("https://GitHub.com:443/acme/app.git"));
         assert_ne!(folder("acme/app"), folder("acme/app2"));

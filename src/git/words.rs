@@ -13,6 +13,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("sha1 file write error", Meaning::Full),
     ("without `workflow` scope", Meaning::Auth),
     ("authentication failed", Meaning::Auth),
+    ("authentication required", Meaning::Auth),
     ("could not read username", Meaning::Auth),
     ("could not read password", Meaning::Auth),
     ("returned error: 401", Meaning::Auth),
@@ -21,6 +22,9 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("write access to repository not granted", Meaning::Auth),
     ("returned error: 404", Meaning::NotFound),
     ("repository not found", Meaning::NotFound),
+    // Of git-lfs: about all contents it asked for, and about one.
+    ("404 not found", Meaning::NotFound),
+    (": [404]", Meaning::NotFound),
     ("does not appear to be a git repository", Meaning::NotFound),
     ("returned error: 5", Meaning::Network),
     ("returned error: 429", Meaning::Network),
@@ -84,7 +88,9 @@ pub(super) fn summary(stderr: &str) -> String {
     const LIMIT: usize = 600;
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let told = |line: &&str| {
-        ["fatal:", "error:", "remote:", "!"].iter().any(|mark| line.starts_with(mark))
+        ["fatal:", "error:", "remote:", "!", "batch response:"]
+            .iter()
+            .any(|mark| line.starts_with(mark))
     };
     let mut chosen: Vec<&str> = lines().filter(told).collect();
     if chosen.is_empty() {

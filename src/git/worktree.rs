@@ -12,21 +12,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{Config, Index, IndexEntry, Oid, Repository};
+use git2::{Config, Index, IndexEntry, IndexTime, Oid, Repository};
 
-use super::{GitError, Sandbox, error, ports_file, sandbox::is_folder};
+use super::{
+    GitError, Parts, Sandbox, error, lfs, lfs_content, ports_file, sandbox::is_folder, sparse::Cone,
+};
 
 /// The most a commit may add or change, in MiB. Far above what a forge takes in one file.
 const LIMIT_MIB: u64 = 2048;
 const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
-const EXECUTABLE: u32 = 0o100_755;
-const PLAIN: u32 = 0o100_644;
+pub(super) const SUBMODULE: u32 = 0o160_000;
+pub(super) const EXECUTABLE: u32 = 0o100_755;
+pub(super) const PLAIN: u32 = 0o100_644;
 
 /// The trusted repository with the agent's files as its work tree.
 pub(super) struct Worktree {
     pub(super) repository: Repository,
     checkout: PathBuf,
+    parts: Parts,
 }
 
 /// What a walk over the checkout found.
@@ -51,7 +54,8 @@ impl Worktree {
             Ok(repository)
         };
         let repository = open().map_err(GitError::library("open the trusted repository"))?;
-        Ok(Self { repository, checkout: sandbox.checkout.clone() })
+        let (checkout, parts) = (sandbox.checkout.clone(), sandbox.parts.clone());
+        Ok(Self { repository, checkout, parts })
     }
 
     /// Stores the agent's files as objects and returns their tree.
@@ -70,13 +74,16 @@ impl Worktree {
             let found_mib = found.bytes >> 20;
             return Err(GitError::TooMuch { found_mib, limit_mib: LIMIT_MIB });
         }
-        for entry in tracked.iter().filter(|entry| entry.mode != SUBMODULE) {
+        // What was not checked out was not removed.
+        let cone = Cone::of(&self.parts.sparse);
+        let is_here = |entry: &&IndexEntry| entry.mode != SUBMODULE && cone.holds(&entry.path);
+        for entry in tracked.iter().filter(is_here) {
             if !found.present.contains(&entry.path) {
                 index.remove(Path::new(OsStr::from_bytes(&entry.path)), 0).map_err(library())?;
             }
         }
         for path in &found.changed {
-            match index.add_path(path) {
+            match self.add(&mut index, path)? {
                 Ok(()) => {}
                 // To leave it out would lose it: the next try may find room.
                 Err(error) if error::library_is_full(&error) => return Err(library()(error)),
@@ -92,6 +99,44 @@ impl Worktree {
         let tree = index.write_tree().map_err(library())?;
         index.write().map_err(library())?;
         Ok(tree)
+    }
+
+    /// Has the next staging read the files again whose contents stand in the index although Git LFS keeps
+    /// them: a bundle brought them along.
+    pub(super) fn forget_contents(&self) -> Result<(), GitError> {
+        let forget = || {
+            let mut index = self.repository.index()?;
+            let entries: Vec<IndexEntry> = index.iter().collect();
+            for entry in entries.iter().filter(|entry| matches!(entry.mode, PLAIN | EXECUTABLE)) {
+                let path = Path::new(OsStr::from_bytes(&entry.path));
+                if lfs::is_kept(&self.repository, path)
+                    && lfs::pointer_at(&self.repository, entry.id).is_none()
+                {
+                    let (never, path) = (IndexTime::new(0, 0), entry.path.clone());
+                    let (ctime, mtime) = (never, never);
+                    index.add(&IndexEntry { ctime, mtime, file_size: 0, path, ..*entry })?;
+                }
+            }
+            index.write()
+        };
+        forget().map_err(GitError::library("read the files of Git LFS anew"))
+    }
+
+    /// Adds a file to the index, by its pointer when Git LFS keeps its content.
+    fn add(&self, index: &mut Index, path: &Path) -> Result<Result<(), git2::Error>, GitError> {
+        let file = self.checkout.join(path);
+        let is_plain = || fs::symlink_metadata(&file).is_ok_and(|file| file.is_file());
+        if !self.parts.lfs || !is_plain() || !lfs::is_kept(&self.repository, path) {
+            return Ok(index.add_path(path));
+        }
+        let taken = lfs_content::take(&file, self.repository.path());
+        let Some((pointer, metadata)) =
+            taken.map_err(GitError::file("take over the content of", &file))?
+        else {
+            return Ok(index.add_path(path));
+        };
+        let blob = self.repository.blob(pointer.text().as_bytes());
+        Ok(blob.and_then(|id| index.add(&entry_for(path, id, &metadata))))
     }
 
     fn walk(&self, index: &Index, tracked: &[IndexEntry]) -> Result<Found, GitError> {
@@ -196,6 +241,30 @@ fn is_git_folder(name: &OsStr) -> bool {
     let invisible = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let seen: String = seen.chars().filter(|c| !invisible(c)).collect();
     seen.eq_ignore_ascii_case(".git") || seen.eq_ignore_ascii_case("git~1")
+}
+
+/// What the index knows of a file whose content is not the one of its object.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the index keeps the low 32 bits of each number"
+)]
+fn entry_for(path: &Path, id: Oid, file: &Metadata) -> IndexEntry {
+    let time = |seconds: i64, nanoseconds: i64| IndexTime::new(seconds as i32, nanoseconds as u32);
+    IndexEntry {
+        ctime: time(file.ctime(), file.ctime_nsec()),
+        mtime: time(file.mtime(), file.mtime_nsec()),
+        dev: file.dev() as u32,
+        ino: file.ino() as u32,
+        mode: if file.mode() & 0o100 == 0 { PLAIN } else { EXECUTABLE },
+        uid: file.uid(),
+        gid: file.gid(),
+        file_size: file.size() as u32,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.as_os_str().as_bytes().to_vec(),
+    }
 }
 
 /// Whether a file is the one that was staged, by what its owner cannot forge: the change time.

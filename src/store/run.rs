@@ -59,7 +59,7 @@ pub struct OrderRecord {
     pub lfs: bool,
     /// Folders that are checked out, unchecked; empty for all.
     pub sparse_paths: Vec<String>,
-    /// `full`, `blobless` or `shallow`.
+    /// How much of the history is fetched: `full` or `shallow`.
     pub clone_depth: String,
 }
 

@@ -7,8 +7,11 @@ use super::{
     failure::{Failure, StepError},
 };
 use crate::{
-    domain::{BranchName, ErrorClass, InvalidSandboxType, RepositoryUrl, Steps, WorkOrderId},
-    git::Plan,
+    domain::{
+        BranchName, ErrorClass, InvalidSandboxType, InvalidSparsePath, RepositoryUrl, Steps,
+        WorkOrderId,
+    },
+    git::{History, Parts, Plan},
     store::{OrderRecord, Prompt},
 };
 
@@ -54,6 +57,20 @@ impl Order {
                 .sandbox_type
                 .parse()
                 .map_err(|error: InvalidSandboxType| StepError::from(invalid(error.to_string())))?,
+            history: match record.clone_depth.as_str() {
+                "shallow" => History::Shallow,
+                _ => History::Full,
+            },
+            parts: Parts {
+                sparse: record
+                    .sparse_paths
+                    .iter()
+                    .map(|path| path.parse())
+                    .collect::<Result<_, InvalidSparsePath>>()
+                    .map_err(|error| invalid(error.to_string()))?,
+                lfs: record.lfs,
+                submodules: record.submodules,
+            },
         };
         Ok(Self {
             id: record.agent_work_order_id.parse().map_err(

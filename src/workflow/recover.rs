@@ -73,7 +73,11 @@ impl OrderRun<'_> {
             return Ok(None);
         };
         let work = async {
-            let mirror = self.workflow.git.refresh_mirror(&self.remote()).await?;
+            let mirror = self
+                .workflow
+                .git
+                .refresh_mirror_of(&self.remote(), self.order.plan.history)
+                .await?;
             for source in &sources {
                 match self.rebuild_from(source, &mirror, branch, base).await {
                     Ok(Some(sandbox)) => {

@@ -79,7 +79,7 @@ async fn both_forms_give_the_agent_the_same_repository() {
     let mut seen = Vec::new();
     for (id, sandbox_type) in [("wo-1", SandboxType::GitWorktree), ("wo-2", SandboxType::GitBranch)]
     {
-        let plan = Plan { base: Some(base.clone()), sandbox_type };
+        let plan = Plan { base: Some(base.clone()), sandbox_type, ..Plan::default() };
         let sandbox = open(&place, id, &plan).await;
         assert_eq!(sandbox.base_branch, "release/2.x");
         let ask = |arguments: &[&str]| git_in(&sandbox.checkout, arguments).replace(id, "ID");

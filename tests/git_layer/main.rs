@@ -11,7 +11,12 @@ mod git_place;
 mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
+#[path = "../support/lfs_server.rs"]
+mod lfs_server;
+mod parts;
 mod poisoned;
 mod poisoned_corpus;
 mod ports_file;
+#[path = "../support/python_place.rs"]
+mod python_place;
 mod sandbox;

@@ -24,14 +24,21 @@ pub struct HttpsRemote {
     folder: tempfile::TempDir,
     programs: Vec<Child>,
     port: u16,
+    /// Where a server of Git LFS listens, when there is one behind this.
+    lfs: Option<u16>,
 }
 
 impl HttpsRemote {
     /// Serves the repositories below `repositories()` to whoever has `token` as the password of
     /// the user `x-access-token`.
     pub fn start(token: &str) -> Self {
+        Self::start_with(token, None)
+    }
+
+    /// The same with a server of Git LFS behind it, which listens on this port of loopback.
+    pub fn start_with(token: &str, lfs: Option<u16>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut remote = Self { folder, programs: Vec::new(), port: 0 };
+        let mut remote = Self { folder, programs: Vec::new(), port: 0, lfs };
         fs::create_dir(remote.repositories()).unwrap();
         remote.make_certificate();
         let hash = run("openssl", &["passwd", "-apr1", "-stdin"], remote.folder.path(), token);
@@ -105,6 +112,7 @@ impl HttpsRemote {
     fn start_nginx(&mut self) -> bool {
         let backend = run("git", &["--exec-path"], self.folder.path(), "");
         let folder = self.folder.path().display();
+        let lfs = self.lfs.map(|port| lfs_locations(&folder.to_string(), port)).unwrap_or_default();
         let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
         let configuration = format!(
             "{user} daemon off; master_process off; pid {folder}/nginx.pid;\n\
@@ -121,6 +129,7 @@ impl HttpsRemote {
              rewrite ^/moved/(.*)$ https://localhost:{port}/acme/$1 permanent;\n\
              location ~ ^/tricked/(.*)$ {{ return 301 \
              https://x-access-token%40127.0.0.1%3a{port}%27@localhost:{port}/acme/$1$is_args$args; }}\n\
+             {lfs}\n\
              location / {{\n\
              auth_basic git; auth_basic_user_file {folder}/htpasswd;\n\
              fastcgi_param SCRIPT_FILENAME {backend}/git-http-backend;\n\
@@ -160,6 +169,17 @@ impl HttpsRemote {
         let _ = nginx.kill();
         false
     }
+}
+
+/// The contents themselves are asked for with a ticket of the server's own instead of the password.
+fn lfs_locations(folder: &str, port: u16) -> String {
+    let headers =
+        "proxy_set_header X-Forwarded-Proto https; proxy_set_header X-Forwarded-Host $http_host;";
+    format!(
+        "location ~ /info/lfs/objects/storage/ {{ {headers} proxy_pass http://127.0.0.1:{port}; }}\n\
+         location ~ /info/lfs/ {{ {headers} auth_basic git; auth_basic_user_file {folder}/htpasswd; \
+         proxy_set_header Authorization \"\"; proxy_pass http://127.0.0.1:{port}; }}"
+    )
 }
 
 impl Drop for HttpsRemote {

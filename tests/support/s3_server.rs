@@ -2,13 +2,13 @@
 //! Installed once into the user's cache when it is missing.
 
 use std::{
-    fs::{self, File},
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use archon_awo::config::ArchiveConfig;
+
+use crate::python_place::python_with;
 
 const PACKAGE: &str = "moto[s3,server]==5.1.16";
 
@@ -44,7 +44,7 @@ impl S3Server {
 
     #[expect(clippy::disallowed_methods, reason = "tests start their own server")]
     fn start_now(bucket: &'static str) -> Self {
-        let mut process = Command::new(python())
+        let mut process = Command::new(python_with("moto-5.1.16", &[PACKAGE]))
             .args(["-c", SERVE, bucket, Self::KEY_ID, Self::SECRET])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -84,31 +84,4 @@ impl Drop for S3Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// A python with the server, made on the first call.
-#[expect(clippy::disallowed_methods, reason = "pip needs the user's own settings")]
-fn python() -> PathBuf {
-    let home = std::env::var_os("HOME").unwrap();
-    let cache = Path::new(&home).join(".cache/archon-awo");
-    let folder = cache.join("moto-5.1.16");
-    fs::create_dir_all(&cache).unwrap();
-    // Tests run side by side; one of them installs.
-    let lock = File::create(cache.join(".moto.lock")).unwrap();
-    lock.lock().unwrap();
-    let done = folder.join(".complete");
-    if !done.exists() {
-        let run = |program: &Path, arguments: &[&str]| {
-            let ended = Command::new(program).args(arguments).output().unwrap();
-            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-            assert!(
-                ended.status.success(),
-                "cannot install {PACKAGE}, the stand-in for S3: {said}"
-            );
-        };
-        run(Path::new("python3"), &["-m", "venv", "--clear", folder.to_str().unwrap()]);
-        run(&folder.join("bin/python"), &["-m", "pip", "install", "--quiet", PACKAGE]);
-        File::create(done).unwrap();
-    }
-    folder.join("bin/python")
 }

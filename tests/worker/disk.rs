@@ -67,7 +67,7 @@ fn publish(harness: &Harness) {
 fn mirror_folder(harness: &Harness) -> PathBuf {
     let rules = RemoteRules { allowed_hosts: Vec::new(), allow_local: true };
     let url = RepositoryUrl::parse(&harness.remote_url(), &rules).unwrap();
-    let within = git::Volume::new(PathBuf::new()).mirror_folder(&url);
+    let within = git::Volume::new(PathBuf::new()).mirror_folder(&url, git::History::Full);
     volume(harness).outside(within.to_str().unwrap())
 }
 

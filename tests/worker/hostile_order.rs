@@ -18,7 +18,7 @@ use std::{
 
 use archon_awo::{
     domain::{RemoteRules, RepositoryUrl},
-    git,
+    git::{self, History},
     process::blocking_command,
 };
 use nix::sys::signal::Signal;
@@ -156,7 +156,7 @@ impl Battlefield {
             RemoteRules { allowed_hosts: vec![self.place.server.host()], allow_local: false };
         let url = RepositoryUrl::parse(&self.place.harness.remote_url(), &rules).unwrap();
         let volume = git::Volume::new(self.path("repositories"));
-        let mirror = volume.mirror_folder(&url).join("mirror.git");
+        let mirror = volume.mirror_folder(&url, History::Full).join("mirror.git");
         let victim = format!("wo-victim-{}", setup.name);
         let prompts = fs::read_dir(self.path(&format!("work-orders/{victim}/prompts"))).unwrap();
         let prompt = prompts.map(|entry| entry.unwrap().file_name()).next().unwrap();

@@ -20,9 +20,14 @@ pub struct Place {
 impl Place {
     /// With branches that the forge will have been told of.
     pub async fn new(pool: PgPool, branches: &[&str]) -> Self {
+        Self::with_lfs(pool, branches, None).await
+    }
+
+    /// The same in front of a server of Git LFS, which listens on this port of loopback.
+    pub async fn with_lfs(pool: PgPool, branches: &[&str], lfs: Option<u16>) -> Self {
         let mut harness = Harness::new(pool);
         let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
-        let server = HttpsRemote::start(&token);
+        let server = HttpsRemote::start_with(&token, lfs);
         let github = FakeGitHub::start_for(&token).await;
         for branch in branches {
             github.push(branch, true);

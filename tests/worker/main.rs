@@ -31,6 +31,8 @@ mod https_place;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod leaks;
+#[path = "../support/lfs_server.rs"]
+mod lfs_server;
 mod maintenance;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
@@ -38,10 +40,13 @@ mod orders;
 mod orphans;
 mod outage;
 mod outage_postgres;
+mod parts;
 mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
 mod programs;
+#[path = "../support/python_place.rs"]
+mod python_place;
 mod redaction;
 mod replay;
 mod rescue;

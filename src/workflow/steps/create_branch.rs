@@ -23,7 +23,7 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let request = run.workflow.redactor.text(&order.request);
     let branch = order.branch.clone().unwrap_or_else(|| branch_name(&request, &order.id));
     let work = async {
-        let mirror = git.refresh_mirror(&run.remote()).await?;
+        let mirror = git.refresh_mirror_of(&run.remote(), order.plan.history).await?;
         let sandbox = git.open_sandbox(&mirror, &order.id, &branch, &order.plan).await?;
         Ok::<_, StepError>((mirror, sandbox))
     };
