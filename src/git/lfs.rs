@@ -72,14 +72,20 @@ impl Git {
             .map(drop)
     }
 
+    /// Refuses what does not fit before it is fetched.
     fn require_room(&self, missing: &BTreeSet<Pointer>) -> Result<(), GitError> {
         let bytes = missing.iter().fold(0u64, |sum, pointer| sum.saturating_add(pointer.size));
-        let free = SystemDisk.space(self.volume().root()).map(|space| space.free_bytes);
-        match free {
-            // Once in the cache and once in the checkout.
-            Ok(free) if free / 2 < bytes => Err(GitError::DiskFull {
+        // Once in the cache and once in the checkout.
+        let needed = bytes.saturating_mul(2);
+        let mib = needed >> 20;
+        match SystemDisk.space(self.volume().root()) {
+            Ok(space) if space.total_bytes < needed => Err(GitError::Unusable(format!(
+                "the contents of Git LFS take {mib} MiB, more than the whole volume has: set lfs to \
+                 false in the repository's policy"
+            ))),
+            Ok(space) if space.free_bytes < needed => Err(GitError::DiskFull {
                 doing: "fetching contents of Git LFS".to_owned(),
-                detail: format!("{} MiB twice, and {} MiB are free", bytes >> 20, free >> 20),
+                detail: format!("they take {mib} MiB, and {} are free", space.free_bytes >> 20),
             }),
             _ => Ok(()),
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use archon_awo::{
-    git::{Git, Mirror},
+    git::{Git, History, Mirror, Parts, Plan},
     process,
 };
 
@@ -57,8 +57,12 @@ fn may_run(line: &str, git_programs: &str) -> bool {
             && command.matches('\'').count() == 2
             && command.ends_with('\'')
     };
+    // ... and git-lfs the program that copies contents from such a remote.
+    let copy = |command: &str| command == "git-lfs standalone-file";
+    let shell = |command: &str| end(command) || copy(command);
     ours && (git
-        || (name == "sh" && matches!(arguments.as_slice(), [_, "-c", command, ..] if end(command))))
+        || (name == "sh"
+            && matches!(arguments.as_slice(), [_, "-c", command, ..] if shell(command))))
 }
 
 /// Runs a phase of the child under strace; answers the programs that were executed by it.
@@ -137,25 +141,40 @@ fn results(yard: &Yard, name: &str) -> Results {
 
 #[test]
 fn no_program_an_agent_names_in_its_configuration_is_run() {
-    nothing_is_run("programs");
+    nothing_is_run("programs", "plain");
 }
 
 #[test]
 fn no_repository_an_agent_leaves_behind_is_obeyed() {
-    nothing_is_run("repositories");
+    nothing_is_run("repositories", "plain");
 }
 
 #[test]
 fn no_file_an_agent_leaves_behind_leads_outside() {
-    nothing_is_run("files");
+    nothing_is_run("files", "plain");
 }
 
-fn nothing_is_run(table: &str) {
+#[test]
+fn no_program_an_agent_names_in_its_configuration_is_run_with_every_part_fetched() {
+    nothing_is_run("programs", "whole");
+}
+
+#[test]
+fn no_repository_an_agent_leaves_behind_is_obeyed_with_every_part_fetched() {
+    nothing_is_run("repositories", "whole");
+}
+
+#[test]
+fn no_file_an_agent_leaves_behind_leads_outside_with_every_part_fetched() {
+    nothing_is_run("files", "whole");
+}
+
+fn nothing_is_run(table: &str, parts: &str) {
     let cases = left_behind::table(table);
     let folder = tempfile::tempdir().unwrap();
     let yard = Yard::new(folder.path());
     seed(&yard, &yard.path("remote/app.git"));
-    let mut executed = traced(&yard, &format!("open {table}"));
+    let mut executed = traced(&yard, &format!("open {table} {parts}"));
     for case in cases {
         let checkout = yard.path(&format!("volume/wo-{}/app", case.name));
         let planted = yard.shell(&checkout, &format!("{PRELUDE}{}", case.plant));
@@ -164,7 +183,7 @@ fn nothing_is_run(table: &str) {
     // What only the planting did is no failure of the runner.
     fs::remove_file(yard.path("witness")).ok();
     let before = yard.surroundings();
-    executed.extend(traced(&yard, &format!("work {table}")));
+    executed.extend(traced(&yard, &format!("work {table} {parts}")));
     check(&yard, &executed, &before, &yard.surroundings());
     let mut complaints = Vec::new();
     for case in cases {
@@ -220,17 +239,27 @@ fn the_traps_an_agent_leaves_do_run_for_plain_git() {
 
 #[test]
 fn nothing_a_server_serves_is_run_or_leads_outside() {
+    nothing_served_is_run("plain");
+}
+
+#[test]
+fn nothing_a_server_serves_is_run_or_leads_outside_with_every_part_fetched() {
+    nothing_served_is_run("whole");
+}
+
+fn nothing_served_is_run(parts: &str) {
     let folder = tempfile::tempdir().unwrap();
     let yard = Yard::new(folder.path());
     for case in served::CASES {
         (case.build)(&served::Builder::new(&yard.path(&format!("served/{}.git", case.name))));
     }
     let before = yard.surroundings();
-    let executed = traced(&yard, "served");
+    let executed = traced(&yard, &format!("served {parts}"));
     check(&yard, &executed, &before, &before_without_caches(&yard));
     let mut complaints = Vec::new();
     for case in served::CASES {
-        judge(case.name, case.end, &results(&yard, case.name), &mut complaints);
+        let end = if parts == "whole" { case.whole } else { case.end };
+        judge(case.name, end, &results(&yard, case.name), &mut complaints);
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
@@ -287,22 +316,26 @@ async fn operations_of_the_corpus() {
     fs::create_dir_all(yard.path("results")).unwrap();
     let phase = told(PHASE);
     match *phase.split(' ').collect::<Vec<_>>().as_slice() {
-        ["open", table] => open_all(&yard, left_behind::table(table)).await,
-        ["work", table] => {
-            let (git, mut first) = (yard.git(), Vec::new());
+        ["open", table, parts] => {
+            open_all(&yard, left_behind::table(table), &plan(parts)).await;
+        }
+        ["work", table, parts] => {
+            let (git, mut first, plan) = (yard.git(), Vec::new(), plan(parts));
             for case in left_behind::table(table) {
                 first.push((case.name, work_on(&yard, &git, case.name).await));
             }
-            let mirror = git.refresh_mirror(&yard.remote("remote/app.git")).await.unwrap();
+            let remote = yard.remote("remote/app.git");
+            let mirror = git.refresh_mirror_of(&remote, plan.history).await.unwrap();
             git.tidy().await.unwrap();
             for (name, results) in first {
-                write(&yard, name, &follow_on(&git, &mirror, name, results).await);
+                let results = come_back(&yard, &git, &mirror, name, &plan, results).await;
+                write(&yard, name, &follow_on(&git, &mirror, name, &plan, results).await);
             }
         }
-        ["served"] => {
-            let git = yard.git();
+        ["served", parts] => {
+            let (git, plan) = (yard.git(), plan(parts));
             for case in served::CASES {
-                write(&yard, case.name, &work_from(&yard, &git, case.name).await);
+                write(&yard, case.name, &work_from(&yard, &git, case.name, &plan).await);
             }
             git.tidy().await.unwrap();
         }
@@ -317,12 +350,20 @@ fn write(yard: &Yard, name: &str, results: &Results) {
     fs::write(yard.path(&format!("results/{name}")), serde_json::to_vec(results).unwrap()).unwrap();
 }
 
-async fn open_all(yard: &Yard, cases: &[left_behind::Case]) {
+/// Nothing beside the files, or all there is.
+fn plan(parts: &str) -> Plan {
+    let whole = parts == "whole";
+    let parts = Parts { lfs: whole, submodules: whole, sparse: Vec::new() };
+    Plan { parts, history: if whole { History::Shallow } else { History::Full }, ..Plan::default() }
+}
+
+async fn open_all(yard: &Yard, cases: &[left_behind::Case], plan: &Plan) {
     let git = yard.git();
-    let mirror = git.refresh_mirror(&yard.remote("remote/app.git")).await.unwrap();
+    let remote = yard.remote("remote/app.git");
+    let mirror = git.refresh_mirror_of(&remote, plan.history).await.unwrap();
     for name in cases.iter().map(|case| case.name).chain(["victim"]) {
         let (id, branch) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
-        git.open_sandbox(&mirror, &id, &branch, None).await.unwrap();
+        git.open_sandbox(&mirror, &id, &branch, plan).await.unwrap();
     }
 }
 
@@ -354,13 +395,60 @@ async fn work_on(yard: &Yard, git: &Git, name: &str) -> Results {
     results
 }
 
+/// Retention saves the work and takes the sandbox away, and the order comes back: from what was saved, then
+/// from what was pushed.
+async fn come_back(
+    yard: &Yard,
+    git: &Git,
+    mirror: &Mirror,
+    name: &str,
+    plan: &Plan,
+    mut results: Results,
+) -> Results {
+    let (id, own) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
+    let works = results.failures().next().is_none();
+    let head = results.note("find", git.find_sandbox(&id, &mirror.remote.url).await).flatten();
+    let Some(claim) = results.note("claim", git.claim_sandbox(&id).await).flatten() else {
+        return results;
+    };
+    let saved = claim.save(None, &yard.path(&format!("bundles/{name}"))).await;
+    // What cannot be committed cannot be saved either, and is told in the same words.
+    let saved = results.note("save", saved).flatten();
+    results.note("name the agent's folders", claim.agent_folders().await);
+    if !works {
+        return results;
+    }
+    if let Some(discarded) = results.note("discard", claim.discard().await) {
+        results.note("delete", discarded.delete().await);
+    }
+    let bundle = saved.unwrap();
+    let restored = git.restore_sandbox(mirror, &id, &own, plan, &bundle.path).await;
+    if let Some(sandbox) = results.note("restore", restored) {
+        results.note("changes after the restore", sandbox.changes().await);
+    }
+    results.note("remove", git.remove_sandbox(&id).await);
+    let base = head.unwrap().base_commit;
+    let rebuilt = git.rebuild_sandbox(mirror, &id, &own, plan, &base, &[bundle.head]).await;
+    if let Some(sandbox) = results.note("rebuild", rebuilt).flatten() {
+        results.note("changes after the rebuild", sandbox.changes().await);
+    }
+    results
+}
+
 /// What was pushed is what the next order starts from; then everything goes.
-async fn follow_on(git: &Git, mirror: &Mirror, name: &str, mut results: Results) -> Results {
+async fn follow_on(
+    git: &Git,
+    mirror: &Mirror,
+    name: &str,
+    plan: &Plan,
+    mut results: Results,
+) -> Results {
     let (id, own) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
     if results.failures().next().is_none() {
-        results.note("reopen", git.open_sandbox(mirror, &id, &own, None).await);
+        results.note("reopen", git.open_sandbox(mirror, &id, &own, plan).await);
         let (next, next_branch) = (order(&format!("wo-{name}-2")), branch(&format!("fix/{name}")));
-        let opened = git.open_sandbox(mirror, &next, &next_branch, Some(&own)).await;
+        let plan = Plan { base: Some(own), ..plan.clone() };
+        let opened = git.open_sandbox(mirror, &next, &next_branch, &plan).await;
         if let Some(sandbox) = results.note("open on it", opened) {
             results.note("changes", sandbox.changes().await);
         }
@@ -371,15 +459,16 @@ async fn follow_on(git: &Git, mirror: &Mirror, name: &str, mut results: Results)
 }
 
 /// An order on a hostile repository.
-async fn work_from(yard: &Yard, git: &Git, name: &str) -> Results {
+async fn work_from(yard: &Yard, git: &Git, name: &str, plan: &Plan) -> Results {
     let remote = yard.remote(&format!("served/{name}.git"));
     let (id, own) = (order(&format!("wo-{name}")), branch(&format!("feat/{name}")));
     let mut results = Results::default();
-    let Some(mirror) = results.note("refresh", git.refresh_mirror(&remote).await) else {
+    let refreshed = git.refresh_mirror_of(&remote, plan.history).await;
+    let Some(mirror) = results.note("refresh", refreshed) else {
         return results;
     };
-    results.note("refresh", git.refresh_mirror(&remote).await);
-    let opened = git.open_sandbox(&mirror, &id, &own, None).await;
+    results.note("refresh", git.refresh_mirror_of(&remote, plan.history).await);
+    let opened = git.open_sandbox(&mirror, &id, &own, plan).await;
     if let Some(sandbox) = results.note("open", opened) {
         results.note("changes", sandbox.changes().await);
         fs::write(sandbox.checkout.join("honest.txt"), "honest\n").unwrap();

@@ -14,14 +14,21 @@ pub struct Case {
     pub build: fn(&Builder),
     /// What has to come of an order on it.
     pub end: End,
+    /// ... when all that it names is fetched.
+    pub whole: End,
 }
 
 const fn works(name: &'static str, build: fn(&Builder)) -> Case {
-    Case { name, build, end: End::Works }
+    Case { name, build, end: End::Works, whole: End::Works }
 }
 
 const fn refused(name: &'static str, words: &'static str, build: fn(&Builder)) -> Case {
-    Case { name, build, end: End::Refused(words) }
+    Case { name, build, end: End::Refused(words), whole: End::Refused(words) }
+}
+
+/// Refused for what it names, when that is wanted.
+const fn refused_whole(name: &'static str, words: &'static str, build: fn(&Builder)) -> Case {
+    Case { name, build, end: End::Works, whole: End::Refused(words) }
 }
 
 /// The table.
@@ -102,7 +109,7 @@ pub const CASES: &[Case] = &[
     works("rules-that-are-links", |b| {
         b.serve(&[b.link(".gitattributes", "/dev/zero2"), b.link(".gitignore", "/etc/passwd")]);
     }),
-    works("modules-of-all-kinds", |b| {
+    refused_whole("modules-of-all-kinds", "\"s\" cannot be fetched", |b| {
         let modules = "[submodule \"../../x\"]\n\tpath = s\n\turl = ext::sh -c id\n\
                        [submodule \"-u\"]\n\tpath = t\n\turl = -u./payload\n\tupdate = !id\n\
                        [include]\n\tpath = /etc/passwd\n";
@@ -110,9 +117,57 @@ pub const CASES: &[Case] = &[
         let module = |name: &str| Entry { mode: "160000", name: name.into(), id: commit };
         b.serve(&[b.text(".gitmodules", modules), module("s"), module("t")]);
     }),
-    works("lfs-configuration", |b| {
-        let config =
-            "[lfs]\n\turl = https://127.0.0.1:1/steal\n[lfs \"customtransfer.x\"]\n\tpath = id\n";
+    refused_whole("module-with-an-option", "has no host", |b| {
+        b.serve_module("s", "--upload-pack=id");
+    }),
+    refused_whole("module-with-a-helper", "transport helper", |b| {
+        b.serve_module("s", "ext::id");
+    }),
+    refused_whole("module-from-elsewhere", "not allowed", |b| {
+        b.serve_module("s", "https://127.0.0.1/acme/app");
+    }),
+    refused_whole("module-without-its-commit", "does not have", |b| {
+        b.serve_module("s", "../links-out.git");
+    }),
+    // The link comes first in its tree, the folder of the submodule second.
+    works("module-below-a-link", |b| {
+        let own = b.commit(&[b.file("secret.txt")]);
+        b.point("refs/heads/inner", own);
+        let module = Entry { mode: "160000", name: b"objects".to_vec(), id: own };
+        let list = "[submodule \"x\"]\n\tpath = a/objects\n\turl = ../module-below-a-link.git\n";
+        b.serve(&[
+            b.text(".gitmodules", list),
+            b.link("a", "../../../outside"),
+            b.folder("a", &[module]),
+        ]);
+    }),
+    refused_whole("modules-that-cannot-be-read", "cannot be read", |b| {
+        let commit = Oid::from_str(&"3".repeat(40)).unwrap();
+        let module = Entry { mode: "160000", name: b"s".to_vec(), id: commit };
+        b.serve(&[b.text(".gitmodules", "[submodule \"s\n"), module]);
+    }),
+    works("pointers-of-all-kinds", |b| {
+        let pointer = |oid: &str, size: &str| {
+            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n")
+        };
+        b.serve(&[
+            b.text(".gitattributes", "*.x filter=lfs\n"),
+            b.text("a.x", &pointer("../../../../../../outside/secret.txt", "3")),
+            b.text("b.x", &pointer(&"0".repeat(64), "-1")),
+            b.text("c.x", &pointer(&"0".repeat(64), "99999999999999999999999")),
+            b.link("d.x", "/etc/passwd"),
+        ]);
+    }),
+    refused_whole("a-pointer-to-more-than-there-is", "more than the whole volume", |b| {
+        let oid = "0".repeat(64);
+        let pointer = format!(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 9999999999999999\n"
+        );
+        b.serve(&[b.text(".gitattributes", "*.x filter=lfs\n"), b.text("a.x", &pointer)]);
+    }),
+    refused_whole("lfs-configuration", "failed to fetch some objects", |b| {
+        let config = "[lfs]\n\turl = https://127.0.0.1:1/steal\n\tstandalonetransferagent = x\n\
+                      [lfs \"customtransfer.x\"]\n\tpath = id\n";
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789012345678901234567890123456789012345678901234567890123\nsize 3\n";
         b.serve(&[
             b.text(".lfsconfig", config),
@@ -265,6 +320,14 @@ impl Builder {
         let path = self.repository.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// Serves a submodule in the folder `path` with this address.
+    fn serve_module(&self, path: &str, url: &str) {
+        let list = format!("[submodule \"m\"]\n\tpath = {path}\n\turl = {url}\n");
+        let commit = Oid::from_str(&"3".repeat(40)).unwrap();
+        let module = Entry { mode: "160000", name: path.into(), id: commit };
+        self.serve(&[self.text(".gitmodules", &list), module]);
     }
 
     /// Makes the entries the content of the default branch.

@@ -69,7 +69,9 @@ impl Yard {
     /// The git layer of the product.
     pub fn git(&self) -> Git {
         let askpass = PathBuf::from(env!("CARGO_BIN_EXE_archon-awo"));
-        let settings = GitSettings::new(self.path("git-home"), askpass);
+        let mut settings = GitSettings::new(self.path("git-home"), askpass);
+        // Submodules in folders could be fetched: what is refused here is refused for another reason.
+        settings.remotes.allow_local = true;
         Git::new(settings, self.path("volume"), Redactor::default())
     }
 
