@@ -14,6 +14,7 @@ mod migrate;
 mod output;
 mod pause;
 mod prompt;
+mod repository;
 mod requeue;
 mod show;
 mod wait;
@@ -73,6 +74,10 @@ enum Command {
     Pause(pause::Args),
     /// Take orders from a paused queue again.
     Resume(pause::Args),
+    /// Show what is set for a repository, and set it: what is fetched of it, how many of its orders run.
+    ///
+    /// Without an option it only shows. Sandboxes that are made from then on are made so.
+    Repository(repository::Args),
     /// Take the sandboxes of ended orders away that are old enough.
     ///
     /// What is only in a sandbox is saved as a git bundle first. Orders that wait or run are left alone.
@@ -169,6 +174,7 @@ async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::
         Command::Prompt(args) => prompt::run(args, &config, output).await,
         Command::Pause(args) => pause::pause(&args, &config, output).await,
         Command::Resume(args) => pause::resume(&args, &config, output).await,
+        Command::Repository(args) => repository::run(&args, &config, output).await,
         Command::Gc(args) => gc::run(&args, &config, output).await,
         Command::Config => config::run(&config, output),
         // Handled in `run`.

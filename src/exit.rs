@@ -41,6 +41,9 @@ pub enum CommandError {
     /// Nothing has that id.
     #[error("there is no work order {0:?}")]
     NoSuchOrder(String),
+    /// Nothing is known of that repository.
+    #[error("nothing is known of the repository {0:?}")]
+    NoSuchRepository(String),
     /// The order that was waited for did not complete.
     #[error("work order {id} ended {status}: {message}")]
     OrderFailed {
@@ -93,7 +96,7 @@ pub fn code(error: &anyhow::Error) -> Exit {
         if let Some(error) = cause.downcast_ref::<CommandError>() {
             return match error {
                 CommandError::Usage(_) => Exit::Usage,
-                CommandError::NoSuchOrder(_) => Exit::Refused,
+                CommandError::NoSuchOrder(_) | CommandError::NoSuchRepository(_) => Exit::Refused,
                 CommandError::OrderFailed { .. } | CommandError::NotCancelled { .. } => {
                     Exit::OrderFailed
                 }
@@ -158,6 +161,11 @@ fn help(error: &anyhow::Error) -> Option<&'static str> {
         match cause.downcast_ref::<CommandError>() {
             Some(CommandError::NoSuchOrder(_)) => {
                 return Some("`archon-awo list` shows the newest work orders");
+            }
+            Some(CommandError::NoSuchRepository(_)) => {
+                return Some(
+                    "no order named it and nothing was set for it: the defaults hold, and an option sets it",
+                );
             }
             Some(CommandError::OrderFailed { .. }) => {
                 return Some(

@@ -14,6 +14,7 @@ mod prompts;
 mod queue;
 mod queue_control;
 mod rebuild;
+mod repositories;
 mod run;
 mod sandboxes;
 mod schedules;
@@ -35,6 +36,7 @@ pub use queue::{
     WorkerRecord, heartbeat, is_listening,
 };
 pub use rebuild::RebuildSource;
+pub use repositories::RepositorySettings;
 pub use run::{
     OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep, StepCost, StepEnd,
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use command::{Program, Ran};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 const URL: &str = "https://github.com/o/r";
@@ -355,6 +355,46 @@ async fn an_older_schema_is_refused_and_a_newer_one_is_used(pool: PgPool) {
         assert_eq!(program.run(&["list"]).code, 0);
         let said = program.run(&["migrate", "--check"]).ok();
         assert!(said.contains("newer than this program (version 9999"), "{said}");
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_repository_is_set_and_shown(pool: PgPool) {
+    let program = Program::on(&pool);
+    off_thread(move || {
+        let repository = |more: &[&str]| program.run(&[&["repository", URL], more].concat());
+        repository(&[]).refused(6, "nothing is known of the repository");
+        let set =
+            repository(&["--lfs", "true", "--sparse-paths", "services/api, docs", "--limit", "5"]);
+        let shown = set.ok();
+        for words in ["github.com/o/r", "Git LFS            yes", "services/api, docs"] {
+            assert!(shown.contains(words), "{shown}");
+        }
+        let change = [
+            "--sparse-paths",
+            "",
+            "--default-branch",
+            "develop",
+            "--clone-depth",
+            "shallow",
+            "--json",
+        ];
+        let shown = repository(&change).json();
+        let facts =
+            [&shown["lfs"], &shown["limit"], &shown["default_branch"], &shown["clone_depth"]];
+        assert_eq!(facts, [&json!(true), &json!(5), &json!("develop"), &json!("shallow")]);
+        assert_eq!(shown["sparse_paths"], json!([]));
+        // By its key too, and all or nothing.
+        let refused = ["repository", "github.com/o/r", "--clone-depth", "blobless", "--limit", "1"];
+        program.run(&refused).refused(6, "policy field clone_depth is \"blobless\"");
+        let shown = program.run(&["repository", "github.com/o/r", "--json"]).json();
+        assert_eq!((&shown["limit"], &shown["clone_depth"]), (&json!(5), &json!("shallow")));
+        let cleared = repository(&["--default-branch", "", "--json"]).json();
+        assert_eq!(cleared["default_branch"], Value::Null);
+        program.run(&["repository", "ext::sh", "--lfs", "true"]).refused(6, "git transport helper");
+        repository(&["--limit", "65"]).refused(2, "65");
+        repository(&["--lfs", "maybe"]).refused(2, "maybe");
     })
     .await;
 }
