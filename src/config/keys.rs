@@ -43,7 +43,7 @@ const TEXT: &str = "text that is not empty";
 const COLLECTOR: &str =
     "an address that starts with http:// (for TLS, run a collector beside the worker)";
 const PATHS: &str = "absolute paths separated by ':', apart from the folders of archon-awo itself";
-const SIZE: &str = "a number of bytes of at least 1M, such as 512M or 4G";
+const SIZE: &str = "a size of at least 1MiB such as 512MiB or 4G";
 const WEB_ADDRESS: &str = "an address that starts with http:// or https://";
 
 macro_rules! keys {

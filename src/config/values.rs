@@ -120,19 +120,9 @@ pub fn paths(text: &str, home: Option<&Path>) -> Option<Vec<PathBuf>> {
     entries.filter(|entries| !entries.is_empty())
 }
 
-/// A number of bytes, with `K`, `M`, `G` or `T` for powers of 1024; at least 1 MiB.
+/// A size in bytes of at least 1 MiB.
 pub fn size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
-    (bytes >= 1 << 20).then_some(bytes)
+    parse_size(text).filter(|bytes| *bytes >= 1 << 20)
 }
 
 /// An http or https address with a host.
@@ -166,8 +156,12 @@ mod tests {
 
     #[test]
     fn sizes_and_lists_of_paths_are_read_or_refused() {
-        assert_eq!((size("4G"), size("1048576")), (Some(4 << 30), Some(1 << 20)));
-        for bad in ["", "G", "1", "-4G", "4X", "99999999999T", "1.5G"] {
+        for (text, bytes) in
+            [("4G", 4 << 30), ("512MiB", 512 << 20), ("512M", 512 << 20), ("1048576", 1 << 20)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "1", "1048575", "1023KiB"] {
             assert_eq!(size(bad), None, "{bad:?} was accepted");
         }
         let home = std::path::Path::new("/home/ada");

@@ -100,7 +100,8 @@ impl DiskMarks {
     }
 }
 
-const UNITS: [(&str, u64); 9] = [
+/// Longer names first, and `b`, which ends most of them, last.
+const UNITS: [(&str, u64); 13] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -109,10 +110,14 @@ const UNITS: [(&str, u64); 9] = [
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
     ("tb", 1_000_000_000_000),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
     ("b", 1),
 ];
 
-/// `5GiB`, `1.5 TB`, `4096`: a number of bytes.
+/// `5GiB`, `5G`, `1.5 TB`, `4096`: a number of bytes. A single letter stands for a power of 1024.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -167,10 +172,17 @@ mod tests {
             ("4096", 4096),
             ("0", 0),
             ("2GB", 2_000_000_000),
+            ("512M", 512 << 20),
+            ("512mib", 512 << 20),
+            ("16 g", 16 << 30),
+            ("3T", 3 << 40),
+            ("1k", 1024),
         ] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for bad in ["", "-1", "much", "5 PiB", "NaN", "inf", "1e30"] {
+        for bad in
+            ["", "-1", "much", "5 PiB", "G", "4X", "-4G", "99999999999T", "NaN", "inf", "1e30"]
+        {
             assert_eq!(parse_size(bad), None, "{bad:?} was accepted");
         }
         assert_eq!((size_text(5 << 30), size_text(3 << 19)), ("5 GiB".into(), "1.5 MiB".into()));
