@@ -47,7 +47,7 @@ coverage: ## Print the line coverage of the tests
 		--target-dir target/coverage --exclude-files 'tests/*' \
 		--timeout 1800 --out Stdout --fail-under 80
 
-bench: ## Measure: make bench ARGS="queue --json", or ARGS="sandbox --json"
+bench: ## Measure: make bench ARGS="queue --json", or sandbox, or agent
 	@.ci/install demo
 	@cargo build --locked --release
 	@AWO_PG_SYNC=on .ci/with-postgres $${CARGO_TARGET_DIR:-target}/release/archon-awo bench $(ARGS)

@@ -35,7 +35,7 @@ pub use frames::{Frame, Framer};
 pub use freezer::{FreezerReport, end_orphans, find_freezer};
 pub use isolation::{Isolation, IsolationLevel};
 pub use launch::{AgentKind, DEFAULT_PATH};
-pub use probe::find_isolation;
+pub use probe::{find_isolation, run_shut_in};
 pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;

@@ -1,6 +1,7 @@
 //! Measurements a user can repeat: each value stands beside the barest way to do the same thing,
 //! measured in the same run on the same machine.
 
+pub mod agent;
 pub mod queue;
 pub mod sandbox;
 

@@ -1,5 +1,5 @@
 //! How far agents are shut in on this host, asked before the first one starts: by a process that does
-//! all of it and then ends.
+//! all of it and then ends, or becomes a program whose start is measured.
 
 use std::{
     io::{self, Read},
@@ -14,7 +14,8 @@ use super::{
     cgroup::OwnCgroup,
     cgroup_limits::CgroupLimits,
     confine::{Orders, REPORT_FD, Report},
-    isolation::{Confinement, Isolation},
+    isolation::{Confinement, Isolation, Limits},
+    launch::DEFAULT_PATH,
 };
 use crate::config::IsolationConfig;
 
@@ -32,7 +33,7 @@ pub fn find_isolation(program: &Path, config: &IsolationConfig) -> Result<Isolat
     let limits =
         CgroupLimits::set(run.as_ref().map(|(own, run)| (*own, run)), program, &id, &confinement);
     let orders = Orders { confinement, limits: limits.limits, doors: limits.doors() };
-    let answer = ask(program, &orders);
+    let answer = ask(program, &orders, None);
     limits.remove();
     if let Some((_, run)) = run {
         run.remove();
@@ -40,7 +41,24 @@ pub fn find_isolation(program: &Path, config: &IsolationConfig) -> Result<Isolat
     answer
 }
 
-fn ask(program: &Path, orders: &Orders) -> Result<Isolation, String> {
+/// Runs `agent` without arguments and shut in as one whose sandbox is `folder`, but without a cgroup or
+/// a shim, and answers when it has ended. `program` is this very binary. Blocks.
+pub fn run_shut_in(
+    program: &Path,
+    config: &IsolationConfig,
+    folder: &Path,
+    agent: &Path,
+) -> Result<Isolation, String> {
+    let mut confinement = Confinement::of(config)?;
+    let places = &mut confinement.places;
+    places.programs = vec![agent.to_owned()];
+    DEFAULT_PATH.clone_into(&mut places.search_path);
+    places.own = vec![folder.to_owned()];
+    let orders = Orders { confinement, limits: Limits::default(), doors: Vec::new() };
+    ask(program, &orders, Some(agent))
+}
+
+fn ask(program: &Path, orders: &Orders, agent: Option<&Path>) -> Result<Isolation, String> {
     let failed = |error: io::Error| format!("{} cannot be tried: {error}", program.display());
     let orders = serde_json::to_string(orders).map_err(|error| error.to_string())?;
     let (mut report, report_end) = io::pipe().map_err(failed)?;
@@ -48,6 +66,7 @@ fn ask(program: &Path, orders: &Orders) -> Result<Isolation, String> {
     command
         .arg("confine")
         .arg(orders)
+        .args(agent)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .fd_mappings(vec![FdMapping { parent_fd: OwnedFd::from(report_end), child_fd: REPORT_FD }])

@@ -10,6 +10,7 @@ use super::output::Output;
 use crate::{
     bench::{
         BenchReport,
+        agent::{self, AgentBench},
         queue::{self, QueueBench},
         sandbox,
     },
@@ -31,6 +32,8 @@ enum Subject {
     Queue(QueueArgs),
     /// Sandboxes: making one cold, warm and after many were deleted, its disk, its deletion.
     Sandbox(SandboxArgs),
+    /// Agents: starting one shut in, and keeping secrets out of what it prints.
+    Agent(AgentArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,13 @@ struct SandboxArgs {
     /// Sandboxes made and deleted before the churned measurement.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u16).range(0..=10_000))]
     churn: u16,
+}
+
+#[derive(Debug, clap::Args)]
+struct AgentArgs {
+    /// How often each thing is measured; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u16).range(1..=10_000))]
+    rounds: u16,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,17 +97,25 @@ pub(super) async fn run(args: Args, host: &Host, output: &Output) -> anyhow::Res
             plan.churn = args.churn.into();
             sandbox::run(&plan, &clock, &progress).await?
         }
+        Subject::Agent(args) => {
+            let mut plan = AgentBench::new(this_program()?);
+            plan.rounds = args.rounds.into();
+            agent::run(&plan, &clock, &progress)?
+        }
         Subject::Queue(args) => queue::run(&queue_plan(&args, host)?, &clock, &progress).await?,
     };
     bar.finish_and_clear();
     if output.is_json() { output.document(&report) } else { print(&report, output) }
 }
 
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find the path of this program")
+}
+
 fn queue_plan(args: &QueueArgs, host: &Host) -> anyhow::Result<QueueBench> {
     let config = Config::load(host)?;
     let url = config.database.required_url()?.clone();
-    let program = std::env::current_exe().context("cannot find the path of this program")?;
-    let mut plan = QueueBench::new(url, config.queue, program, config.search_path);
+    let mut plan = QueueBench::new(url, config.queue, this_program()?, config.search_path);
     plan.rounds = args.rounds.into();
     plan.jobs = usize::try_from(args.jobs)?;
     plan.pickups = args.pickups.into();
