@@ -11,12 +11,15 @@ mod git_place;
 mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
+mod lfs;
 #[path = "../support/lfs_server.rs"]
 mod lfs_server;
 mod parts;
+mod parts_yard;
 mod poisoned;
 mod poisoned_corpus;
 mod ports_file;
 #[path = "../support/python_place.rs"]
 mod python_place;
 mod sandbox;
+mod submodules;
