@@ -36,14 +36,7 @@ impl Git {
     /// Makes a sandbox from the repository's cache, in the time it takes to write its files.
     pub(super) async fn build(&self, new: NewSandbox, lock: FileLock) -> Result<Sandbox, GitError> {
         let new = blocking(move || new.make_room()).await?;
-        // Nobody fetches or packs while objects are copied.
-        let quiet = match new.plan.sandbox_type {
-            SandboxType::GitWorktree => None,
-            SandboxType::GitBranch => {
-                let file = new.mirror.path.with_file_name("lock");
-                Some(FileLock::acquire(file, self.settings().lock_timeout).await?)
-            }
-        };
+        let quiet = self.quiet(&new.mirror, new.plan.sandbox_type).await?;
         let new = blocking(move || {
             let new = new.lay_out();
             drop(quiet);
@@ -58,6 +51,21 @@ impl Git {
             sandbox
         })
         .await
+    }
+
+    /// Keeps others from fetching into a cache and packing it, where its objects are about to be copied.
+    pub(super) async fn quiet(
+        &self,
+        mirror: &Mirror,
+        form: SandboxType,
+    ) -> Result<Option<FileLock>, GitError> {
+        match form {
+            SandboxType::GitWorktree => Ok(None),
+            SandboxType::GitBranch => {
+                let file = mirror.path.with_file_name("lock");
+                FileLock::acquire(file, self.settings().lock_timeout).await.map(Some)
+            }
+        }
     }
 
     /// Writes the files of the commit.

@@ -163,7 +163,13 @@ impl Git {
         };
         let (folder, from, form, link) =
             (parent.folder.clone(), mirror.clone(), parent.form, link.clone());
-        blocking(move || lay_out(&folder, &link, &from, form)).await?;
+        let quiet = self.quiet(&mirror, form).await?;
+        blocking(move || {
+            let made = lay_out(&folder, &link, &from, form);
+            drop(quiet);
+            made
+        })
+        .await?;
         self.invoke("read-tree")
             .args(["--reset", "-u", "HEAD"])
             .within(&fresh.git_dir())
