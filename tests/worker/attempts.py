@@ -232,7 +232,8 @@ def search_token(looks):
         for pid in filter(str.isdigit, os.listdir("/proc")):
             for name in ["cmdline", "environ"]:
                 try:
-                    data = open(f"/proc/{pid}/{name}", "rb").read()
+                    with open(f"/proc/{pid}/{name}", "rb") as file:
+                        data = file.read()
                 except OSError:
                     continue
                 found = found or scan(data)
@@ -247,10 +248,14 @@ def search_token(looks):
             for descriptor in descriptors if int(pid) != os.getpid() else []:
                 try:
                     file = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
-                    found = found or scan(os.read(file, 4096))
-                    os.close(file)
                 except OSError:
                     continue
+                try:
+                    found = found or scan(os.read(file, 4096))
+                except OSError:
+                    pass
+                finally:
+                    os.close(file)
         if not looks() or os.path.exists(facts["enough"]):
             break
     print(json.dumps({"git_seen": len(seen)}), file=report, flush=True)
