@@ -8,7 +8,7 @@ mod agent_run;
 #[path = "support/frozen.rs"]
 mod frozen;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Child, time::Duration};
 
 use agent_run::{Bench, arguments, content, eventually, marked, state};
 use archon_awo::{
@@ -16,12 +16,14 @@ use archon_awo::{
     clock::boot_time,
     config::Freezer,
     domain::ErrorClass,
+    process::blocking_command,
 };
 use frozen::{is_frozen, letters};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::TempDir;
 
 /// Chains of processes, each of which starts the next in a session of its own, writes a byte and
 /// ends: at no moment does a list of the tree hold for long.
@@ -45,6 +47,9 @@ while not os.path.exists("stop"):
     time.sleep(0.01)
 print("done")
 "#;
+
+/// Writes a byte now and then until it is killed.
+const TICKING: &str = "while :; do printf . >> ticks; sleep 0.002; done";
 
 /// Starts a program by vfork whose child waits at a gate, so that the parent waits in the kernel. With an
 /// argument it has a second thread, which goes on meanwhile.
@@ -108,6 +113,38 @@ fn ticks(bench: &Bench) -> u64 {
     fs::metadata(bench.request.checkout.join("ticks")).map_or(0, |file| file.len())
 }
 
+/// A process of the same kind that nobody freezes: while it makes progress, so could a frozen one.
+struct Control {
+    process: Child,
+    folder: TempDir,
+}
+
+impl Control {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let process = blocking_command("/bin/sh")
+            .args(["-c", TICKING])
+            .current_dir(folder.path())
+            .spawn()
+            .unwrap();
+        Self { process, folder }
+    }
+
+    /// Waits until it has made as much progress as is plain to see.
+    async fn runs(&self) {
+        let ticks = || fs::metadata(self.folder.path().join("ticks")).map_or(0, |file| file.len());
+        let before = ticks();
+        eventually("the control makes progress", || async { ticks() > before + 50 }).await;
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// Waits until no process of the agent runs code; tells what each did when that does not come.
 async fn until_frozen(bench: &Bench) {
     let mut seen: Vec<(Vec<String>, Vec<char>, bool)> = Vec::new();
@@ -167,13 +204,14 @@ async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() 
     let (run, _output) = bench.start(forking(&bench));
     content(&bench.request.checkout.join("up")).await;
     assert_eq!(cgroups_of(&bench, &folder).len(), 1);
+    let control = Control::start();
     for _ in 0..5 {
         let before = ticks(&bench);
         eventually("it makes progress", || async { ticks(&bench) > before + 20 }).await;
         bench.lease.send_replace(LeaseSignal::Suspended);
         until_frozen(&bench).await;
         let frozen = ticks(&bench);
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        control.runs().await;
         assert_eq!(ticks(&bench), frozen, "something ran while it was frozen");
         hold(&bench, Duration::from_mins(1));
         eventually("it goes on", || async { ticks(&bench) > frozen + 20 }).await;
@@ -186,7 +224,7 @@ async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() 
     assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
     let last = ticks(&bench);
     assert_gone(&bench, &report, &folder);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    Control::start().runs().await;
     assert_eq!(ticks(&bench), last, "something outlived the kill");
 }
 
@@ -202,7 +240,7 @@ async fn what_still_forks_when_the_agent_ends_is_ended_too() {
     assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "up\ndone\n"));
     let last = ticks(&bench);
     assert_gone(&bench, &report, &folder);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    Control::start().runs().await;
     assert_eq!(ticks(&bench), last, "something outlived the agent");
 }
 
@@ -240,7 +278,7 @@ async fn signals_alone_freeze_and_continue_a_tree() {
     bench.lease.send_replace(LeaseSignal::Suspended);
     until_frozen(&bench).await;
     let frozen = ticks(&bench);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    Control::start().runs().await;
     assert_eq!(ticks(&bench), frozen);
     hold(&bench, Duration::from_mins(1));
     eventually("it goes on", || async { ticks(&bench) > frozen + 3 }).await;
@@ -283,10 +321,12 @@ async fn a_parent_in_vfork_is_frozen_and_continued(argument: &str, signalled: bo
     assert_eq!((state(parent), state(child)), (Some('D'), Some('T')));
 
     // The freeze is done: the shim sleeps, and looks once a second whether somebody was continued.
-    let (frozen, slept) = (ticks(&bench), sleeps(shim));
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let (frozen, slept, began) = (ticks(&bench), sleeps(shim), boot_time());
+    eventually("it has looked twice", || async { sleeps(shim) > slept + 2 }).await;
+    Control::start().runs().await;
     assert_eq!(ticks(&bench), frozen, "a thread ran while it was frozen");
-    assert!(sleeps(shim) - slept < 50, "slept {} times", sleeps(shim) - slept);
+    let allowed = 20 * (boot_time().saturating_sub(began).as_secs() + 1);
+    assert!(sleeps(shim) - slept < allowed, "slept {} times", sleeps(shim) - slept);
 
     // When its child lets go of it the parent stops before it runs code of its own.
     let _gate = fs::File::options().read(true).write(true).open(file("gate")).unwrap();
@@ -334,7 +374,7 @@ async fn signals_freeze_continue_and_kill_a_process_whose_first_thread_has_ended
     bench.lease.send_replace(LeaseSignal::Suspended);
     eventually("it is frozen", || async { is_frozen(pid) }).await;
     let frozen = ticks(&bench);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    Control::start().runs().await;
     assert_eq!(ticks(&bench), frozen, "a thread ran while it was frozen");
     hold(&bench, Duration::from_mins(1));
     eventually("it goes on", || async { ticks(&bench) > frozen + 3 }).await;

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 use crate::{schedules::without_schedules, small_volume::Volume};
 
+/// The lease of the workers that are started here.
+pub const LEASE: Duration = Duration::from_secs(4);
 /// Longest wait for anything; a healthy run needs a fraction of it.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -234,6 +236,15 @@ impl Harness {
                 return;
             }
             assert!(start.elapsed() < PATIENCE, "never true: {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Waits until a condition that has to be asked for is true.
+    pub async fn eventually<F: Future<Output = bool>>(&self, what: &str, is_true: impl Fn() -> F) {
+        let start = Instant::now();
+        while !is_true().await {
+            assert!(start.elapsed() < PATIENCE, "never: {what}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use archon_awo::store::{Beat, Store, WorkerRecord, heartbeat};
+use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, LEASE};
 
-/// A lease of the harness with its grace, and the time between the two looks.
-const PAST_RESCUE: Duration = Duration::from_secs(7);
+/// From the end of a lease to the second look of a rescue: a heartbeat until it is seen, the time that a living
+/// owner takes to renew, and what is added at random.
+const UNTIL_RESCUE: Duration = Duration::from_millis(4500);
 
 /// Attempt, crashes and interruptions of the only job.
 async fn budgets(pool: &PgPool) -> (i32, i32, i32) {
@@ -191,8 +193,8 @@ async fn four_running(harness: &mut Harness) -> Vec<u32> {
     // An owner may take longer to renew than replicas wait for each other at random.
     let settings = [("AWO_MAX_CONCURRENT", "2"), ("AWO_HEARTBEAT", "1400ms")];
     let first = harness.start_worker_with(&settings);
-    // Their beats alternate, so that each sees the other's leases some time before they are renewed.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Their beats do not fall together: each sees the other's leases some time before they are renewed.
+    harness.until("select count(*) = 1 from awo.workers").await;
     let workers = vec![first, harness.start_worker_with(&settings)];
     for _ in 0..4 {
         harness.order("Write a file").await;
@@ -220,16 +222,45 @@ async fn nobody_was_rescued(harness: &Harness) {
     harness.assert_sound().await;
 }
 
+/// Waits until every lease ran out so long ago that whoever looks may take it.
+async fn until_all_ran_out(end: DateTime<Utc>) {
+    let wait = (end + UNTIL_RESCUE - Utc::now()).to_std().unwrap_or_default();
+    tokio::time::sleep(wait).await;
+}
+
+/// When the last lease runs out that is not renewed from now on. Server and test share a clock.
+async fn last_end(pool: &PgPool) -> DateTime<Utc> {
+    let read = sqlx::query_scalar("select max(expires_at) from awo.leases");
+    read.fetch_one(pool).await.unwrap()
+}
+
+/// Waits until all four leases were renewed over a time in which a rescue would have taken them.
+async fn until_all_were_renewed(harness: &Harness) {
+    let since: DateTime<Utc> =
+        sqlx::query_scalar("select clock_timestamp()").fetch_one(&harness.pool).await.unwrap();
+    let renewed = || async {
+        sqlx::query_scalar::<_, bool>(
+            "select count(*) = 4 and bool_and(heartbeat_at > $1) from awo.leases",
+        )
+        .bind(since + LEASE + UNTIL_RESCUE)
+        .fetch_one(&harness.pool)
+        .await
+        .unwrap()
+    };
+    harness.eventually("every lease is renewed", renewed).await;
+}
+
 #[tokio::test]
 async fn an_outage_longer_than_the_lease_costs_no_live_run_its_lease() {
     let (mut database, pool) = crate::outage_postgres::place().await;
     let mut harness = Harness::new(pool);
     four_running(&mut harness).await;
+    let end = last_end(&harness.pool).await;
     database.stop();
-    tokio::time::sleep(PAST_RESCUE).await;
+    until_all_ran_out(end).await;
     database.start_again();
     // Every lease has long run out; whoever came first could take them all.
-    tokio::time::sleep(PAST_RESCUE).await;
+    until_all_were_renewed(&harness).await;
     nobody_was_rescued(&harness).await;
 }
 
@@ -240,13 +271,25 @@ async fn workers_that_stood_still_together_do_not_rescue_each_other(pool: PgPool
     for worker in &workers {
         harness.signal(*worker, Signal::SIGSTOP);
     }
-    tokio::time::sleep(PAST_RESCUE).await;
+    until_all_ran_out(last_end(&harness.pool).await).await;
     for worker in &workers {
         harness.signal(*worker, Signal::SIGCONT);
-        // The first one has the time to look around before the next one is there.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        // It has the time to look around before the next one is there.
+        let since: DateTime<Utc> =
+            sqlx::query_scalar("select clock_timestamp()").fetch_one(&harness.pool).await.unwrap();
+        let beats = || async {
+            sqlx::query_scalar::<_, bool>(
+                "select heartbeat_at > $1 from awo.workers where pid = $2",
+            )
+            .bind(since)
+            .bind(i32::try_from(*worker).unwrap())
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap()
+        };
+        harness.eventually("it beats again", beats).await;
     }
-    tokio::time::sleep(PAST_RESCUE).await;
+    until_all_were_renewed(&harness).await;
     nobody_was_rescued(&harness).await;
 }
 
@@ -263,7 +306,13 @@ async fn a_clock_that_jumps_ahead_costs_no_live_run_its_lease(pool: PgPool) {
         .execute(&harness.pool)
         .await
         .unwrap();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // A rescue has had its first look, and perhaps its second.
+        harness
+            .until(
+                "select count(*) = 4 and bool_and(expires_at > clock_timestamp()) from awo.leases",
+            )
+            .await;
     }
+    until_all_were_renewed(&harness).await;
     nobody_was_rescued(&harness).await;
 }

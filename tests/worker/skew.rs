@@ -95,8 +95,10 @@ async fn the_previous_program_and_this_one_run_side_by_side(pool: PgPool) {
     let (code, printed) = harness.command(&by_hand);
     assert_eq!(code, Some(0), "{printed}");
     two_each(&harness, &old.to_string(), &new.to_string()).await;
-    // Longer than a lease: both keep theirs.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    // Renewed for longer than a lease lasts: both keep theirs.
+    harness
+        .until("select bool_and(heartbeat_at > claimed_at + interval '6 s') from awo.leases")
+        .await;
     two_each(&harness, &old.to_string(), &new.to_string()).await;
     harness.let_go("execute");
     harness
