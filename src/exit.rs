@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     config::{ConfigError, NotRunnable},
     domain::{InvalidOrderId, InvalidRepositoryUrl, InvalidSteps},
-    store::{ConnectError, StoreError},
+    store::{self, ConnectError, StoreError},
 };
 
 /// How a command ended, as the number scripts see.
@@ -141,14 +141,20 @@ fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let refusal = cause.downcast_ref::<StoreError>().and_then(StoreError::refusal);
-        let part = refusal.map_or_else(|| cause.to_string(), ToOwned::to_owned);
+        let driver = cause.downcast_ref::<sqlx::Error>();
+        let part = match (refusal, driver) {
+            (Some(refusal), _) => refusal.to_owned(),
+            (None, Some(error)) => store::words(error),
+            (None, None) => cause.to_string(),
+        };
         if !text.contains(&part) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
             text.push_str(&part);
         }
-        if refusal.is_some() {
+        // What is below has been said, in the driver's words.
+        if refusal.is_some() || driver.is_some() {
             break;
         }
     }
@@ -184,6 +190,9 @@ fn help(error: &anyhow::Error) -> Option<&'static str> {
             Some(_) => return Some("`archon-awo config --help` says where settings come from"),
             None => {}
         }
+        if cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_forbidden) {
+            return Some("`archon-awo doctor` names the GRANT that is missing");
+        }
         if let Some(ConnectError::Unreachable { .. }) = cause.downcast_ref::<ConnectError>() {
             return Some("`archon-awo doctor` checks the connection and everything else");
         }
@@ -200,7 +209,7 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::{CommandError, Exit, code, message};
-    use crate::store::ConnectError;
+    use crate::store::{self, ConnectError};
 
     #[test]
     fn each_kind_of_error_has_its_own_number() {
@@ -233,10 +242,8 @@ mod tests {
 
     #[test]
     fn a_cause_that_is_quoted_already_is_not_repeated() {
-        let source = sqlx::Error::PoolTimedOut;
-        let words = source.to_string();
-        let error = ConnectError::Unreachable { address: "db:5432/x".into(), source };
-        let text = message(&error.into());
-        assert_eq!(text.matches(&words).count(), 1, "{text}");
+        let words = store::words(&sqlx::Error::PoolTimedOut);
+        let error = anyhow::Error::new(sqlx::Error::PoolTimedOut).context(format!("lost: {words}"));
+        assert_eq!(message(&error).matches(&words).count(), 1, "{error:#}");
     }
 }

@@ -15,10 +15,13 @@ mod queue;
 mod queue_control;
 mod rebuild;
 mod repositories;
+mod room;
 mod run;
 mod sandboxes;
 mod schedules;
 mod schema;
+mod server;
+mod words;
 
 pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
@@ -43,6 +46,8 @@ pub use run::{
 pub use sandboxes::{SavedForm, SavedWork, Standing};
 pub use schedules::{Fired, Schedule};
 pub use schema::{MIGRATOR, SchemaState, migrate, schema_state};
+pub use server::{Connections, Server, check_migration_rights, check_rights};
+pub use words::words;
 
 use std::time::Duration;
 
@@ -72,16 +77,22 @@ const TRANSIENT: [&str; 12] =
 /// would otherwise hold its order for the quarter of an hour that TCP is patient.
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A statement that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("database statement {statement} failed: {source}")]
+/// A statement that failed. It names no source: its message has all of it, in words for people.
+#[derive(Debug)]
 pub struct StoreError {
     /// Which file in `sql/`.
     pub statement: &'static str,
     /// What Postgres or the connection said.
-    #[source]
     pub source: sqlx::Error,
 }
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "database statement {} failed: {}", self.statement, words(&self.source))
+    }
+}
+
+impl std::error::Error for StoreError {}
 
 impl StoreError {
     /// For `map_err`: says which statement failed.
@@ -97,6 +108,11 @@ impl StoreError {
         // Classes: data exception, integrity violation, prerequisite state, no data.
         let ours = ["22", "23", "55", "P0"].iter().any(|class| code.starts_with(class));
         ours.then(|| error.message())
+    }
+
+    /// Whether the role lacks a right.
+    pub fn is_forbidden(&self) -> bool {
+        words::is_forbidden(&self.source)
     }
 
     /// Whether the same statement may succeed when tried again: the connection broke, the server

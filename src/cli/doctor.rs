@@ -15,7 +15,8 @@ use crate::{
     config::{self, AgentKind, Config, Host, Problem, find_program},
     disk::{SystemDisk, VolumeState},
     exit::CommandError,
-    process, store,
+    process,
+    store::{self, Database},
 };
 
 /// Longest time a program may take to say its version, and GitHub to answer.
@@ -128,17 +129,54 @@ async fn database(config: &Config) -> Vec<Check> {
         Ok(pool) => pool,
         Err(error) => {
             let help = "start the server, or correct DATABASE_URL; \
-                        the server must be PostgreSQL 14 or newer";
+                        the server must be PostgreSQL 14 or newer, and the database UTF8";
             return vec![Check::ill(name, error.to_string(), help)];
         }
     };
-    let version: Result<(i32, String), _> =
-        sqlx::query_as(crate::sql!("connect/server_version")).fetch_one(&pool).await;
-    let reachable = match version {
-        Ok((_, version)) => Check::well(name, format!("PostgreSQL {version}")),
-        Err(error) => Check::ill(name, error.to_string(), "look into the server's log"),
+    let server = match store::Server::look(&pool).await {
+        Ok(server) => server.writable().map(|()| format!("PostgreSQL {}", server.version)),
+        Err(error) => Err(error),
     };
-    let schema = match store::schema_state(&pool).await {
+    let reachable = match server {
+        Ok(version) => Check::well(name, version),
+        Err(error) => Check::ill(name, error.to_string(), "a worker does not start on it"),
+    };
+    let connections = connections(&pool, database.max_connections).await;
+    vec![reachable, connections, schema(&pool).await, rights(&pool).await]
+}
+
+/// Whether a worker gets the connections it may use.
+async fn connections(pool: &Database, most: u32) -> Check {
+    let name = "connections";
+    match store::Connections::look(pool, most).await {
+        Ok(found) => match found.lacking() {
+            None => Check::well(name, found.describe()),
+            Some(remedy) => Check::ill(name, found.describe(), remedy),
+        },
+        Err(error) => Check::ill(name, error.to_string(), "look into the server's log"),
+    }
+}
+
+/// Whether the role of this database may do a worker's work: make the schema, or use the one there is.
+async fn rights(pool: &Database) -> Check {
+    let name = "rights";
+    let checked = match store::schema_state(pool).await {
+        Ok(state) if state.found < state.expected => store::check_migration_rights(pool).await,
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let checked = match checked {
+        Ok(()) => store::check_rights(pool).await,
+        Err(error) => Err(error),
+    };
+    match checked {
+        Ok(()) => Check::well(name, "the role may do what a worker does"),
+        Err(error) => Check::ill(name, error.to_string(), "a worker does not start without them"),
+    }
+}
+
+async fn schema(pool: &Database) -> Check {
+    match store::schema_state(pool).await {
         Ok(state) => match state.check() {
             Ok(()) if state.is_newer() => {
                 let (found, expected) = (state.found, state.expected);
@@ -158,8 +196,7 @@ async fn database(config: &Config) -> Vec<Check> {
         Err(error) => {
             Check::ill("schema", error.to_string(), "check the rights of the database user")
         }
-    };
-    vec![reachable, schema]
+    }
 }
 
 /// Whether there is room on the volumes.

@@ -15,6 +15,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow::Result<()> {
     let database = &config.database;
     let pool = store::connect(database.required_url()?, database.mode, COMMAND_CONNECTIONS).await?;
+    if !args.check {
+        store::Server::look(&pool).await?.writable()?;
+    }
     let before = store::schema_state(&pool).await?;
     if !args.check {
         store::migrate(&pool).await?;

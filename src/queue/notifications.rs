@@ -3,22 +3,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::wake::Wake;
-use crate::{clock::Clock, lease::LeaseKeeper, store};
+use crate::{
+    clock::Clock,
+    lease::LeaseKeeper,
+    store::{self, Database},
+};
 
 /// How often the connection is asked whether it still listens: a pooler, a failover or a half-open
 /// connection drops that without an error.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Longest time to open it; what is in the way is asked for then.
+const CONNECT: Duration = Duration::from_secs(10);
+
 /// Who hears what.
 pub struct Notifications {
     /// A connection of its own is opened with the pool's settings.
-    pub pool: PgPool,
+    pub database: Database,
     /// Lanes that look when one of their queues has got a job.
     pub lanes: Vec<Arc<Wake>>,
     /// Looks when a schedule has changed.
@@ -39,7 +46,10 @@ impl Notifications {
                     self.heard(false);
                     match result {
                         Ok(()) => debug!("listening connection lost, reconnecting"),
-                        Err(error) => warn!("cannot listen for notifications, polling: {error}"),
+                        Err(error) => {
+                            let reason = store::words(&error);
+                            warn!("cannot listen for notifications, polling: {reason}");
+                        }
                     }
                 }
             }
@@ -52,7 +62,13 @@ impl Notifications {
     }
 
     async fn listen(&self) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let connected = timeout(CONNECT, PgListener::connect_with(self.database.connections()));
+        let mut listener = match connected.await {
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                return Err(self.database.why_late().await);
+            }
+            Ok(connected) => connected?,
+        };
         listener.listen_all(store::CHANNELS).await?;
         self.heard(true);
         // Something may have been queued or cancelled while nobody listened.

@@ -27,7 +27,9 @@ use crate::{
     archive::Archive,
     backoff::Backoff,
     clock::Clock,
-    config::{self, Config, Freezer, NotRunnable, freezer_problem, isolation_problem},
+    config::{
+        self, Config, DatabaseConfig, Freezer, NotRunnable, freezer_problem, isolation_problem,
+    },
     disk::SystemDisk,
     domain::Redactor,
     forge::ForgeSettings,
@@ -35,7 +37,7 @@ use crate::{
     lease::LeaseKeeper,
     maintenance::{DiskWatch, Maintenance, SandboxPolicy, Sandboxes},
     shutdown::Shutdown,
-    store::{self, DatabaseMode, Dial, Store, WorkerRecord},
+    store::{self, Database, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
     workflow::{Workflow, WorkflowSettings, prompts::CommandFiles, quota::Quota},
 };
@@ -68,6 +70,24 @@ pub struct Worker {
     interrupt: CancellationToken,
 }
 
+/// The database, once it has all that a worker needs.
+async fn open_database(config: &DatabaseConfig) -> anyhow::Result<Database> {
+    let pool = store::connect(config.required_url()?, config.mode, config.max_connections).await?;
+    store::Server::look(&pool).await?.writable()?;
+    if config.auto_migrate {
+        store::migrate(&pool).await?;
+    } else {
+        store::schema_state(&pool).await?.check()?;
+    }
+    store::check_rights(&pool).await?;
+    let connections = store::Connections::look(&pool, config.max_connections).await?;
+    match connections.lacking() {
+        None => info!("database connections: {}", connections.describe()),
+        Some(remedy) => warn!("database connections: {}; {remedy}", connections.describe()),
+    }
+    Ok(pool)
+}
+
 impl Worker {
     /// Checks everything that can be wrong before the first job, so that it is a sentence at the
     /// start and not a failed order in the night.
@@ -84,13 +104,7 @@ impl Worker {
         commands.check()?;
         let database = &config.database;
         let url = database.required_url()?;
-        let pool = store::connect(url, database.mode, database.max_connections).await?;
-        if database.auto_migrate {
-            store::migrate(&pool).await?;
-        } else {
-            store::schema_state(&pool).await?.check()?;
-        }
-
+        let pool = open_database(database).await?;
         let store = Store::new(pool);
         if let Err(error) = store.ensure_log_days().await {
             warn!("cannot make the log's tables for the coming days: {error}");
@@ -112,7 +126,12 @@ impl Worker {
             worker_id,
             timings.clone(),
             clock.clone(),
-            Dial { options: store::options(url, database.mode)?, mode: database.mode },
+            Dial {
+                options: store::options(url, database.mode)?,
+                mode: database.mode,
+                // A worker whose heartbeats find no connection would lose what it runs.
+                spare: Some(store.pool().clone()),
+            },
             shutdown.soft.clone(),
             interrupt.clone(),
             metrics.clone(),
@@ -231,7 +250,7 @@ impl Worker {
         background.spawn(schedules.run(engine.drain.clone()));
         if config.database.mode == DatabaseMode::Direct {
             let notifications = Notifications {
-                pool: store.pool().connections().clone(),
+                database: store.pool().clone(),
                 lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
                 schedules: changed,
                 keeper: Arc::clone(keeper),

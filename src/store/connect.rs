@@ -4,16 +4,17 @@ use std::{str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, Connection, Executor,
+    ConnectOptions, Connection, Error, Executor,
     migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::Database;
+use super::{
+    Database, Server,
+    room::refusal,
+    words::{is_shortage, migration_words, words},
+};
 use crate::sql;
-
-/// Oldest server that is supported, as `server_version_num`: PostgreSQL 14.
-const OLDEST_SERVER: i32 = 140_000;
 
 /// How long a connection may lie idle and be used without asking whether it still works. A busy worker
 /// saves a round trip per statement; what breaks within that time is tried again by its caller.
@@ -39,14 +40,84 @@ pub enum ConnectError {
     Url(String),
     /// No connection.
     #[error(
-        "cannot reach the database {address}: {source}; check DATABASE_URL and that the server runs"
+        "cannot reach the database {address}: {reason}; check DATABASE_URL and that the server runs"
     )]
     Unreachable {
         /// Host, port and database, without the password.
         address: String,
-        /// What the driver said.
-        source: sqlx::Error,
+        /// What the server or the driver said.
+        reason: String,
     },
+    /// The server answers, and gives no connection.
+    #[error(
+        "the database {address} gives no connection: {reason}; a worker needs up to {needed} of them"
+    )]
+    Full {
+        /// Host, port and database, without the password.
+        address: String,
+        /// What the server said.
+        reason: String,
+        /// The pool's, and the two that a worker has besides.
+        needed: u32,
+    },
+    /// A question to the server failed.
+    #[error("the database cannot be asked what it allows: {0}")]
+    Unanswered(String),
+    /// Text that people and agents write would be refused or garbled.
+    #[error(
+        "the database {database} has the encoding {encoding}, which cannot keep every text: make one with `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0` and name it in DATABASE_URL"
+    )]
+    Encoding {
+        /// Its name.
+        database: String,
+        /// Its encoding, in the server's word.
+        encoding: String,
+    },
+    /// A copy of another server.
+    #[error(
+        "the server of the database {database} is a standby, which can only be read: name its primary in DATABASE_URL, or promote it"
+    )]
+    Standby {
+        /// The database's name.
+        database: String,
+    },
+    /// A setting turns writing off.
+    #[error(
+        "the database {database} may only be read by the role {role} (default_transaction_read_only is on): run `{remedy}`"
+    )]
+    ReadOnly {
+        /// The database's name.
+        database: String,
+        /// Who is signed in.
+        role: String,
+        /// The statement that turns it on again.
+        remedy: String,
+    },
+    /// Grants are missing, or rows are hidden.
+    #[error(
+        "the role {role} lacks rights {purpose}: run `{statements}` as a superuser or the owner"
+    )]
+    Rights {
+        /// Who is signed in.
+        role: String,
+        /// What for.
+        purpose: &'static str,
+        /// What gives them, with `;` in between.
+        statements: String,
+    },
+    /// Somebody else made the schema.
+    #[error(
+        "the schema awo belongs to the role {owner}, and the role {role} may not change it: run `archon-awo migrate` as {owner}"
+    )]
+    Owner {
+        /// Who is signed in.
+        role: String,
+        /// Who made the schema.
+        owner: String,
+    },
+    /// The record of migrations cannot be read.
+    #[error("cannot read the version of the schema: {0}")]
+    Unreadable(String),
     /// An old server.
     #[error("the database server is version {0}: expected PostgreSQL 14 or newer")]
     TooOld(String),
@@ -79,7 +150,13 @@ pub enum ConnectError {
     Locked,
     /// A migration failed or was changed after it was applied.
     #[error("cannot migrate the database: {0}")]
-    Migrate(#[from] MigrateError),
+    Migrate(String),
+}
+
+impl From<MigrateError> for ConnectError {
+    fn from(error: MigrateError) -> Self {
+        Self::Migrate(migration_words(&error))
+    }
 }
 
 /// Parses the address for `mode`.
@@ -87,15 +164,16 @@ pub fn options(url: &SecretString, mode: DatabaseMode) -> Result<PgConnectOption
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|error| ConnectError::Url(error.to_string()))?
         .application_name("archon-awo")
+        // Poolers refuse it as they come, in session mode too; the server's own default loses nothing.
+        .extra_float_digits(None)
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
     Ok(match mode {
         DatabaseMode::Direct => options,
-        // A pooler refuses parameters it does not track.
-        DatabaseMode::Pooler => options.statement_cache_capacity(0).extra_float_digits(None),
+        DatabaseMode::Pooler => options.statement_cache_capacity(0),
     })
 }
 
-/// Opens a pool and checks the server's version.
+/// Opens a pool, and checks the server's version and encoding.
 ///
 /// A connection that cannot be had within 10 s is an error.
 pub async fn connect(
@@ -110,7 +188,13 @@ pub async fn connect(
         options.get_port(),
         options.get_database().unwrap_or_default()
     );
-    let unreachable = |source| ConnectError::Unreachable { address, source };
+    let unreachable = |error: Error| match words(&error) {
+        reason if is_shortage(&error) => {
+            let needed = max_connections + 2;
+            ConnectError::Full { address, reason, needed }
+        }
+        reason => ConnectError::Unreachable { address, reason },
+    };
     let attempt = options.clone();
     let mut pool = PgPoolOptions::new()
         .max_connections(max_connections)
@@ -133,26 +217,11 @@ pub async fn connect(
     let database = match pool {
         Ok(pool) => Database::new(pool, mode),
         // The pool tried until its time was over, and kept the reason to itself.
-        Err(sqlx::Error::PoolTimedOut) => {
-            return Err(unreachable(reason(&attempt).await));
+        Err(Error::PoolTimedOut) => {
+            return Err(unreachable(refusal(&attempt).await.unwrap_or(Error::PoolTimedOut)));
         }
         Err(error) => return Err(unreachable(error)),
     };
-    let version: (i32, String) =
-        match sqlx::query_as(sql!("connect/server_version")).fetch_one(&database).await {
-            Ok(version) => version,
-            Err(error) => return Err(unreachable(error)),
-        };
-    if version.0 < OLDEST_SERVER {
-        return Err(ConnectError::TooOld(version.1));
-    }
+    Server::look(&database).await?.check()?;
     Ok(database)
-}
-
-/// Why a connection cannot be made, from one more attempt.
-async fn reason(options: &PgConnectOptions) -> sqlx::Error {
-    match tokio::time::timeout(Duration::from_secs(2), options.connect()).await {
-        Ok(Err(error)) => error,
-        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
-    }
 }

@@ -6,7 +6,7 @@
 //! never saw the first, or worse, one where another client has just prepared something else. So
 //! there every statement has a transaction around it, and no name that would stay behind.
 
-use std::ops::DerefMut;
+use std::{ops::DerefMut, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt, TryStreamExt,
@@ -20,10 +20,17 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use super::DatabaseMode;
+use super::{
+    DatabaseMode,
+    room::{Lent, Room},
+    words::is_shortage,
+};
 
 /// SQLSTATE of a prepared statement that is not there.
 const NO_SUCH_STATEMENT: &str = "26000";
+
+/// The server has forgotten a closed connection after this.
+const NOTICED: Duration = Duration::from_millis(50);
 
 type Answer = Either<PgQueryResult, PgRow>;
 
@@ -32,12 +39,13 @@ type Answer = Either<PgQueryResult, PgRow>;
 pub struct Database {
     pool: PgPool,
     mode: DatabaseMode,
+    room: Arc<Room>,
 }
 
 impl From<PgPool> for Database {
     /// A pool that reaches the server directly.
     fn from(pool: PgPool) -> Self {
-        Self { pool, mode: DatabaseMode::Direct }
+        Self::new(pool, DatabaseMode::Direct)
     }
 }
 
@@ -58,7 +66,8 @@ impl From<&Self> for Database {
 impl Database {
     /// A pool whose connections were made for `mode`.
     pub fn new(pool: PgPool, mode: DatabaseMode) -> Self {
-        Self { pool, mode }
+        let room = Room::new(pool.clone());
+        Self { pool, mode, room }
     }
 
     /// The pool itself, for what is not a single statement. Not for statements.
@@ -70,6 +79,16 @@ impl Database {
     pub fn mode(&self) -> DatabaseMode {
         self.mode
     }
+
+    /// Why a connection was not to be had in time, in the server's words where it answers.
+    pub async fn why_late(&self) -> Error {
+        self.room.late().await
+    }
+
+    /// A connection for one statement or one transaction.
+    async fn lend(&self) -> Result<Lent, Error> {
+        self.room.lend().await
+    }
 }
 
 /// How one more connection is made.
@@ -79,19 +98,42 @@ pub struct Dial {
     pub options: PgConnectOptions,
     /// What stands in between.
     pub mode: DatabaseMode,
+    /// Gives a connection up when the server has none left for this one.
+    pub spare: Option<Database>,
 }
 
 impl From<PgConnectOptions> for Dial {
     /// Straight to the server.
     fn from(options: PgConnectOptions) -> Self {
-        Self { options, mode: DatabaseMode::Direct }
+        Self { options, mode: DatabaseMode::Direct, spare: None }
     }
 }
 
 impl Dial {
-    /// Opens a connection.
+    /// Opens a connection, in the place of one of the pool where the server has no other.
     pub async fn connect(&self) -> Result<Line, Error> {
-        Ok(Line { connection: self.options.connect().await?, mode: self.mode })
+        let connection = match (self.options.connect().await, &self.spare) {
+            (Err(error), Some(pool)) if is_shortage(&error) => {
+                if pool.room.give_one_up().await {
+                    self.follow().await?
+                } else {
+                    return Err(error);
+                }
+            }
+            (done, _) => done?,
+        };
+        Ok(Line { connection, mode: self.mode })
+    }
+
+    /// Opens a connection after one was closed, which the server takes a moment to notice.
+    async fn follow(&self) -> Result<PgConnection, Error> {
+        for _ in 0..5 {
+            match self.options.connect().await {
+                Err(error) if is_shortage(&error) => tokio::time::sleep(NOTICED).await,
+                done => return done,
+            }
+        }
+        self.options.connect().await
     }
 }
 
@@ -180,10 +222,10 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.mode {
-            DatabaseMode::Direct => self.pool.fetch_many(query),
-            DatabaseMode::Pooler => {
-                rows(async move { alone(self.pool.acquire().await?, query).await })
+            DatabaseMode::Direct => {
+                rows(async move { self.lend().await?.fetch_many(query).try_collect().await })
             }
+            DatabaseMode::Pooler => rows(async move { alone(self.lend().await?, query).await }),
         }
     }
 
@@ -193,11 +235,11 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.mode {
-            DatabaseMode::Direct => self.pool.fetch_optional(query),
+            DatabaseMode::Direct => {
+                Box::pin(async move { self.lend().await?.fetch_optional(query).await })
+            }
             DatabaseMode::Pooler => {
-                Box::pin(
-                    async move { Ok(first_row(alone(self.pool.acquire().await?, query).await?)) },
-                )
+                Box::pin(async move { Ok(first_row(alone(self.lend().await?, query).await?)) })
             }
         }
     }

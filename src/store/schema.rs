@@ -9,7 +9,11 @@ use sqlx::{
 };
 use tracing::{info, warn};
 
-use super::{ConnectError, Database, DatabaseMode};
+use super::{
+    ConnectError, Database, DatabaseMode, Server,
+    server::{check_migration_rights, check_rights},
+    words::{is_forbidden, words},
+};
 use crate::sql;
 
 /// The migrations in `migrations/`, recorded in `awo._sqlx_migrations`.
@@ -56,11 +60,21 @@ impl SchemaState {
 /// Applies what is missing. Safe when several processes do so at once, and while workers run: the first
 /// holds a lock, and no statement of theirs waits for long behind one that a migration waits for.
 ///
-/// A newer schema is left as it is, and is an error only when it left this binary behind.
+/// A newer schema is left as it is, and is an error only when it left this binary behind. One that is up to date
+/// is left to its owner, and what is missing to change one that is not is named.
 pub async fn migrate(database: impl Into<Database>) -> Result<(), ConnectError> {
     let database = database.into();
+    Server::look(&database).await?.writable()?;
     for _ in 0..TRIES {
         let state = schema_state(&database).await?;
+        match check_migration_rights(&database).await {
+            Err(ConnectError::Owner { .. } | ConnectError::Rights { .. })
+                if state.check().is_ok() =>
+            {
+                return Ok(());
+            }
+            checked => checked?,
+        }
         if state.is_newer() {
             info!(
                 schema = state.found,
@@ -104,7 +118,7 @@ fn is_lock_wait(error: &MigrateError) -> bool {
 async fn migrate_on_one_connection(pool: &PgPool) -> Result<(), MigrateError> {
     let mut connection = pool.acquire().await?;
     connection.close_on_drop();
-    limit_lock_waits(&mut connection, false).await?;
+    limit_waits(&mut connection, false).await?;
     MIGRATOR.run_direct(None, &mut *connection, false).await
 }
 
@@ -114,7 +128,7 @@ async fn migrate_in_one_transaction(pool: &PgPool) -> Result<(), MigrateError> {
     // Its lock is one of the session.
     migrator.set_locking(false);
     let mut transaction = pool.begin().await?;
-    limit_lock_waits(&mut transaction, true).await?;
+    limit_waits(&mut transaction, true).await?;
     for statement in [sql!("connect/lock_migrations"), sql!("connect/forget_prepared")] {
         sqlx::raw_sql(statement).execute(&mut *transaction).await?;
     }
@@ -124,12 +138,13 @@ async fn migrate_in_one_transaction(pool: &PgPool) -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// A statement that waits for a table's lock makes all later ones wait behind it, heartbeats too.
-async fn limit_lock_waits(
+/// A statement that waits for a table's lock makes all later ones wait behind it, heartbeats too. And a migration of
+/// a large table may take longer than its role allows for a statement.
+async fn limit_waits(
     connection: &mut PgConnection,
     for_transaction: bool,
 ) -> Result<(), sqlx::Error> {
-    let statement = sqlx::query(sql!("connect/limit_lock_waits")).bind(for_transaction);
+    let statement = sqlx::query(sql!("connect/limit_waits")).bind(for_transaction);
     statement.persistent(false).execute(connection).await.map(drop)
 }
 
@@ -137,24 +152,29 @@ async fn limit_lock_waits(
 pub async fn schema_state(database: impl Into<Database>) -> Result<SchemaState, ConnectError> {
     let database = database.into();
     let expected = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let (has_migrations, has_oldest): (bool, bool) = sqlx::query_as(sql!("connect/has_migrations"))
-        .fetch_one(&database)
-        .await
-        .map_err(MigrateError::Execute)?;
+    let (found, oldest) = match versions(&database).await {
+        // Which grants would do is worth more than the name of the first thing that was refused.
+        Err(error) if is_forbidden(&error) => {
+            check_rights(&database).await?;
+            return Err(ConnectError::Unreadable(words(&error)));
+        }
+        versions => versions.map_err(|error| ConnectError::Unreadable(words(&error)))?,
+    };
+    Ok(SchemaState { found, expected, oldest })
+}
+
+/// The newest applied version, and that of the oldest program that works on it; 0 for none.
+async fn versions(database: &Database) -> Result<(i64, i64), sqlx::Error> {
+    let (has_migrations, has_oldest): (bool, bool) =
+        sqlx::query_as(sql!("connect/has_migrations")).fetch_one(database).await?;
     if !has_migrations {
-        return Ok(SchemaState { found: 0, expected, oldest: 0 });
+        return Ok((0, 0));
     }
-    let found = sqlx::query_scalar(sql!("connect/schema_version"))
-        .fetch_one(&database)
-        .await
-        .map_err(MigrateError::Execute)?;
+    let found = sqlx::query_scalar(sql!("connect/schema_version")).fetch_one(database).await?;
     let oldest = if has_oldest {
-        sqlx::query_scalar(sql!("connect/oldest_program"))
-            .fetch_one(&database)
-            .await
-            .map_err(MigrateError::Execute)?
+        sqlx::query_scalar(sql!("connect/oldest_program")).fetch_one(database).await?
     } else {
         0
     };
-    Ok(SchemaState { found, expected, oldest })
+    Ok((found, oldest))
 }

@@ -1,8 +1,12 @@
-//! A private PostgreSQL 18 beside the server the tests run on.
+//! A private server beside the one the tests run on: PostgreSQL 18, or a standby.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, ChildStdin, Stdio},
 };
 
@@ -25,10 +29,38 @@ impl Postgres {
         let found = script(".ci/postgres-18").stderr(Stdio::piped()).output().unwrap();
         assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
         let bin = String::from_utf8(found.stdout).unwrap();
+        Self::start(Path::new(bin.trim()))
+    }
+
+    /// Starts a standby whose primary is away: it answers what only reads.
+    pub fn start_standby() -> Self {
+        let found = blocking_command("sh")
+            .args(["-c", "ls -d /usr/lib/postgresql/*/bin | sort -Vr | head -n 1"])
+            .env("PATH", "/usr/bin:/bin")
+            .output()
+            .unwrap();
+        let real = String::from_utf8(found.stdout).unwrap();
+        let real = real.trim();
+        let bin = tempfile::tempdir().unwrap();
+        let marked = format!(
+            "#!/bin/sh\n{real}/initdb \"$@\" || exit\nfor word; do case $word in \
+             --pgdata=*) touch \"${{word#--pgdata=}}/standby.signal\";; esac; done\n"
+        );
+        let plain = format!("#!/bin/sh\nexec {real}/postgres \"$@\"\n");
+        for (name, text) in [("initdb", marked), ("postgres", plain)] {
+            let path = bin.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self::start(bin.path())
+    }
+
+    fn start(bin: &Path) -> Self {
         // The server lives until `cat` reads the end of its input.
         let mut server = script(".ci/with-postgres")
             .args(["bash", "-c", "echo \"$DATABASE_URL\"; exec cat"])
-            .env("AWO_PG_BIN", bin.trim())
+            .env("AWO_PG_BIN", bin)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

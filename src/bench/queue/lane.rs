@@ -73,7 +73,7 @@ impl Replica {
         let stop = drain.clone();
         if listens {
             let notifications = Notifications {
-                pool: place.pool.clone(),
+                database: place.pool.clone().into(),
                 lanes: vec![Arc::clone(&claimer.wake)],
                 // It fires none; this is for the listener to wake.
                 schedules: Arc::new(Wake::new(Vec::new())),
