@@ -17,7 +17,7 @@ use crate::{
     telemetry::Metrics,
 };
 use health::Checks;
-use metrics::QueueGauges;
+use metrics::Fleet;
 
 /// What the routes need. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct HttpState {
     config: Arc<Config>,
     clock: Clock,
     checks: Arc<Checks>,
-    gauges: Arc<QueueGauges>,
+    fleet: Arc<Fleet>,
     metrics: Metrics,
     worker: watch::Receiver<WorkerStatus>,
     disk: watch::Receiver<DiskState>,
@@ -43,7 +43,7 @@ impl HttpState {
     ) -> Self {
         Self {
             checks: Arc::new(Checks::new(store.clone(), config.clone(), clock.clone())),
-            gauges: Arc::new(QueueGauges::new(
+            fleet: Arc::new(Fleet::new(
                 store,
                 metrics.clone(),
                 clock.clone(),
@@ -101,10 +101,10 @@ pub async fn serve(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "answering health checks and metrics");
     }
-    // A collector that is pushed to gets the queue's gauges too, though nobody scrapes them.
+    // A collector that is pushed to gets the figures of the fleet too, though nobody scrapes them.
     let pushed = state.config.telemetry.metrics_endpoint.is_some();
-    let gauges = state.gauges.clone();
-    let refresher = pushed.then(|| tokio::spawn(metrics::keep_fresh(gauges, stop.clone())));
+    let fleet = state.fleet.clone();
+    let refresher = pushed.then(|| tokio::spawn(metrics::keep_fresh(fleet, stop.clone())));
     let served =
         axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Some(refresher) = refresher {

@@ -26,7 +26,7 @@ mod words;
 pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
 pub use effects::{Effect, EffectRecord};
-pub use health::{DeadWorker, QueueDepth, Trouble, WorkerCounts};
+pub use health::{DeadWorker, FleetCounts, QueueDepth, Trouble, WorkerCounts};
 pub use history::History;
 pub use orders::{
     Artifact, Attempt, Cancellation, LogChunk, NewOrder, OrderDetail, OrderProgress, OrderSummary,
@@ -36,7 +36,7 @@ pub use output::{NewArtifact, NewLogChunk};
 pub use prompts::Prompt;
 pub use queue::{
     Beat, CHANNELS, Claim, Claimed, Expired, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
-    WorkerRecord, heartbeat, is_listening,
+    Wait, WorkerRecord, heartbeat, is_listening,
 };
 pub use rebuild::RebuildSource;
 pub use repositories::RepositorySettings;

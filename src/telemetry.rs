@@ -3,6 +3,7 @@
 //! Without a collector spans still get their ids, so that every log line names the trace of its
 //! work order; nothing is sent then.
 
+mod fleet;
 mod logs;
 pub mod metrics;
 mod otlp;
@@ -12,6 +13,7 @@ use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
+pub use fleet::FleetReading;
 pub use logs::Audience;
 pub use metrics::{Metrics, TokenCounts};
 pub use propagation::{current_traceparent, link_or_parent};

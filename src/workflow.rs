@@ -63,6 +63,8 @@ pub struct WorkflowSettings {
     pub review_rounds: u32,
     /// Wait before another attempt.
     pub backoff: Backoff,
+    /// For how long an order waits out what fails outside of it.
+    pub retry_for: Duration,
     /// Where prompts and outputs are kept (`AWO_WORK_ORDER_DIR`).
     pub work_orders: PathBuf,
     /// The most a sandbox may take on disk.

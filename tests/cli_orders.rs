@@ -195,6 +195,31 @@ const ADD_LOG: &str =
     FROM awo.log_chunks WHERE agent_work_order_id = $1";
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn an_order_that_waits_is_shown_with_what_it_waits_for(pool: PgPool) {
+    let order = "INSERT INTO agent_work_orders (agent_work_order_id, repository_url, user_request)
+                 VALUES ('wo-waits', 'acme/app', 'x')";
+    let failed = "UPDATE awo.jobs SET run_at = '2100-01-02 03:04:05Z', last_error = 'it is away',
+                  error_class = 'overloaded', waiting_since = now(), gives_up_at = '2100-01-02 04:00:00Z'";
+    for statement in [order, failed] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let program = Program::on(&pool);
+    off_thread(move || {
+        let shown = program.run(&["show", "wo-waits"]).ok();
+        let line = "waiting for  the next attempt at 2100-01-02 03:04:05 UTC, after overloaded; \
+                    gives up at 2100-01-02 04:00:00 UTC";
+        assert!(shown.lines().any(|shown| shown == line), "{shown}");
+        let shown = program.run(&["show", "wo-waits", "--json"]).json();
+        assert_eq!(shown["next_attempt_at"], "2100-01-02T03:04:05Z");
+        assert_eq!(
+            shown["error_message"],
+            "waiting until 2100-01-02T03:04:05Z for the next attempt: it is away"
+        );
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_log_is_shown_readable_raw_and_as_json(pool: PgPool) {
     let program = Program::on(&pool);
     let (program, id) = off_thread(move || {
@@ -252,7 +277,8 @@ async fn a_followed_log_ends_with_its_order_and_misses_nothing(pool: PgPool) {
     execute(&pool, ADD_LOG, &id).await;
     execute(&pool, "SELECT public.awo_cancel($1)", &id).await;
     let rest = off_thread(move || lines.map(Result::unwrap).collect::<Vec<String>>()).await;
-    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert_eq!(rest.len(), 2, "{rest:?}");
+    assert!(rest[0].contains("plain") && rest[1].contains("workflow_failed"), "{rest:?}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 

@@ -28,6 +28,8 @@ const ROWS: &str = "
         FROM awo.jobs WHERE state = 'running';
     INSERT INTO awo.attempts (job_id, epoch, attempt, worker_id)
         SELECT id, 1, 1, gen_random_uuid() FROM awo.jobs WHERE lease_epoch = 1;
+    INSERT INTO awo.steps (job_id, step_name, epoch)
+        SELECT id, 'execute', 1 FROM awo.jobs WHERE lease_epoch = 1;
 ";
 
 /// A node that reads a table: `relation by index` for a lookup, `all of index` for a walk through the
@@ -129,8 +131,7 @@ async fn a_heartbeat_finds_its_leases_and_jobs_by_key(pool: PgPool) {
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_settlement_finds_everything_by_key(pool: PgPool) {
     let mut connection = full(&pool).await;
-    let parameters =
-        "'{1,2}', '{1,1}', '{succeeded,succeeded}', '{NULL,NULL}', '{NULL,NULL}', '{0,0}'";
+    let parameters = "'{1,2}', '{1,1}', '{succeeded,retried}', '{NULL,NULL}', '{NULL,NULL}', '{0,0}', '{NULL,60}', '{NULL,0}'";
     let reads = plan(&mut connection, sql!("queue/settle"), parameters).await;
     assert_eq!(of_jobs(&reads), ["jobs by jobs_pkey", "jobs by jobs_running"], "{reads:?}");
     assert!(reads.iter().all(|read| read.contains(" by ")), "{reads:?}");

@@ -176,7 +176,7 @@ async fn metrics_hold_counters_from_the_start_and_the_depth_of_the_queues(pool: 
     .await
     .unwrap();
     let server = server(&pool, &[]).await;
-    server.metrics.job_finished("failed", Some(archon_awo::domain::ErrorClass::Auth));
+    server.metrics.job_finished("failed", Some("auth"));
     let hours = Duration::from_secs(7000);
     server.metrics.step_finished(archon_awo::domain::StepName::Execute, "succeeded", hours);
     let (code, text) = server.get("/metrics").await;
@@ -192,10 +192,80 @@ async fn metrics_hold_counters_from_the_start_and_the_depth_of_the_queues(pool: 
         "awo_stale_writes_refused_total 0",
         "awo_self_fences_total 0",
         "awo_cancels_total 0",
+        "awo_workers{state=\"alive\"} 0",
+        "awo_stuck_jobs 0",
+        "awo_orders_ended{status=\"failed\"} 0",
         "awo_heartbeat_failures_total 0",
         "awo_cost_usd_total 0",
     ] {
         assert!(!lacks(line), "{line} is not in\n{text}");
+    }
+}
+
+/// The lines of `/metrics` that name an instrument.
+async fn shown(server: &Server, name: &str) -> Vec<String> {
+    let (code, text) = server.get("/metrics").await;
+    assert_eq!(code, 200);
+    let named = |line: &&str| line.starts_with(name) && !line.starts_with('#');
+    text.lines().filter(named).map(str::to_owned).collect()
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn figures_of_the_fleet_are_read_at_the_scrape_by_whoever_is_asked(pool: PgPool) {
+    let run = async |statement: &'static str| sqlx::query(statement).execute(&pool).await.unwrap();
+    run("INSERT INTO awo.workers (worker_id, hostname, pid, version, queues, max_concurrent)
+         VALUES (gen_random_uuid(), 'a', 1, '1', '{default}', 1)")
+    .await;
+    run("INSERT INTO agent_work_orders (repository_url, user_request)
+         SELECT 'https://github.com/o/r', 'x' FROM generate_series(1, 3)")
+    .await;
+    run("SELECT awo_cancel(min(agent_work_order_id)) FROM agent_work_orders").await;
+    run("UPDATE awo.jobs SET state = 'failed' WHERE id = (SELECT max(id) FROM awo.jobs WHERE state = 'queued')").await;
+    run("UPDATE awo.jobs SET run_at = now() - interval '20 minutes' WHERE state = 'queued'").await;
+    run("INSERT INTO awo.checks (name, found) VALUES ('broken_promises', 2)").await;
+    // Two replicas that have run no maintenance: each knows.
+    for replica in [server(&pool, &[]).await, server(&pool, &[]).await] {
+        assert_eq!(shown(&replica, "awo_stuck_jobs").await, ["awo_stuck_jobs 1"]);
+        assert_eq!(shown(&replica, "awo_broken_promises").await, ["awo_broken_promises 2"]);
+        assert_eq!(
+            shown(&replica, "awo_workers").await,
+            [
+                "awo_workers{state=\"alive\"} 1",
+                "awo_workers{state=\"dead\"} 0",
+                "awo_workers{state=\"draining\"} 0"
+            ]
+        );
+        // Nobody ran the two that have ended: they are counted all the same.
+        assert_eq!(
+            shown(&replica, "awo_orders_ended").await,
+            [
+                "awo_orders_ended{status=\"cancelled\"} 1",
+                "awo_orders_ended{status=\"completed\"} 0",
+                "awo_orders_ended{status=\"failed\"} 1"
+            ]
+        );
+    }
+    // They clear by themselves, and a check that is too old says nothing.
+    run("UPDATE awo.jobs SET run_at = now() WHERE state = 'queued'").await;
+    run("UPDATE awo.checks SET checked_at = now() - interval '31 minutes'").await;
+    let replica = server(&pool, &[]).await;
+    assert_eq!(shown(&replica, "awo_stuck_jobs").await, ["awo_stuck_jobs 0"]);
+    assert_eq!(shown(&replica, "awo_broken_promises").await, [""; 0]);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn figures_that_cannot_be_read_any_more_are_not_shown(pool: PgPool) {
+    let server = server(&pool, &[]).await;
+    assert_eq!(shown(&server, "awo_queue_depth").await, ["awo_queue_depth{queue=\"default\"} 0"]);
+    pool.close().await;
+    let begin = Clock::system().now();
+    // The last reading counts for a moment.
+    while !shown(&server, "awo_queue_depth").await.is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "shown for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for name in ["awo_workers", "awo_stuck_jobs", "awo_orders_ended"] {
+        assert_eq!(shown(&server, name).await, [""; 0]);
     }
 }
 

@@ -82,6 +82,7 @@ fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
     line("branch", text(&order.git_branch_name))?;
     line("base branch", text(&order.base_branch))?;
     line("pull request", text(&order.github_pull_request_url))?;
+    line("waiting for", waiting(order))?;
     line("error", text(&order.error_message))?;
     line("error class", text(&order.error_class))?;
     line("steps", Some(order.selected_commands.join(", ")))?;
@@ -131,6 +132,15 @@ fn job(order: &OrderDetail) -> String {
         order.crash_count,
         order.interrupted_count
     )
+}
+
+/// What a waiting order waits for, after which failure, and for how long.
+fn waiting(order: &OrderDetail) -> Option<String> {
+    let next = time(order.next_attempt_at?);
+    let class = order.error_class.as_deref().map(plain).unwrap_or_default();
+    let text = format!("the next attempt at {next} UTC, after {class}");
+    let ends = order.gives_up_at.map(|end| format!("; gives up at {} UTC", time(end)));
+    Some(text + &ends.unwrap_or_default())
 }
 
 fn worker(order: &OrderDetail) -> Option<String> {

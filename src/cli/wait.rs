@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{Output, plain, status};
+use super::output::{Output, first_line, plain, status};
 use crate::{
     clock::Clock,
     exit::CommandError,
@@ -87,10 +87,11 @@ impl View {
 
     fn show(&self, progress: &OrderProgress) {
         let phase = progress.current_phase.as_deref().map(plain).unwrap_or_default();
-        let what = if progress.status == "running" && !phase.is_empty() {
-            phase
-        } else {
-            progress.status.clone()
+        let what = match (progress.status.as_str(), &progress.error_message) {
+            ("running", _) if !phase.is_empty() => phase,
+            // It waits for another attempt.
+            ("pending", Some(error)) => format!("pending, {}", first_line(error, 120)),
+            (status, _) => status.to_owned(),
         };
         let (done, total) = (progress.steps_done, progress.steps_total);
         if self.terminal {

@@ -109,9 +109,11 @@ keys! {
         "a duration such as 30s, 15m, 1h 30m, or off", false,
         "How long a waiting job takes to gain one step of priority; off, and urgent jobs always go first.";
     RETRY_BASE: ["AWO_RETRY_BASE"], Some("10s"), DURATION, false,
-        "Longest wait before the first retry; doubles with each.";
+        "Longest wait before the first retry, at least the half of it; doubles with each.";
     RETRY_MAX: ["AWO_RETRY_MAX"], Some("10m"), DURATION, false,
         "Longest wait before any retry.";
+    RETRY_FOR: ["AWO_RETRY_FOR"], Some("1h"), DURATION, false,
+        "How long an order waits for a model provider, forge or git server that fails, a time they named not counted.";
 
     RETENTION_DAYS: ["AWO_RETENTION_DAYS"], Some("7"), DAYS, false,
         "How long the sandboxes of ended orders are kept, unless said otherwise for their state.";

@@ -43,6 +43,8 @@ pub struct QueueConfig {
     pub retry_base: Duration,
     /// `AWO_RETRY_MAX`: longest wait before any retry.
     pub retry_max: Duration,
+    /// `AWO_RETRY_FOR`: how long an order waits out what fails outside of it.
+    pub retry_for: Duration,
 }
 
 impl QueueConfig {
@@ -61,6 +63,7 @@ impl QueueConfig {
             priority_aging: reader.value(&keys::PRIORITY_AGING, values::duration_or_off)?,
             retry_base: reader.value(&keys::RETRY_BASE, values::duration)?,
             retry_max: reader.value(&keys::RETRY_MAX, values::duration)?,
+            retry_for: reader.value(&keys::RETRY_FOR, values::duration)?,
         };
         queue.check()?;
         Ok(queue)

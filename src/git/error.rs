@@ -253,6 +253,12 @@ impl GitError {
         }
     }
 
+    /// Whether the remote is away, or another order holds what this one needs: no fault of this order, so that it
+    /// waits for the end of it.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::LockTimeout { .. })
+    }
+
     /// Whether a full volume may be behind it although it does not say so.
     pub(super) fn may_be_for_want_of_space(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::DamagedCache { .. } | Self::Unreachable { .. })

@@ -18,7 +18,6 @@ impl Maintenance {
         }
         let (marked, forgotten) = self.store.forget_workers().await?;
         let counts = self.store.worker_counts().await?;
-        self.metrics.workers(&counts);
         info!(
             alive = counts.alive,
             draining = counts.draining,

@@ -21,7 +21,7 @@ impl Maintenance {
         for trouble in &broken {
             error!(subject = trouble.subject, "broken promise: {}", trouble.problem);
         }
-        self.metrics.troubles(stuck.len() as u64, broken.len() as u64);
+        self.store.note_check("broken_promises", broken.len()).await?;
         Ok(())
     }
 }

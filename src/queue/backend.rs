@@ -169,14 +169,10 @@ where
             };
             let engine = &claimer.engine;
             engine.settle(&slot.lease, &settlement).await;
-            engine.metrics.job_finished(settlement.outcome(), settlement.class());
             if settlement.class() == Some(ErrorClass::Disk)
                 && let Some(gate) = &claimer.lane.gate
             {
                 gate.distrust().await;
-            }
-            if matches!(settlement, Settlement::Cancelled(_)) {
-                engine.metrics.cancelled();
             }
             drop(slot);
             claimer.wake.look_now();

@@ -52,8 +52,12 @@ impl Engine {
         Arc::new(Self { worker_id, store, clock, metrics, timings, keeper, drain, settler })
     }
 
-    /// Stores how the run under `lease` ended, however long the database takes to listen.
+    /// Stores how the run under `lease` ended, however long the database takes to listen, and counts what
+    /// the database made of it.
     pub async fn settle(&self, lease: &Lease, settlement: &Settlement) {
-        self.settler.settle(&self.clock, &self.metrics, lease, settlement).await;
+        let settled = self.settler.settle(&self.clock, &self.metrics, lease, settlement).await;
+        if let Some(settled) = settled {
+            self.metrics.job_finished(&settled.outcome, settled.class.as_deref());
+        }
     }
 }

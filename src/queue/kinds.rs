@@ -84,6 +84,7 @@ mod tests {
             attempt: 1,
             max_attempts: 3,
             crash_count: 0,
+            waits: 0,
             payload: serde_json::json!({}),
             traceparent: None,
             queue: "maintenance".to_owned(),

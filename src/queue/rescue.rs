@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::engine::Engine;
-use crate::store::{Expired, Rescued, StoreError};
+use crate::{
+    domain::{ErrorClass, JobState},
+    store::{Expired, Rescued, StoreError},
+};
 
 /// Random part of the wait between the two looks: replicas that see the same lease run out need not
 /// all try at once.
@@ -78,6 +81,13 @@ fn is_unsure(engine: &Engine) -> bool {
 fn report(engine: &Engine, rescued: &[Rescued]) {
     engine.metrics.rescued(rescued.len() as u64);
     for job in rescued {
+        // Nobody else counts these: their worker is dead.
+        let (outcome, class) = match job.state {
+            JobState::Failed => ("failed", ErrorClass::LostWorker),
+            JobState::Cancelled => ("cancelled", ErrorClass::Cancelled),
+            _ => ("crashed", ErrorClass::LostWorker),
+        };
+        engine.metrics.job_finished(outcome, Some(class.as_str()));
         warn!(
             job.id = job.job_id,
             work_order.id = job.work_order_id,

@@ -14,16 +14,16 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    domain::{ErrorClass, JobState},
+    domain::ErrorClass,
     lease::Lease,
-    store::{Fence, Settlement, Store, StoreError},
+    store::{Fence, Settled, Settlement, Store, StoreError},
     telemetry::Metrics,
 };
 
 /// Most settlements in one statement.
 const BATCH: usize = 256;
 
-type Answer = Result<Option<JobState>, Arc<StoreError>>;
+type Answer = Result<Option<Settled>, Arc<StoreError>>;
 
 /// A settlement on its way into the next statement.
 struct Waiting {
@@ -47,23 +47,25 @@ impl Settler {
     }
 
     /// Stores the settlement under the lease's fence. Tries until the database answers or the lease
-    /// is lost: a finished run is not thrown away because Postgres restarts.
+    /// is lost: a finished run is not thrown away because Postgres restarts. Answers what the database made
+    /// of it; nothing when it was refused, or is left to a rescue.
     pub async fn settle(
         &self,
         clock: &Clock,
         metrics: &Metrics,
         lease: &Lease,
         settlement: &Settlement,
-    ) {
+    ) -> Option<Settled> {
         let fence = lease.fence();
         let lost = lease.lost_token();
         let mut wait = Duration::from_millis(200);
         let mut settlement = Cow::Borrowed(settlement);
         loop {
             match self.submit(fence, settlement.clone().into_owned()).await {
-                Ok(Some(state)) => {
-                    info!(job.id = fence.job_id, ?state, class = ?settlement.class(), "job settled");
-                    return;
+                Ok(Some(settled)) => {
+                    let Settled { state, outcome, class, .. } = &settled;
+                    info!(job.id = fence.job_id, ?state, outcome, class, "job settled");
+                    return Some(settled);
                 }
                 Ok(None) => {
                     warn!(
@@ -72,7 +74,7 @@ impl Settler {
                         "settlement refused: stale epoch"
                     );
                     metrics.stale_write_refused();
-                    return;
+                    return None;
                 }
                 Err(error) if !error.is_transient() && matches!(settlement, Cow::Borrowed(_)) => {
                     // Left to rescue it would run again only to end the same way.
@@ -87,7 +89,7 @@ impl Settler {
                         job.id = fence.job_id,
                         "cannot settle, leaving it to rescue: {error}"
                     );
-                    return;
+                    return None;
                 }
                 Err(error) => warn!(job.id = fence.job_id, "cannot settle yet: {error}"),
             }
@@ -95,7 +97,7 @@ impl Settler {
                 () = lost.cancelled() => {
                     warn!(job.id = fence.job_id, "not settled: the lease is lost");
                     metrics.stale_write_refused();
-                    return;
+                    return None;
                 }
                 () = clock.sleep(wait) => {}
             }
@@ -149,17 +151,17 @@ impl Settler {
         match self.store.settle(&asked).await {
             Ok(settled) => {
                 for one in batch {
-                    let state = settled.iter().find(|row| row.fence() == one.fence);
+                    let row = settled.iter().find(|row| row.fence() == one.fence);
                     // The run may be gone; its job is settled all the same.
-                    let _ = one.answer.send(Ok(state.map(|row| row.state)));
+                    let _ = one.answer.send(Ok(row.cloned()));
                 }
             }
             // One that cannot be stored must not keep the others from it.
             Err(error) if !error.is_transient() && batch.len() > 1 => {
                 for one in batch {
                     let alone = self.store.settle(&[(one.fence, &one.settlement)]).await;
-                    let state = alone.map(|rows| rows.first().map(|row| row.state));
-                    let _ = one.answer.send(state.map_err(Arc::new));
+                    let row = alone.map(|rows| rows.into_iter().next());
+                    let _ = one.answer.send(row.map_err(Arc::new));
                 }
             }
             Err(error) => {

@@ -360,6 +360,7 @@ fn workflow(
             idle_timeout: config.agent.idle_timeout,
             review_rounds: config.agent.review_rounds,
             backoff: Backoff { base: config.queue.retry_base, max: config.queue.retry_max },
+            retry_for: config.queue.retry_for,
             work_orders: config.folders.work_orders.clone(),
             quota: config
                 .disk

@@ -34,6 +34,21 @@ pub struct WorkerCounts {
     pub last_heartbeat_seconds: Option<f64>,
 }
 
+/// Figures that every replica shows alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct FleetCounts {
+    /// Rows of `awo.stuck`, up to a thousand.
+    pub stuck: i64,
+    /// Rows of `awo.invariants` at the last check; `None` when that is half an hour ago.
+    pub broken_promises: Option<i64>,
+    /// Orders that completed within the last hour.
+    pub completed: i64,
+    /// Orders that failed within the last hour.
+    pub failed: i64,
+    /// Orders that were cancelled within the last hour.
+    pub cancelled: i64,
+}
+
 /// A worker that has been silent for a minute and not said farewell.
 #[derive(Debug, Clone, FromRow)]
 pub struct DeadWorker {
@@ -103,6 +118,23 @@ impl Store {
     pub async fn broken_promises(&self) -> Result<Vec<Trouble>, StoreError> {
         let broken = sqlx::query_as(sql!("health/broken_promises")).fetch_all(self.pool());
         in_time(broken).await.map_err(StoreError::on("health/broken_promises"))
+    }
+
+    /// Notes what a check found, for every replica to show.
+    #[instrument(name = "db.checks.note", skip_all, level = "debug")]
+    pub async fn note_check(&self, name: &str, found: usize) -> Result<(), StoreError> {
+        let noted = sqlx::query(sql!("health/note_check"))
+            .bind(name)
+            .bind(i32::try_from(found).unwrap_or(i32::MAX))
+            .execute(self.pool());
+        in_time(noted).await.map(drop).map_err(StoreError::on("health/note_check"))
+    }
+
+    /// What all replicas show alike, besides queues and workers.
+    #[instrument(name = "db.fleet.count", skip_all, level = "debug")]
+    pub async fn fleet_counts(&self) -> Result<FleetCounts, StoreError> {
+        let counts = sqlx::query_as(sql!("health/fleet")).fetch_one(self.pool());
+        in_time(counts).await.map_err(StoreError::on("health/fleet"))
     }
 
     /// What waits in every queue that has waiting jobs.

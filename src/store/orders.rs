@@ -99,6 +99,10 @@ pub struct OrderDetail {
     pub crash_count: i32,
     pub interrupted_count: i32,
     pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// Set while it waits after a failure.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    pub waiting_since: Option<DateTime<Utc>>,
+    pub gives_up_at: Option<DateTime<Utc>>,
     pub worker_hostname: Option<String>,
     pub worker_pid: Option<i32>,
     pub heartbeat_age_seconds: Option<f64>,

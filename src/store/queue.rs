@@ -53,6 +53,8 @@ pub struct Claimed {
     pub max_attempts: i32,
     /// How often its worker died before.
     pub crash_count: i32,
+    /// Attempts in a row that failed for a cause outside of the order.
+    pub waits: i32,
     /// Input of the job.
     pub payload: serde_json::Value,
     /// W3C trace context of whoever ordered it.
@@ -125,8 +127,8 @@ pub struct Pulse {
     pub rescue_due: bool,
 }
 
-/// A job that was settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+/// A job that was settled, and what the database made of it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Settled {
     /// The job.
     pub job_id: i64,
@@ -134,6 +136,11 @@ pub struct Settled {
     pub epoch: i64,
     /// Where the job is now.
     pub state: JobState,
+    /// How the attempt is recorded to have ended, a word of `awo.attempts.outcome`: what was asked for,
+    /// unless a cancel came first or no attempt was left.
+    pub outcome: String,
+    /// The class recorded with it.
+    pub class: Option<String>,
 }
 
 impl Settled {
@@ -141,6 +148,17 @@ impl Settled {
     pub fn fence(&self) -> Fence {
         Fence { job_id: self.job_id, epoch: self.epoch }
     }
+}
+
+/// A wait for something outside of the order, counted in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// Until the next attempt.
+    pub delay: Duration,
+    /// For how long attempts go on since the first failure.
+    pub patience: Duration,
+    /// How much of the delay the failing side asked for, which `patience` does not count.
+    pub asked: Duration,
 }
 
 /// How a run is recorded to have ended.
@@ -152,6 +170,8 @@ pub enum Settlement {
     Failed(ErrorClass, String),
     /// Again after the delay, while attempts are left.
     Retried(ErrorClass, String, Duration),
+    /// Again after the wait, without spending an attempt, while there is patience left.
+    WaitedOut(ErrorClass, String, Wait),
     /// Stopped by request.
     Cancelled(String),
     /// Given back unfinished, without spending an attempt.
@@ -166,7 +186,7 @@ impl Settlement {
         match self {
             Self::Succeeded(_) => "succeeded",
             Self::Failed(..) => "failed",
-            Self::Retried(..) => "retried",
+            Self::Retried(..) | Self::WaitedOut(..) => "retried",
             Self::Cancelled(_) => "cancelled",
             Self::Interrupted(_) | Self::PutBack(..) => "interrupted",
         }
@@ -176,7 +196,9 @@ impl Settlement {
     pub fn class(&self) -> Option<ErrorClass> {
         match self {
             Self::Succeeded(class) => *class,
-            Self::Failed(class, _) | Self::Retried(class, ..) => Some(*class),
+            Self::Failed(class, _) | Self::Retried(class, ..) | Self::WaitedOut(class, ..) => {
+                Some(*class)
+            }
             Self::Cancelled(_) => Some(ErrorClass::Cancelled),
             Self::Interrupted(_) | Self::PutBack(..) => None,
         }
@@ -185,8 +207,13 @@ impl Settlement {
     fn delay(&self) -> Duration {
         match self {
             Self::Retried(_, _, delay) | Self::PutBack(_, delay) => *delay,
+            Self::WaitedOut(_, _, wait) => wait.delay,
             _ => Duration::ZERO,
         }
+    }
+
+    fn wait(&self) -> Option<&Wait> {
+        if let Self::WaitedOut(_, _, wait) = self { Some(wait) } else { None }
     }
 
     fn message(&self) -> Option<&str> {
@@ -194,6 +221,7 @@ impl Settlement {
             Self::Succeeded(_) => None,
             Self::Failed(_, message)
             | Self::Retried(_, message, _)
+            | Self::WaitedOut(_, message, _)
             | Self::Cancelled(message)
             | Self::Interrupted(message)
             | Self::PutBack(message, _) => Some(message),
@@ -315,6 +343,9 @@ impl Store {
         let jobs: Vec<i64> = asked.iter().map(|(fence, _)| fence.job_id).collect();
         let epochs: Vec<i64> = asked.iter().map(|(fence, _)| fence.epoch).collect();
         let delays: Vec<f64> = asked.iter().map(|(_, one)| one.delay().as_secs_f64()).collect();
+        let seconds = |read: fn(&Wait) -> Duration| -> Vec<Option<f64>> {
+            asked.iter().map(|(_, one)| one.wait().map(|wait| read(wait).as_secs_f64())).collect()
+        };
         let settled = sqlx::query_as(sql!("queue/settle"))
             .bind(jobs)
             .bind(epochs)
@@ -322,6 +353,8 @@ impl Store {
             .bind(column(|one| one.class().map(ErrorClass::as_str)))
             .bind(column(Settlement::message))
             .bind(delays)
+            .bind(seconds(|wait| wait.patience))
+            .bind(seconds(|wait| wait.asked))
             .fetch_all(self.pool());
         in_time(settled).await.map_err(StoreError::on("queue/settle"))
     }

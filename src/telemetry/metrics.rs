@@ -14,11 +14,13 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use super::TelemetryError;
+use super::{
+    TelemetryError,
+    fleet::{FleetGauges, FleetReading},
+};
 use crate::{
     disk::{Level, VolumeState},
-    domain::{ErrorClass, StepName},
-    store::{QueueDepth, WorkerCounts},
+    domain::StepName,
 };
 
 /// Seconds; from quick steps of the runner to agents that work for hours.
@@ -40,8 +42,7 @@ pub struct Metrics {
 struct Inner {
     provider: SdkMeterProvider,
     registry: Registry,
-    queue_depth: Gauge<u64>,
-    oldest_wait: Gauge<f64>,
+    fleet: FleetGauges,
     claim_duration: Histogram<f64>,
     jobs_finished: Counter<u64>,
     step_duration: Histogram<f64>,
@@ -54,9 +55,6 @@ struct Inner {
     cost: Counter<f64>,
     running_orders: Gauge<u64>,
     free_slots: Gauge<u64>,
-    workers: Gauge<u64>,
-    stuck_jobs: Gauge<u64>,
-    broken_promises: Gauge<u64>,
     history_deleted: Counter<u64>,
     disk_free: Gauge<u64>,
     disk_total: Gauge<u64>,
@@ -117,11 +115,9 @@ impl Metrics {
         let _ = self.inner.provider.shutdown();
     }
 
-    /// What waits in a queue, as read from the database.
-    pub fn queue_waits(&self, depth: &QueueDepth) {
-        let queue = [KeyValue::new("queue", depth.queue.clone())];
-        self.inner.queue_depth.record(u64::try_from(depth.ready).unwrap_or_default(), &queue);
-        self.inner.oldest_wait.record(depth.oldest_wait_seconds, &queue);
+    /// What was read from the database of the whole fleet, or that it could not be read.
+    pub fn fleet(&self, reading: Option<FleetReading>) {
+        self.inner.fleet.show(reading);
     }
 
     /// A claim statement took `duration`, whether it found work or not.
@@ -129,11 +125,16 @@ impl Metrics {
         self.inner.claim_duration.record(duration.as_secs_f64(), &[]);
     }
 
-    /// A job was settled. `outcome` is one of the words of `awo.attempts.outcome`.
-    pub fn job_finished(&self, outcome: &'static str, class: Option<ErrorClass>) {
-        let class = class.map_or("", ErrorClass::as_str);
-        let labels = [KeyValue::new("outcome", outcome), KeyValue::new("error_class", class)];
+    /// An attempt at a job ended as the database has recorded it, by whomever: `outcome` is one of the words of
+    /// `awo.attempts.outcome`, `crashed` of those a dead worker left that run again.
+    pub fn job_finished(&self, outcome: &str, class: Option<&str>) {
+        let class = class.unwrap_or_default().to_owned();
+        let labels =
+            [KeyValue::new("outcome", outcome.to_owned()), KeyValue::new("error_class", class)];
         self.inner.jobs_finished.add(1, &labels);
+        if outcome == "cancelled" {
+            self.inner.cancels.add(1, &[]);
+        }
     }
 
     /// A step ended. `outcome` is `succeeded`, `failed`, `cancelled` or `interrupted`.
@@ -145,22 +146,6 @@ impl Metrics {
     /// Orders of a dead worker were given back to the queue.
     pub fn rescued(&self, orders: u64) {
         self.inner.rescues.add(orders, &[]);
-    }
-
-    /// What a check found: jobs that need a person, and promises that are broken.
-    pub fn troubles(&self, stuck: u64, broken: u64) {
-        self.inner.stuck_jobs.record(stuck, &[]);
-        self.inner.broken_promises.record(broken, &[]);
-    }
-
-    /// The workers of all hosts, as read from the database.
-    pub fn workers(&self, counts: &WorkerCounts) {
-        let states =
-            [("alive", counts.alive), ("draining", counts.draining), ("dead", counts.dead)];
-        for (state, count) in states {
-            let count = u64::try_from(count).unwrap_or_default();
-            self.inner.workers.record(count, &[KeyValue::new("state", state)]);
-        }
     }
 
     /// Rows of a part of the history were deleted.
@@ -199,11 +184,6 @@ impl Metrics {
     /// Agents were frozen because heartbeats were not acknowledged in time.
     pub fn self_fenced(&self) {
         self.inner.self_fences.add(1, &[]);
-    }
-
-    /// A running order was cancelled.
-    pub fn cancelled(&self) {
-        self.inner.cancels.add(1, &[]);
     }
 
     /// A heartbeat failed.
@@ -246,19 +226,19 @@ impl Inner {
                 .with_boundaries(buckets.to_vec())
                 .build()
         };
+        let fleet = FleetGauges::default();
+        fleet.register(meter);
         let inner = Self {
-            queue_depth: gauge("awo_queue_depth", "Jobs that could run now and wait"),
-            oldest_wait: meter
-                .f64_gauge("awo_queue_oldest_wait_seconds")
-                .with_description("How long the oldest ready job has waited")
-                .with_unit("s")
-                .build(),
+            fleet,
             claim_duration: seconds(
                 "awo_claim_duration_seconds",
                 "Time of one claim statement",
                 &CLAIM_BUCKETS,
             ),
-            jobs_finished: counter("awo_jobs_finished_total", "Jobs settled, by outcome"),
+            jobs_finished: counter(
+                "awo_jobs_finished_total",
+                "Attempts at jobs that ended, by outcome",
+            ),
             step_duration: seconds(
                 "awo_step_duration_seconds",
                 "Time of one run of a step",
@@ -282,9 +262,6 @@ impl Inner {
                 .build(),
             running_orders: gauge("awo_running_orders", "Orders this worker runs"),
             free_slots: gauge("awo_free_slots", "Orders this worker could run besides"),
-            workers: gauge("awo_workers", "Workers of all hosts at the last report, by state"),
-            stuck_jobs: gauge("awo_stuck_jobs", "Jobs that needed a person at the last check"),
-            broken_promises: gauge("awo_broken_promises", "Broken promises at the last check"),
             history_deleted: counter("awo_history_deleted_total", "Old rows deleted, by part"),
             disk_free: gauge("awo_disk_free_bytes", "Free bytes of a volume of this worker"),
             disk_total: gauge("awo_disk_total_bytes", "Size of a volume of this worker"),

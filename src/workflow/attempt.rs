@@ -13,9 +13,10 @@ use super::{
     order_run::OrderRun,
 };
 use crate::{
+    backoff,
     domain::ErrorClass,
     lease::{Lease, StopReason},
-    store::{Claimed, RunStore, Settlement},
+    store::{Claimed, RunStore, Settlement, Wait},
 };
 
 /// How long an order is left alone whose sandbox is still held.
@@ -51,13 +52,20 @@ pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
     .await
 }
 
-fn settlement(
-    workflow: &Workflow,
-    job: &Claimed,
-    lease: &Lease,
-    ended: Result<Option<ErrorClass>, StepError>,
-) -> Settlement {
-    match ended {
+/// How an attempt ended, and whether a step succeeded in it.
+struct Ended {
+    result: Result<Option<ErrorClass>, StepError>,
+    progressed: bool,
+}
+
+impl From<StepError> for Ended {
+    fn from(error: StepError) -> Self {
+        Self { result: Err(error), progressed: false }
+    }
+}
+
+fn settlement(workflow: &Workflow, job: &Claimed, lease: &Lease, ended: Ended) -> Settlement {
+    match ended.result {
         Ok(class) => Settlement::Succeeded(class),
         Err(StepError::Stopped(StopReason::Cancelled)) => {
             Settlement::Cancelled(lease.cancel_reason())
@@ -75,14 +83,32 @@ fn settlement(
             Settlement::PutBack(workflow.clean(&failure.message), SANDBOX_PAUSE)
         }
         Err(StepError::Failed(failure)) if failure.retryable => {
-            let attempt = u32::try_from(job.attempt).unwrap_or(1);
-            let backoff = &workflow.settings.backoff;
-            let delay = backoff.delay(&workflow.clock, attempt, failure.retry_after);
-            Settlement::Retried(failure.class, workflow.clean(&failure.message), delay)
+            retry(workflow, job, &failure, ended.progressed)
         }
         Err(StepError::Failed(failure)) => {
             Settlement::Failed(failure.class, workflow.clean(&failure.message))
         }
+    }
+}
+
+/// Another attempt at what may mend itself: counted when the order failed, for a time when something outside of it
+/// did.
+fn retry(workflow: &Workflow, job: &Claimed, failure: &Failure, progressed: bool) -> Settlement {
+    let before = match failure.outside {
+        true if progressed => 0,
+        true => job.waits,
+        false => job.attempt.saturating_sub(1),
+    };
+    let number = u32::try_from(before).unwrap_or_default().saturating_add(1);
+    let settings = &workflow.settings;
+    let delay = settings.backoff.delay(&workflow.clock, number, failure.retry_after);
+    let message = workflow.clean(&failure.message);
+    if failure.outside {
+        let asked = failure.retry_after.map(backoff::asked).unwrap_or_default();
+        let wait = Wait { delay, patience: settings.retry_for, asked };
+        Settlement::WaitedOut(failure.class, message, wait)
+    } else {
+        Settlement::Retried(failure.class, message, delay)
     }
 }
 
@@ -95,7 +121,7 @@ async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
     );
     let order = match load(workflow, job, &store).await {
         Ok(order) => order,
-        Err(error) => return settlement(workflow, job, lease, Err(error)),
+        Err(error) => return settlement(workflow, job, lease, error.into()),
     };
     let secrets = workflow.allowed_secrets(&order.agent_environment);
     let keeping;
@@ -124,13 +150,20 @@ async fn work(
     lease: &Lease,
     store: RunStore,
     order: Order,
-) -> Result<Option<ErrorClass>, StepError> {
-    let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
-    let results = store.finished_steps().await?;
+) -> Ended {
+    let opened = async {
+        let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
+        Ok::<_, StepError>((dossier, store.finished_steps().await?))
+    };
+    let (dossier, results) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => return error.into(),
+    };
     let (journal, writer) =
         Journal::open(store.clone(), order.id.clone(), workflow.redactor.clone());
     let mut run = OrderRun::new(workflow, lease, store, order, journal, dossier, results);
-    let ended = run.run_steps(job).await;
+    let result = run.run_steps(job).await;
+    let ended = Ended { result, progressed: run.progressed };
     let order = run.order.id.clone();
     let proof = run.into_proof();
     writer.finish().await;

@@ -30,6 +30,8 @@ pub struct Failure {
     pub message: String,
     /// Whether another attempt may help.
     pub retryable: bool,
+    /// Whether something outside of the order failed: it is waited out, and spends no attempt.
+    pub outside: bool,
     /// The earliest time for one.
     pub retry_after: Option<Duration>,
     /// Whether the order was kept from running by its own former owner: it waits, and spends nothing.
@@ -40,7 +42,9 @@ impl Failure {
     /// A failure that is retried when its class is transient.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         let retryable = class.is_transient();
-        Self { class, message: message.into(), retryable, retry_after: None, waits: false }
+        let outside = matches!(class, ErrorClass::RateLimited | ErrorClass::Overloaded);
+        let message = message.into();
+        Self { class, message, retryable, outside, retry_after: None, waits: false }
     }
 
     /// A failure that no retry can mend.
@@ -82,6 +86,7 @@ impl From<GitError> for StepError {
             class: error.class(),
             message: with_causes(&error),
             retryable: error.retryable(),
+            outside: error.is_outage(),
             retry_after: None,
             waits: false,
         })
@@ -94,6 +99,7 @@ impl From<ForgeError> for StepError {
             class: error.class(),
             message: with_causes(&error),
             retryable: error.is_retryable(),
+            outside: error.is_retryable() && error.class() != ErrorClass::Disk,
             retry_after: error.retry_after(),
             waits: false,
         })

@@ -68,6 +68,8 @@ pub struct OrderRun<'a> {
     session: Option<Uuid>,
     /// How far the agent of the step was shut in.
     pub(super) isolation: Option<String>,
+    /// Whether a step succeeded in this run.
+    pub progressed: bool,
 }
 
 impl<'a> OrderRun<'a> {
@@ -97,6 +99,7 @@ impl<'a> OrderRun<'a> {
             cost,
             session: None,
             isolation: None,
+            progressed: false,
         }
     }
 }
@@ -112,23 +115,9 @@ impl OrderRun<'_> {
         let begun = if self.results.is_empty() { "workflow_started" } else { "workflow_resumed" };
         let facts = json!({ "attempt": job.attempt, "crash_count": job.crash_count });
         self.journal.event("info", begun, None, facts).await;
-        let ended = self.remaining_steps().await;
-        match &ended {
-            Ok(_) => self.journal.event("info", "workflow_completed", None, json!({})).await,
-            Err(StepError::Failed(failure)) => {
-                let facts = json!({ "error": self.clean(&failure.message),
-                    "error_class": failure.class.as_str() });
-                self.journal.event("error", "workflow_failed", None, facts).await;
-            }
-            Err(StepError::Stopped(reason)) => {
-                let event = match reason {
-                    StopReason::Cancelled => "workflow_cancelled",
-                    StopReason::Draining | StopReason::LeaseLost => "workflow_interrupted",
-                };
-                self.journal.event("warning", event, None, json!({})).await;
-            }
-        }
-        ended
+        // How it ended is told by the transaction that settles it: only the database knows whether a
+        // failure is the end.
+        self.remaining_steps().await
     }
 
     async fn remaining_steps(&mut self) -> Result<Option<ErrorClass>, StepError> {
@@ -164,19 +153,23 @@ impl OrderRun<'_> {
         self.journal.event("info", "step_started", Some(step), facts).await;
         info!(attempt = started.runs, "step started");
 
+        let begun = self.workflow.clock.now();
         let ended = steps::run(self, step, &started).await;
-        let end = match &ended {
-            Ok(result) => self.success(result),
-            Err(StepError::Failed(failure)) => self.failed(agent_name, failure),
+        let (outcome, end) = match &ended {
+            Ok(result) => ("succeeded", self.success(result)),
+            Err(StepError::Failed(failure)) => ("failed", self.failed(agent_name, failure)),
             Err(StepError::Stopped(StopReason::Cancelled)) => {
-                let reason = self.lease.cancel_reason();
-                self.failed(agent_name, &Failure::lasting(ErrorClass::Cancelled, reason))
+                let reason = Failure::lasting(ErrorClass::Cancelled, self.lease.cancel_reason());
+                ("cancelled", self.failed(agent_name, &reason))
             }
             // Left open: whoever goes on records how this run of the step ended.
-            Err(StepError::Stopped(reason)) => return Err(StepError::Stopped(*reason)),
+            Err(StepError::Stopped(reason)) => {
+                let took = self.workflow.clock.now() - begun;
+                self.workflow.metrics.step_finished(step, "interrupted", took);
+                return Err(StepError::Stopped(*reason));
+            }
         };
         let seconds = self.store.end_step(&self.order.id, step, row(number), &end).await?;
-        let outcome = if end.success { "succeeded" } else { "failed" };
         let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         self.workflow.metrics.step_finished(step, outcome, took);
         let result = match ended {
@@ -185,7 +178,8 @@ impl OrderRun<'_> {
                 let facts = json!({ "step_number": number, "total_steps": total,
                     "elapsed_seconds": seconds, "error": end.error_message,
                     "error_class": end.error_class.map(ErrorClass::as_str) });
-                self.journal.event("error", "step_failed", Some(step), facts).await;
+                // A warning: whether the order has failed with it is not known before it is settled.
+                self.journal.event("warning", "step_failed", Some(step), facts).await;
                 warn!(class = ?end.error_class, message = end.error_message, "step failed");
                 return Err(error);
             }
@@ -195,6 +189,7 @@ impl OrderRun<'_> {
         self.journal.event("info", "step_completed", Some(step), facts).await;
         info!(duration_ms = seconds * 1000.0, "step completed");
         self.results.insert(step, result.output);
+        self.progressed = true;
         self.describe().await?;
         Ok(result.class)
     }

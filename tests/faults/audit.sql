@@ -35,7 +35,10 @@ BEGIN
         VALUES ('stale write', job, written, tg_op || ' ' || tg_relid::regclass || ' ' || line::text);
     ELSIF NOT EXISTS (SELECT 1 FROM awo.leases l WHERE l.job_id = job AND l.epoch = written)
       AND NOT EXISTS (SELECT 1 FROM audit.released r
-          WHERE r.job_id = job AND r.epoch = written AND r.tx = pg_current_xact_id()) THEN
+          WHERE r.job_id = job AND r.epoch = written AND r.tx = pg_current_xact_id())
+      -- The transaction that ends an order nobody runs tells its log so.
+      AND NOT (tg_relid::regclass::text LIKE 'awo.log_chunks%' AND EXISTS (
+          SELECT 1 FROM awo.jobs j WHERE j.id = job AND j.finished_at = now())) THEN
         INSERT INTO audit.violations (what, job_id, epoch, detail)
         VALUES ('write without a lease', job, written, tg_op || ' ' || tg_relid::regclass || ' ' || line::text);
     END IF;

@@ -38,10 +38,10 @@ async fn numbers_beyond_all_measure_neither_fail_an_order_nor_park_it_for_ever(p
 {"type":"result","subtype":"success","is_error":true,"result":"wait","api_error_status":429}
 "#,
     );
-    // Long enough to be seen waiting: the wait before a retry is drawn from zero on.
+    // Long enough to be seen waiting.
     harness.start_worker_with(&[("AWO_RETRY_BASE", "2m"), ("AWO_RETRY_MAX", "2m")]);
     let order = harness.order("Write a file").await;
-    harness.until("select state = 'queued' and attempt = 1 from awo.jobs").await;
+    harness.until("select state = 'queued' and waits = 1 from awo.jobs").await;
     let (class, soon): (String, bool) =
         sqlx::query_as("select error_class, run_at < now() + interval '8 days' from awo.jobs")
             .fetch_one(&harness.pool)

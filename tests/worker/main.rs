@@ -41,6 +41,7 @@ mod orphans;
 mod outage;
 mod outage_postgres;
 mod parts;
+mod patience;
 mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
