@@ -56,12 +56,66 @@ pub enum GitError {
         /// The one in its way.
         existing: String,
     },
-    /// The network or the server failed.
-    #[error("git could not reach {url}: {detail}")]
+    /// The connection could not be made, or broke.
+    #[error("git could not reach {url}, or lost the connection to it: {detail}")]
     Unreachable {
         /// The remote.
         url: String,
         /// What git said.
+        detail: String,
+    },
+    /// The server failed, or asks to be left alone for a while.
+    #[error("the git server of {url} failed or is overloaded: {detail}")]
+    ServerFailed {
+        /// The remote.
+        url: String,
+        /// What git said.
+        detail: String,
+    },
+    /// The server takes no push of this size.
+    #[error(
+        "the git server of {url} takes no push as large as this one (HTTP 413): raise its limit \
+         (client_max_body_size where nginx stands before it), or have the order leave large files out"
+    )]
+    TooLarge {
+        /// The remote.
+        url: String,
+    },
+    /// Nobody we trust vouches for the server.
+    #[error(
+        "the certificate of {url} is not trusted: {detail}; if the server has an authority of its \
+         own, name the file of its certificate in AWO_GIT_CA_FILE"
+    )]
+    Certificate {
+        /// The remote.
+        url: String,
+        /// What git said.
+        detail: String,
+    },
+    /// Git does not read what belongs to another user.
+    #[error(
+        "git does not read the folder {folder}, because it belongs to another user than archon-awo: \
+         give it to that user (chown -R {user} {folder}); git's setting safe.directory does not help, \
+         because archon-awo obeys no settings of git's but its own"
+    )]
+    ForeignFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The number of the user that archon-awo runs as.
+        user: u32,
+    },
+    /// Something else held the branch on the server, or moved it, at the same moment.
+    #[error(
+        "the git server of {url} could not move the branch {branch} because something else was at it \
+         at the same moment: {detail}; if that does not pass, look on the server for a .lock file that \
+         a git which died left beside the branch"
+    )]
+    Contended {
+        /// The remote.
+        url: String,
+        /// The branch.
+        branch: String,
+        /// What the server said.
         detail: String,
     },
     /// A git command took too long.
@@ -228,6 +282,8 @@ impl GitError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. }
+            | Self::ServerFailed { .. }
+            | Self::Contended { .. }
             | Self::Timeout { .. }
             | Self::LockTimeout { .. }
             | Self::DiskFull { .. }
@@ -238,6 +294,9 @@ impl GitError {
             | Self::Interrupted => true,
             Self::Auth { .. }
             | Self::NotFound { .. }
+            | Self::TooLarge { .. }
+            | Self::Certificate { .. }
+            | Self::ForeignFolder { .. }
             | Self::Empty { .. }
             | Self::NoBranch { .. }
             | Self::BranchConflict { .. }
@@ -256,7 +315,14 @@ impl GitError {
     /// Whether the remote is away, or another order holds what this one needs: no fault of this order, so that it
     /// waits for the end of it.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::LockTimeout { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::ServerFailed { .. }
+                | Self::Contended { .. }
+                | Self::Timeout { .. }
+                | Self::LockTimeout { .. }
+        )
     }
 
     /// Whether a full volume may be behind it although it does not say so.

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::{
     Git, GitError, Remote, askpass,
     lock::FileLock,
-    words::{Meaning, meaning, summary},
+    words::{Meaning, foreign_folder, meaning, summary},
 };
 use crate::{
     disk::{DiskSpace, SystemDisk},
@@ -275,6 +275,17 @@ impl Outcome {
             (Some(Meaning::NotFound), Some(url)) => GitError::NotFound { url: url.to_owned() },
             (Some(Meaning::Network), Some(url)) => {
                 GitError::Unreachable { url: url.to_owned(), detail }
+            }
+            (Some(Meaning::Server), Some(url)) => {
+                GitError::ServerFailed { url: url.to_owned(), detail }
+            }
+            (Some(Meaning::TooLarge), Some(url)) => GitError::TooLarge { url: url.to_owned() },
+            (Some(Meaning::Certificate), Some(url)) => {
+                GitError::Certificate { url: url.to_owned(), detail }
+            }
+            (Some(Meaning::Owner), _) => {
+                let folder = foreign_folder(&self.stderr).map_or_else(path, PathBuf::from);
+                GitError::ForeignFolder { folder, user: nix::unistd::geteuid().as_raw() }
             }
             _ => GitError::Failed { verb, detail },
         }

@@ -1,6 +1,12 @@
 //! Sends the branch of an order to its remote, from the repository the agent cannot write.
 
-use super::{Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lock::FileLock};
+use super::{
+    Git, GitError, Remote, Sandbox,
+    ancestry::builds_on,
+    blocking,
+    lock::FileLock,
+    words::{Refusal, refusal},
+};
 use crate::domain::BranchName;
 
 /// A branch that is on its remote.
@@ -61,7 +67,9 @@ impl Sandbox {
         let Some(refused) = line.filter(|line| line.starts_with('!')) else {
             let failure = outcome.failure("push", Some(url), Some(&self.trusted));
             // The connection may have broken after the server had taken the branch.
-            let there = matches!(failure, GitError::Unreachable { .. })
+            let lost =
+                matches!(failure, GitError::Unreachable { .. } | GitError::ServerFailed { .. });
+            let there = lost
                 && self
                     .git
                     .branch_head(remote, &self.branch)
@@ -118,11 +126,20 @@ impl Sandbox {
         } else {
             format!("{reason} ({})", told.join("; "))
         };
-        let url = remote.url.to_string();
+        let (url, branch) = (remote.url.to_string(), self.branch.to_string());
+        match refusal(reason, stderr) {
+            Refusal::Contended => return GitError::Contended { url, branch, detail },
+            Refusal::Server => return GitError::ServerFailed { url, detail },
+            Refusal::Name(existing) => {
+                let existing = existing.unwrap_or_else(|| "of such a name".to_owned());
+                return GitError::BranchConflict { branch, existing };
+            }
+            Refusal::Rule => {}
+        }
         if detail.contains("`workflow` scope") || detail.contains("permission") {
             return GitError::Auth { url, detail };
         }
-        GitError::Rejected { url, branch: self.branch.to_string(), detail }
+        GitError::Rejected { url, branch, detail }
     }
 }
 

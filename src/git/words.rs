@@ -1,7 +1,11 @@
 //! What the words mean that git prints when it fails.
 
+#[cfg(test)]
+mod tests;
+
 /// Words of git and curl, in lower case, and what they mean. The first match decides, so the
-/// specific ones stand first. Git's own words are fixed by `LC_ALL=C`.
+/// specific ones stand first. Git's own words are fixed by `LC_ALL=C`; they are those of git 2.39 and
+/// 2.47, with curl on either of its two usual TLS libraries.
 const MEANINGS: &[(&str, Meaning)] = &[
     ("no space left on device", Meaning::Full),
     ("disk quota exceeded", Meaning::Full),
@@ -9,8 +13,10 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("unable to write file", Meaning::Full),
     ("unable to write new index file", Meaning::Full),
     ("unable to write new_index file", Meaning::Full),
+    ("write error: broken pipe", Meaning::Network),
     ("fatal: write error", Meaning::Full),
     ("sha1 file write error", Meaning::Full),
+    ("dubious ownership", Meaning::Owner),
     ("without `workflow` scope", Meaning::Auth),
     ("authentication failed", Meaning::Auth),
     ("authentication required", Meaning::Auth),
@@ -18,6 +24,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("could not read password", Meaning::Auth),
     ("returned error: 401", Meaning::Auth),
     ("returned error: 403", Meaning::Auth),
+    ("http code = 403", Meaning::Auth),
     ("permission to ", Meaning::Auth),
     ("write access to repository not granted", Meaning::Auth),
     ("returned error: 404", Meaning::NotFound),
@@ -26,23 +33,49 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("404 not found", Meaning::NotFound),
     (": [404]", Meaning::NotFound),
     ("does not appear to be a git repository", Meaning::NotFound),
-    ("returned error: 5", Meaning::Network),
-    ("returned error: 429", Meaning::Network),
+    ("returned error: 413", Meaning::TooLarge),
+    ("http 413", Meaning::TooLarge),
+    ("http code = 413", Meaning::TooLarge),
+    ("request entity too large", Meaning::TooLarge),
+    ("certificate verification failed", Meaning::Certificate),
+    ("certificate problem", Meaning::Certificate),
+    ("no alternative certificate subject name", Meaning::Certificate),
+    ("certificate verify locations", Meaning::Certificate),
+    ("returned error: 408", Meaning::Server),
+    ("returned error: 429", Meaning::Server),
+    ("returned error: 5", Meaning::Server),
+    ("http code = 5", Meaning::Server),
+    ("remote failed to report status", Meaning::Server),
     ("could not resolve host", Meaning::Network),
     ("could not resolve proxy", Meaning::Network),
     ("failed to connect", Meaning::Network),
     ("couldn't connect to server", Meaning::Network),
     ("connection refused", Meaning::Network),
     ("connection reset", Meaning::Network),
-    ("connection timed out", Meaning::Network),
-    ("operation timed out", Meaning::Network),
+    ("connection was reset", Meaning::Network),
+    ("connection was aborted", Meaning::Network),
+    ("timed out", Meaning::Network),
+    ("connection timeout", Meaning::Network),
     ("operation too slow", Meaning::Network),
+    ("no route to host", Meaning::Network),
+    ("network is unreachable", Meaning::Network),
     ("unexpected disconnect", Meaning::Network),
     ("the remote end hung up", Meaning::Network),
     ("early eof", Meaning::Network),
+    ("unexpected eof", Meaning::Network),
     ("rpc failed", Meaning::Network),
+    ("transfer closed", Meaning::Network),
+    ("send failure", Meaning::Network),
+    ("recv failure", Meaning::Network),
     ("empty reply from server", Meaning::Network),
+    ("http/2 stream", Meaning::Network),
+    ("http2 framing", Meaning::Network),
     ("gnutls_handshake", Meaning::Network),
+    ("gnutls recv error", Meaning::Network),
+    ("tls connect error", Meaning::Network),
+    ("ssl_connect", Meaning::Network),
+    ("ssl_read", Meaning::Network),
+    ("ssl_write", Meaning::Network),
     ("ssl_error_syscall", Meaning::Network),
     ("loose object", Meaning::Damaged),
     ("bad object", Meaning::Damaged),
@@ -63,12 +96,55 @@ const MEANINGS: &[(&str, Meaning)] = &[
 /// What a failed command was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
+    /// A volume of ours.
     Full,
     Auth,
     NotFound,
+    /// The connection.
     Network,
+    /// The server itself: it failed, or asks to wait.
+    Server,
+    /// The server takes no request of this size.
+    TooLarge,
+    /// The server's certificate.
+    Certificate,
+    /// A folder of another user.
+    Owner,
     Damaged,
 }
+
+/// Why a remote did not move a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Something else held or moved it at the same moment.
+    Contended,
+    /// The server failed.
+    Server,
+    /// The name stands above or below that of another branch, which is this one where the server says so.
+    Name(Option<String>),
+    /// A rule of the server.
+    Rule,
+}
+
+/// Reasons of git and of GitHub, in lower case, which a later push may not meet.
+const CONTENDED: &[&str] = &[
+    "cannot lock ref",
+    "cannot update ref",
+    "failed to update ref",
+    "failed to lock",
+    "unable to create lock file",
+    "reference already exists",
+    "incorrect old value",
+    "transaction failed",
+];
+const SERVER: &[&str] = &[
+    "internal server error",
+    "fatal error in commit_refs",
+    "failed to report status",
+    "no space left on device",
+    "disk quota exceeded",
+    "unable to migrate objects",
+];
 
 /// What the words of a failed git command mean.
 pub(super) fn meaning(stderr: &str) -> Option<Meaning> {
@@ -80,7 +156,56 @@ pub(super) fn meaning(stderr: &str) -> Option<Meaning> {
     {
         return Some(Meaning::NotFound);
     }
-    MEANINGS.iter().find(|(words, _)| text.contains(words)).map(|(_, meaning)| *meaning)
+    // What the server reports of itself is no news about our own volumes.
+    let (theirs, ours): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.trim_start().starts_with("remote:"));
+    let (theirs, ours) = (theirs.join("\n"), ours.join("\n"));
+    let found = MEANINGS.iter().find(|(words, meaning)| match meaning {
+        Meaning::Full => ours.contains(words),
+        _ => text.contains(words),
+    });
+    match found {
+        // The connection ends because of it.
+        None | Some((_, Meaning::Network)) if SERVER.iter().any(|words| theirs.contains(words)) => {
+            Some(Meaning::Server)
+        }
+        found => found.map(|(_, meaning)| *meaning),
+    }
+}
+
+/// The folder that git does not read because it is another user's.
+pub(super) fn foreign_folder(stderr: &str) -> Option<&str> {
+    let (_, rest) = stderr.split_once("dubious ownership in repository at '")?;
+    rest.split_once('\'').map(|(folder, _)| folder)
+}
+
+/// Why a push was refused: `reason` is what git reports for the branch, `stderr` all it printed.
+pub(super) fn refusal(reason: &str, stderr: &str) -> Refusal {
+    let in_the_way = name_in_the_way(stderr);
+    let (reason, stderr) = (reason.to_ascii_lowercase(), stderr.to_ascii_lowercase());
+    // A hook says in its own words what it does not like.
+    if reason.contains("hook declined") {
+        return Refusal::Rule;
+    }
+    if in_the_way.is_some() {
+        return Refusal::Name(in_the_way);
+    }
+    if reason.contains("directory file conflict") {
+        return Refusal::Name(None);
+    }
+    let of_server = |words: &&str| reason.contains(*words) || stderr.contains(*words);
+    match () {
+        () if SERVER.iter().any(of_server) => Refusal::Server,
+        () if CONTENDED.iter().any(|words| reason.contains(words)) => Refusal::Contended,
+        () => Refusal::Rule,
+    }
+}
+
+/// The branch that stands in the way of one: "'refs/heads/test' exists; cannot create …".
+fn name_in_the_way(stderr: &str) -> Option<String> {
+    let (before, _) = stderr.split_once("' exists; cannot create '")?;
+    let name = before.rsplit('\'').next()?;
+    Some(name.strip_prefix("refs/heads/").unwrap_or(name).to_owned())
 }
 
 /// The lines of git's output that say what is wrong, on one line.
@@ -103,50 +228,4 @@ pub(super) fn summary(stderr: &str) -> String {
         text.push('…');
     }
     if text.is_empty() { "it gave no reason".to_owned() } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Meaning, meaning, summary};
-
-    #[test]
-    fn gits_words_have_one_meaning_each() {
-        let cases = [
-            ("fatal: Authentication failed for 'https://h/a/b/'", Meaning::Auth),
-            (
-                "fatal: could not read Username for 'https://h': terminal prompts disabled",
-                Meaning::Auth,
-            ),
-            (
-                "remote: Permission to a/b.git denied to bot.\nfatal: unable to access 'https://h/': The requested URL returned error: 403",
-                Meaning::Auth,
-            ),
-            (
-                "remote: Repository not found.\nfatal: repository 'https://h/a/b/' not found",
-                Meaning::NotFound,
-            ),
-            ("fatal: repository 'https://h/a/b/' not found", Meaning::NotFound),
-            ("fatal: '/srv/x' does not appear to be a git repository", Meaning::NotFound),
-            ("fatal: unable to access 'https://h/': Could not resolve host: h", Meaning::Network),
-            (
-                "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
-                Meaning::Network,
-            ),
-            ("fatal: write error: No space left on device", Meaning::Full),
-            ("error: inflate: data stream error (incorrect data check)", Meaning::Damaged),
-        ];
-        for (words, expected) in cases {
-            assert_eq!(meaning(words), Some(expected), "{words}");
-        }
-        assert_eq!(meaning("fatal: something new"), None);
-    }
-
-    #[test]
-    fn a_summary_keeps_the_reason_and_has_a_limit() {
-        let stderr = format!("Cloning into 'x'...\nfatal: no\n{}", "error: é\n".repeat(500));
-        let text = summary(&stderr);
-        assert!(text.starts_with("fatal: no; error"), "{text}");
-        assert!(text.len() < 610);
-        assert_eq!(summary(""), "it gave no reason");
-    }
 }

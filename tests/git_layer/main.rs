@@ -21,5 +21,6 @@ mod poisoned_corpus;
 mod ports_file;
 #[path = "../support/python_place.rs"]
 mod python_place;
+mod refusals;
 mod sandbox;
 mod submodules;
