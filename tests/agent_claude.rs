@@ -25,7 +25,7 @@ fn settings(api: &MessagesApi) -> ClaudeSettings {
     let mut settings = ClaudeSettings::new(claude_cli::claude_cli());
     settings.base_url = Some(api.url.clone());
     settings.credential = Some(ClaudeCredential::ApiKey(KEY.to_owned().into()));
-    settings.max_retries = 1;
+    settings.max_retries = Some(1);
     settings
 }
 
@@ -112,7 +112,7 @@ async fn a_refused_key_is_auth_at_once() {
     let bench = bench();
     let api = MessagesApi::start(vec![Turn::Refuse(401, "authentication_error")]).await;
     let mut settings = settings(&api);
-    settings.max_retries = 10;
+    settings.max_retries = None;
     let (report, _) = bench.run(AgentKind::Claude(settings)).await;
     assert_eq!(class(&report), Some(ErrorClass::Auth), "{}", told(&bench, &report));
     assert!(api.requests().len() <= 3, "{} requests", api.requests().len());

@@ -23,8 +23,9 @@ pub struct ClaudeSettings {
     pub credential: Option<ClaudeCredential>,
     /// Another endpoint than the vendor's.
     pub base_url: Option<String>,
-    /// How often the CLI repeats a refused call by itself. Its own default, 10, takes minutes.
-    pub max_retries: u32,
+    /// How often the CLI repeats a refused call by itself; as often as it likes when absent. A refused
+    /// credential ends the run at once whatever it likes.
+    pub max_retries: Option<u32>,
     /// Keeps the credential from the tools the CLI starts. Off by default: CLI 2.1.330 refuses to
     /// start with it unless `bubblewrap` is installed, and that needs user namespaces.
     pub scrub_tools: bool,
@@ -71,7 +72,7 @@ impl ClaudeSettings {
             max_budget_usd: None,
             credential: None,
             base_url: None,
-            max_retries: 3,
+            max_retries: None,
             scrub_tools: false,
             extra_arguments: Vec::new(),
         }
@@ -108,7 +109,6 @@ impl ClaudeSettings {
     pub fn environment(&self, home: &Path) -> Vec<(String, String)> {
         let mut environment: Vec<(String, String)> = [
             ("CLAUDE_CONFIG_DIR", config_dir(home).display().to_string()),
-            ("CLAUDE_CODE_MAX_RETRIES", self.max_retries.to_string()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
             ("CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD", "1".to_owned()),
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
@@ -116,6 +116,9 @@ impl ClaudeSettings {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        if let Some(retries) = self.max_retries {
+            environment.push(("CLAUDE_CODE_MAX_RETRIES".to_owned(), retries.to_string()));
+        }
         if self.scrub_tools {
             environment.push(("CLAUDE_CODE_SUBPROCESS_ENV_SCRUB".to_owned(), "1".to_owned()));
         }

@@ -64,6 +64,8 @@ pub struct ProviderError {
     pub status: Option<u16>,
     /// Its name, such as `authentication_failed`, `rate_limit`, `overloaded`.
     pub name: String,
+    /// What the agent says of it; nothing of one that it tries again.
+    pub said: String,
 }
 
 impl ProviderError {
@@ -148,7 +150,7 @@ impl Conversation {
                 }
             }
             "system" if text(value, "subtype") == Some("api_retry") => {
-                self.hear_error(value, number(value, "error_status"));
+                self.hear_error(value, number(value, "error_status"), "");
             }
             "rate_limit_event" => {
                 let info = value.get("rate_limit_info");
@@ -162,11 +164,13 @@ impl Conversation {
     }
 
     fn hear_assistant(&mut self, value: &Value) {
+        let mut told = "";
         for block in blocks(value) {
             match text(block, "type") {
                 Some("text") => {
                     if let Some(said) = text(block, "text") {
                         said.clone_into(&mut self.last_text);
+                        told = said;
                     }
                 }
                 Some("tool_use") if self.open_tools.len() < MAX_OPEN_TOOLS => {
@@ -176,7 +180,7 @@ impl Conversation {
             }
         }
         if value.get("error").is_some_and(Value::is_string) {
-            self.hear_error(value, None);
+            self.hear_error(value, None, told);
         } else {
             // An answer means that whatever a retry complained about has passed.
             self.provider_error = None;
@@ -190,12 +194,13 @@ impl Conversation {
         }
     }
 
-    fn hear_error(&mut self, value: &Value, status: Option<u16>) {
+    fn hear_error(&mut self, value: &Value, status: Option<u16>, said: &str) {
         if let Some(name) = text(value, "error") {
             // The final line repeats the name without the status.
             let status = status
                 .or_else(|| self.provider_error.as_ref().filter(|last| last.name == name)?.status);
-            self.provider_error = Some(ProviderError { status, name: name.to_owned() });
+            let (name, said) = (name.to_owned(), said.to_owned());
+            self.provider_error = Some(ProviderError { status, name, said });
         }
     }
 }

@@ -314,14 +314,17 @@ fn conclude(
     disk_full: bool,
 ) -> Attempt {
     let conversation = &drained.stdout.conversation;
+    let answer = conversation.answer();
     let evidence = Evidence {
         needs_result: launch.needs_result,
         exit: ended.exit,
         result: conversation.result.as_ref(),
         provider_error: conversation.provider_error.as_ref(),
-        limit_resets_in: conversation.limit_resets_at.map(until),
+        limit_resets_at: conversation.limit_resets_at,
+        now: now(),
         intervention: ended.intervention,
         stderr: &drained.stderr.tail,
+        stdout: &answer,
         out_of_memory,
         disk_full,
     };
@@ -334,7 +337,7 @@ fn conclude(
     let report = AgentReport {
         verdict,
         // Once more: text that was read out of JSON is no longer what was redacted.
-        text: redactor.text(&conversation.answer()),
+        text: redactor.text(&answer),
         session: conversation.session.or(launch.session),
         resumed: launch.resumed,
         usage: conversation.usage(),
@@ -372,10 +375,10 @@ async fn is_full(folder: PathBuf) -> bool {
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
-/// From now until a moment given in seconds since 1970.
-fn until(moment: u64) -> Duration {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::MAX, Duration::from);
-    Duration::from_secs(moment).saturating_sub(now)
+/// Seconds since 1970.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+    now.as_secs()
 }
 
 /// How many processes the kernel has killed for memory since it started; 0 where it does not say.

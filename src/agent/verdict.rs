@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Local, Utc};
+
 use super::{
     conversation::{ProviderError, ResultLine},
+    refusal::{Refusal, classify},
     report::{Exit, Failure},
+    reset_time::until_reset,
 };
 use crate::{disk, domain::ErrorClass};
 
@@ -41,12 +45,16 @@ pub struct Evidence<'a> {
     pub result: Option<&'a ResultLine>,
     /// The provider's last error that no answer followed.
     pub provider_error: Option<&'a ProviderError>,
-    /// Until the provider's limit ends.
-    pub limit_resets_in: Option<Duration>,
+    /// When the provider's limit ends, in seconds since 1970.
+    pub limit_resets_at: Option<u64>,
+    /// The end of the run, in seconds since 1970.
+    pub now: u64,
     /// What we did.
     pub intervention: Option<Intervention>,
     /// The end of its standard error.
     pub stderr: &'a str,
+    /// What it printed or said last; used where it left no words on its standard error.
+    pub stdout: &'a str,
     /// The kernel killed a process for memory while the agent ran.
     pub out_of_memory: bool,
     /// Our own log of the run could not be written because the disk is full, or the volume of the
@@ -100,7 +108,7 @@ fn stopped(intervention: Intervention, evidence: &Evidence<'_>) -> Failure {
         Intervention::Idle(after) => {
             // Silence after failed calls is the provider's, not the agent's.
             if let Some(error) = evidence.provider_error {
-                return provider_failure(error.status, &error.name, "", evidence);
+                return provider_failure(error.status, &error.name, &error.said, evidence);
             }
             let message = format!("the agent was stopped after {} of silence", seconds(after));
             Failure::new(ErrorClass::Stalled, message)
@@ -134,14 +142,14 @@ fn failed_result(result: &ResultLine, evidence: &Evidence<'_>) -> Failure {
             ErrorClass::MaxTurns,
             format!(
                 "the agent used all its turns before it was done ({said}): raise \
-                     claude_max_turns or split the request"
+                     CLAUDE_CLI_MAX_TURNS or split the request"
             ),
         ),
         "error_max_budget_usd" => Failure::new(
             ErrorClass::Budget,
             format!(
                 "the agent reached its cost limit before it was done ({said}): raise \
-                     claude_max_budget_usd or split the request"
+                     CLAUDE_CLI_MAX_BUDGET_USD or split the request"
             ),
         ),
         _ if session_is_unknown(Some(result)) => Failure::new(
@@ -151,7 +159,9 @@ fn failed_result(result: &ResultLine, evidence: &Evidence<'_>) -> Failure {
         "success" => {
             let error = evidence.provider_error;
             let status = result.status.or_else(|| error.and_then(|error| error.status));
-            provider_failure(status, error.map_or("", |error| &error.name), &said, evidence)
+            let told = error.map(|error| error.said.as_str()).filter(|_| said.trim().is_empty());
+            let said = told.unwrap_or(&said);
+            provider_failure(status, error.map_or("", |error| &error.name), said, evidence)
         }
         subtype => on_this_machine(evidence, &said).unwrap_or_else(|| {
             Failure::new(ErrorClass::ToolError, format!("the agent ended with {subtype}: {said}"))
@@ -165,12 +175,12 @@ fn without_result(evidence: &Evidence<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(error) = evidence.provider_error {
-        return Err(provider_failure(error.status, &error.name, "", evidence));
+        return Err(provider_failure(error.status, &error.name, &error.said, evidence));
     }
     if ended_well {
         let message = "the agent ended without a result line: it was interrupted, or its version \
                        is not supported";
-        return Err(Failure::new(ErrorClass::ToolError, with_stderr(message, evidence.stderr)));
+        return Err(Failure::new(ErrorClass::ToolError, with_words(message, evidence)));
     }
     Err(bad_exit(evidence))
 }
@@ -183,7 +193,7 @@ fn bad_exit(evidence: &Evidence<'_>) -> Failure {
     let stderr = evidence.stderr;
     if stderr.contains("cannot be used with root") {
         let message = "the agent refuses to run as root: run archon-awo as an ordinary user";
-        return Failure::new(ErrorClass::Invalid, with_stderr(message, stderr));
+        return Failure::new(ErrorClass::Invalid, with_words(message, evidence));
     }
     let message = match evidence.exit {
         Some(Exit { signal: Some(9), .. } | Exit { code: Some(137), .. }) => {
@@ -195,7 +205,7 @@ fn bad_exit(evidence: &Evidence<'_>) -> Failure {
         Some(Exit { code: Some(code), .. }) => format!("the agent ended with exit code {code}"),
         _ => "the end of the agent was not seen".to_owned(),
     };
-    Failure::new(ErrorClass::ToolError, with_stderr(&message, stderr))
+    Failure::new(ErrorClass::ToolError, with_words(&message, evidence))
 }
 
 /// Memory and disk: causes that lie in this machine and not in the agent.
@@ -224,38 +234,13 @@ fn provider_failure(
     said: &str,
     evidence: &Evidence<'_>,
 ) -> Failure {
-    use ErrorClass as Class;
-    let no_login = said.contains("Not logged in") || said.contains("/login");
-    let (class, advice) = match (status, name) {
-        (_, "authentication_failed") | (Some(401 | 403), _) => (
-            Class::Auth,
-            "the model provider refused the credential: check ANTHROPIC_API_KEY or \
-             CLAUDE_CODE_OAUTH_TOKEN",
-        ),
-        (Some(402), _) | (_, "billing_error") => {
-            (Class::Budget, "the account at the model provider has no credit left: add some")
-        }
-        (Some(429), _) | (_, "rate_limit") => (
-            Class::RateLimited,
-            "the model provider's rate limit is reached: wait, or lower AWO_MAX_CONCURRENT",
-        ),
-        (Some(500..), _) | (_, "overloaded" | "server_error") => {
-            (Class::Overloaded, "the model provider is overloaded or failing")
-        }
-        _ if no_login => (
-            Class::Auth,
-            "the agent has no credential: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN",
-        ),
-        // Without a status the provider did not answer at all.
-        (None, _) if said.starts_with("API Error") => (
-            Class::Overloaded,
-            "the model provider could not be reached: check the network and ANTHROPIC_BASE_URL",
-        ),
-        _ => match on_this_machine(evidence, said) {
-            Some(failure) => return failure,
-            None => (Class::ToolError, "the model provider refused the request"),
-        },
-    };
+    let (refusal, status) = classify(status, name, said);
+    if matches!(refusal, Refusal::Request | Refusal::Unknown)
+        && let Some(failure) = on_this_machine(evidence, said)
+    {
+        return failure;
+    }
+    let (class, advice) = (refusal.class(), refusal.advice());
     let details: Vec<String> =
         status.map(|status| format!("HTTP {status}")).into_iter().chain(detail(said)).collect();
     let message = if details.is_empty() {
@@ -263,12 +248,25 @@ fn provider_failure(
     } else {
         format!("{advice} ({})", details.join(", "))
     };
-    let retry_after = evidence.limit_resets_in.filter(|_| class == Class::RateLimited);
+    let retry_after =
+        if class == ErrorClass::RateLimited { limit_resets_in(said, evidence) } else { None };
     Failure { retry_after, ..Failure::new(class, message) }
 }
 
-fn with_stderr(message: &str, stderr: &str) -> String {
-    detail(stderr).map_or_else(|| message.to_owned(), |said| format!("{message} ({said})"))
+/// Until the provider's limit ends: by its own event, else by the words.
+fn limit_resets_in(said: &str, evidence: &Evidence<'_>) -> Option<Duration> {
+    let event = evidence.limit_resets_at;
+    event.map(|at| Duration::from_secs(at.saturating_sub(evidence.now))).or_else(|| {
+        let now: DateTime<Utc> = DateTime::from_timestamp(evidence.now.try_into().ok()?, 0)?;
+        // The CLI runs on this machine, in its zone.
+        until_reset(said, now, &Local)
+    })
+}
+
+/// The message, with the agent's last words about it.
+fn with_words(message: &str, evidence: &Evidence<'_>) -> String {
+    let said = detail(evidence.stderr).or_else(|| detail(evidence.stdout));
+    said.map_or_else(|| message.to_owned(), |said| format!("{message} ({said})"))
 }
 
 /// The last lines of a text, short enough for a sentence.

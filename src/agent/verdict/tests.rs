@@ -8,7 +8,7 @@ use super::{Evidence, Intervention, judge, session_is_unknown};
 use crate::{
     agent::{
         conversation::Conversation,
-        frames::Framer,
+        frames::{Frame, Framer},
         report::{Exit, Failure},
     },
     domain::ErrorClass as Class,
@@ -39,11 +39,15 @@ fn samples() -> BTreeMap<String, (Conversation, Exit)> {
 }
 
 fn evidence(sample: &(Conversation, Exit)) -> Evidence<'_> {
+    evidence_of(&sample.0, sample.1)
+}
+
+fn evidence_of(conversation: &Conversation, exit: Exit) -> Evidence<'_> {
     Evidence {
         needs_result: true,
-        exit: Some(sample.1),
-        result: sample.0.result.as_ref(),
-        provider_error: sample.0.provider_error.as_ref(),
+        exit: Some(exit),
+        result: conversation.result.as_ref(),
+        provider_error: conversation.provider_error.as_ref(),
         ..Evidence::default()
     }
 }
@@ -181,8 +185,236 @@ fn refusals_say_what_to_do() {
     insta::assert_snapshot!(messages.join("\n"), @r"
     the model provider refused the credential: check ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (HTTP 401, Invalid API key · Fix external API key)
     the model provider is overloaded or failing (HTTP 529, API Error: 529 Overloaded. This is a server-side issue, usually temporary — try again in a moment. If it persists, check your inference gateway (127.0.0.1:18181).)
-    the agent used all its turns before it was done (Reached maximum number of turns (2)): raise claude_max_turns or split the request
+    the agent used all its turns before it was done (Reached maximum number of turns (2)): raise CLAUDE_CLI_MAX_TURNS or split the request
     the agent could not continue its conversation (No conversation found with session ID: bb77dba0-82ea-402a-ba47-7bf09cdf0591): run the step afresh
     the agent was not allowed to use Write: allow it in the settings of the agent
     ");
+}
+
+/// A result line as CLIs without `api_error_status` write it, behind a line that names the error.
+fn told(name: Option<&str>, said: &str) -> Failure {
+    let line = name.map(|name| {
+        serde_json::json!({ "type": "assistant", "error": name,
+            "message": { "id": "m", "content": [{ "type": "text", "text": said }] } })
+    });
+    let result = serde_json::json!({ "type": "result", "subtype": "success", "is_error": true,
+        "result": said });
+    let mut conversation = Conversation::default();
+    for line in line.into_iter().chain([result]) {
+        let frame = Frame { bytes: line.to_string().into_bytes(), truncated: false };
+        conversation.hear(&frame);
+    }
+    let exit = Exit { code: Some(1), signal: None };
+    let evidence = Evidence { now: 1_798_398_000, ..evidence_of(&conversation, exit) };
+    judge(&evidence).unwrap_err()
+}
+
+/// What the CLI says, the name it gives, the class that follows and how the sentence begins.
+const TOLD: &[(Option<&str>, &str, Class, &str)] = &[
+    (
+        None,
+        "API Error: 400 {\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"messages.3: bad\"}}",
+        Class::ToolError,
+        "the model provider refused the request (HTTP 400, ",
+    ),
+    (
+        Some("invalid_request"),
+        "API Error: 400 duplicate tool_use ID in conversation history.",
+        Class::ToolError,
+        "the model provider refused the request (HTTP 400, ",
+    ),
+    (
+        None,
+        "API Error: 401 {\"error\":{\"type\":\"authentication_error\"}} · Please run /login",
+        Class::Auth,
+        "the model provider refused the credential: check ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (HTTP 401, ",
+    ),
+    (
+        None,
+        "Invalid API key · Please run /login",
+        Class::Auth,
+        "the model provider refused the credential",
+    ),
+    (
+        None,
+        "OAuth token has expired. Please obtain a new token or refresh your existing token.",
+        Class::Auth,
+        "the model provider refused the credential",
+    ),
+    (None, "Not logged in · Please run /login", Class::Auth, "the agent has no credential"),
+    (
+        Some("oauth_org_not_allowed"),
+        "This account may not be used here",
+        Class::Auth,
+        "the model provider refused the credential",
+    ),
+    (
+        None,
+        "API Error: Claude's response exceeded the 32000 output token maximum. To configure this behavior, set the CLAUDE_CODE_MAX_OUTPUT_TOKENS environment variable.",
+        Class::ToolError,
+        "one answer of the model was longer than the agent allows",
+    ),
+    (
+        Some("max_output_tokens"),
+        "API Error: The answer was cut.",
+        Class::ToolError,
+        "one answer of the model was longer",
+    ),
+    (
+        None,
+        "API Error: The model has reached its context window limit.",
+        Class::ToolError,
+        "the request and what the agent read for it are longer",
+    ),
+    (
+        Some("invalid_request"),
+        "Prompt is too long",
+        Class::ToolError,
+        "the request and what the agent read for it are longer",
+    ),
+    (
+        None,
+        "API Error: Claude Code is unable to respond to this request, which appears to violate our Usage Policy",
+        Class::ToolError,
+        "the model provider refuses this request by its usage policy",
+    ),
+    (
+        Some("model_not_found"),
+        "There's an issue with the selected model (x). It may not exist or you may not have access to it.",
+        Class::Invalid,
+        "the model provider does not offer this model",
+    ),
+    (
+        None,
+        "Credit balance is too low",
+        Class::Budget,
+        "the account at the model provider has no credit left",
+    ),
+    (
+        None,
+        "You're out of usage credits. Switch to another model to continue.",
+        Class::Budget,
+        "the account at the model provider has no credit left",
+    ),
+    (
+        None,
+        "You've hit your monthly spend limit. /model to switch models.",
+        Class::Budget,
+        "the account at the model provider has no credit left, or reached its spend limit",
+    ),
+    (
+        Some("rate_limit"),
+        "API Error: Rate limit reached",
+        Class::RateLimited,
+        "the model provider's rate limit is reached",
+    ),
+    (
+        None,
+        "API Error: 529 Overloaded. This is a server-side issue",
+        Class::Overloaded,
+        "the model provider is overloaded or failing (HTTP 529, ",
+    ),
+    (
+        None,
+        "API Error: 500 Internal server error.",
+        Class::Overloaded,
+        "the model provider is overloaded or failing (HTTP 500, ",
+    ),
+    (
+        None,
+        "API Error (503 upstream connect error) · check status",
+        Class::Overloaded,
+        "the model provider is overloaded or failing (HTTP 503, ",
+    ),
+    (
+        Some("unknown"),
+        "API Error: Unable to connect to API (ECONNREFUSED)",
+        Class::Overloaded,
+        "the model provider could not be reached",
+    ),
+    (
+        None,
+        "API Error: Connection error.",
+        Class::Overloaded,
+        "the model provider could not be reached",
+    ),
+    (
+        None,
+        "API Error: Request timed out.",
+        Class::Overloaded,
+        "the model provider could not be reached",
+    ),
+    (
+        None,
+        "API Error: Unable to connect to API: SSL certificate has expired",
+        Class::Invalid,
+        "the certificate of the model provider's address is not trusted",
+    ),
+    (
+        None,
+        "API Error: API returned an empty or malformed response (HTTP 200) — check for a proxy or gateway intercepting the request",
+        Class::ToolError,
+        "the model provider refused the request (",
+    ),
+    (None, "Execution error", Class::ToolError, "the agent ended with an error (Execution error)"),
+];
+
+#[test]
+fn a_result_without_a_status_is_told_by_its_words() {
+    for (name, said, class, sentence) in TOLD {
+        let failure = told(*name, said);
+        assert_eq!(failure.class, *class, "{said}: {}", failure.message);
+        assert!(failure.message.starts_with(sentence), "{said}: {}", failure.message);
+        assert_eq!(failure.retry_after, None, "{said}");
+    }
+}
+
+#[test]
+fn a_usage_limit_is_waited_for_until_it_resets() {
+    // It is 2026-12-27 19:00 in Greenwich.
+    for (said, minutes) in [
+        ("Claude AI usage limit reached|1798405200", 120),
+        (
+            "You've hit your session limit · resets 8:30pm (Europe/London)\n/login to switch to an API usage-billed account.",
+            90,
+        ),
+        ("Weekly limit reached · resets Dec 28 at 7pm (UTC) · /upgrade", 24 * 60),
+        (
+            "API Error: 400 You have reached your specified API usage limits. You will regain access on 2026-12-28 at 00:00 UTC.",
+            300,
+        ),
+    ] {
+        let failure = told(Some("rate_limit"), said);
+        assert_eq!(failure.class, Class::RateLimited, "{said}: {}", failure.message);
+        assert!(
+            failure.message.starts_with("the usage limit of the account"),
+            "{}",
+            failure.message
+        );
+        let wait = std::time::Duration::from_secs(minutes * 60);
+        assert_eq!(failure.retry_after, Some(wait), "{said}");
+    }
+    assert_eq!(told(None, "5-hour limit reached").retry_after, None);
+}
+
+#[test]
+fn a_retry_without_a_status_had_no_answer() {
+    let retry = br#"{"type":"system","subtype":"api_retry","error_status":null,"error":"unknown"}"#;
+    let mut conversation = Conversation::default();
+    conversation.hear(&Frame { bytes: retry.to_vec(), truncated: false });
+    let exit = Exit { code: Some(1), signal: None };
+    let failure = judge(&evidence_of(&conversation, exit)).unwrap_err();
+    assert_eq!(failure.class, Class::Overloaded);
+    assert!(failure.message.starts_with("the model provider could not be reached"));
+}
+
+#[test]
+fn an_agent_that_fails_with_words_on_its_output_alone_is_quoted() {
+    let exit = Some(Exit { code: Some(2), signal: None });
+    let stdout = "working\nstep 1\nstep 2\nERROR: no such model: x\n";
+    let failure = judge(&Evidence { exit, stdout, ..Evidence::default() }).unwrap_err();
+    let expected = "the agent ended with exit code 2 (step 1 | step 2 | ERROR: no such model: x)";
+    assert_eq!(failure.message, expected);
+    let both = Evidence { exit, stdout, stderr: "boom\n", ..Evidence::default() };
+    assert_eq!(judge(&both).unwrap_err().message, "the agent ended with exit code 2 (boom)");
 }
