@@ -27,7 +27,7 @@ mod values;
 
 pub use values::duration as parse_duration;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -40,7 +40,7 @@ pub(crate) use check::{
 };
 pub use database::DatabaseConfig;
 pub use disk::DiskConfig;
-pub use folders::FoldersConfig;
+pub use folders::{FoldersConfig, SET_ASIDE};
 pub use history::HistoryConfig;
 pub use http::HttpConfig;
 pub use isolation::{AgentNetwork, IsolationConfig, IsolationMode};
@@ -52,7 +52,7 @@ pub use source::{Host, Setting, Source, mask};
 pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
 use crate::{
-    domain::{Credentials, RemoteRules},
+    domain::{Credentials, RemoteRules, is_weak_secret},
     ports::PortPool,
 };
 use file::{Ownership, SettingsFile};
@@ -254,18 +254,56 @@ impl Config {
     /// Every credential of the process, for the redactor: also those that were set but are not
     /// used, and the password inside the address of the database.
     pub fn secrets(&self) -> Vec<SecretString> {
-        let mut secrets = self.unused_secrets.clone();
+        self.named_secrets().into_iter().map(|(_, secret)| secret).collect()
+    }
+
+    /// What to say about credentials that are words, if there are any: such are not searched for.
+    pub fn weak_secrets(&self) -> Option<String> {
+        let secrets = self.named_secrets();
+        let weak = secrets.iter().filter(|(_, secret)| is_weak_secret(secret.expose_secret()));
+        let names: BTreeSet<&str> = weak.map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{}: the credential is short or a common word, so it is not taken out of texts, logs \
+                 and commits, where it may be just that word; use a longer one that was generated",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// Every credential, with the name of the setting it is from.
+    fn named_secrets(&self) -> Vec<(String, SecretString)> {
         let claude = &self.agent.claude;
-        secrets.extend(self.credentials.secrets().cloned());
-        secrets.extend(self.archive.iter().filter_map(ArchiveConfig::secret));
-        for secret in [&claude.api_key, &claude.oauth_token, &self.github.token] {
-            secrets.extend(secret.clone());
+        let named = |key: &keys::Key, secret: SecretString| (key.name().to_owned(), secret);
+        let mut secrets: Vec<(String, SecretString)> = Vec::new();
+        let optional = [
+            (&keys::ANTHROPIC_API_KEY, &claude.api_key),
+            (&keys::CLAUDE_OAUTH_TOKEN, &claude.oauth_token),
+            (&keys::GITHUB_TOKEN, &self.github.token),
+        ];
+        for (key, secret) in optional {
+            secrets.extend(secret.clone().map(|secret| named(key, secret)));
         }
+        let unused = self.unused_secrets.iter().cloned();
+        secrets.extend(unused.map(|secret| named(&keys::ANTHROPIC_API_KEY, secret)));
+        let archive = self.archive.iter().filter_map(ArchiveConfig::secret);
+        secrets.extend(archive.map(|secret| named(&keys::ARCHIVE_SECRET_ACCESS_KEY, secret)));
         if let Some(url) = &self.database.url {
-            secrets.extend(database::passwords(url));
+            let passwords = database::passwords(url).into_iter();
+            secrets.extend(passwords.map(|secret| named(&keys::DATABASE_URL, secret)));
         }
-        secrets.extend(self.telemetry.headers.iter().map(|(_, value)| value.clone()));
-        secrets.retain(|secret| !secret.expose_secret().is_empty());
+        let headers = self.telemetry.headers.iter().map(|(_, value)| value.clone());
+        secrets.extend(headers.map(|secret| named(&keys::OTLP_HEADERS, secret)));
+        let known: Vec<_> = secrets.iter().map(|(_, s)| s.expose_secret().to_owned()).collect();
+        // GitHub's token is among them.
+        let others = self.credentials.secrets().filter(|secret| {
+            let value = secret.expose_secret();
+            !known.iter().any(|known| known == value)
+        });
+        let others: Vec<SecretString> = others.cloned().collect();
+        secrets.extend(others.into_iter().map(|secret| named(&keys::GIT_CREDENTIALS, secret)));
+        secrets.retain(|(_, secret)| !secret.expose_secret().is_empty());
         secrets
     }
 }

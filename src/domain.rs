@@ -22,7 +22,7 @@ pub use error_class::{ErrorClass, UnknownErrorClass};
 pub use log_cursor::{InvalidLogCursor, LogCursor};
 pub use missed_fires::MissedFires;
 pub use order_id::{InvalidOrderId, WorkOrderId};
-pub use redaction::{RedactStream, Redactor};
+pub use redaction::{RedactStream, Redactor, is_weak_secret};
 pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};
 pub use sandbox_type::{InvalidSandboxType, SandboxType};
 pub use sparse_path::{InvalidSparsePath, SparsePath};

@@ -79,7 +79,7 @@ pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryE
     // A second set-up (tests in one process) keeps the first.
     let _ = tracing_subscriber::registry().with(spans).with(log.with_filter(filter)).try_init();
     if audience == Audience::Service {
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.weak_secrets()) {
             tracing::warn!("{warning}");
         }
     }

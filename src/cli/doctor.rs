@@ -77,6 +77,7 @@ pub(super) async fn run(host: &Host, output: &Output) -> anyhow::Result<()> {
 
 async fn check_all(config: &Config) -> Vec<Check> {
     let mut checks = vec![settings(config)];
+    checks.extend(config.weak_secrets().map(|words| Check::well("weak credentials", words)));
     checks.extend(database(config).await);
     let folders = &config.folders;
     for (name, key, folder) in [

@@ -9,6 +9,9 @@ use super::{
     values,
 };
 
+/// Where the files of deleted orders lie whose id was used again, below `AWO_WORK_ORDER_DIR`.
+pub const SET_ASIDE: &str = ".set-aside";
+
 /// The three folders that outlive a worker; volumes in a container.
 #[derive(Debug, Clone)]
 pub struct FoldersConfig {

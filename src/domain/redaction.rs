@@ -3,6 +3,7 @@
 mod forms;
 mod needles;
 mod stream;
+mod strength;
 #[cfg(test)]
 mod tests;
 mod vendor;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use needles::Needles;
 pub use stream::RedactStream;
+pub use strength::is_weak_secret;
 
 /// What stands in the place of a secret.
 const MARK: &[u8] = b"[redacted]";
@@ -30,8 +32,8 @@ pub struct Redactor {
 
 impl Redactor {
     /// Knows the given secrets, each raw, in base64 (at any offset), hex, percent-encoded, as JSON and
-    /// XML escape it and shells quote it, and each line of one that has several. Secrets shorter than
-    /// 8 bytes are left alone.
+    /// XML escape it and shells quote it, and each line of one that has several. Weak ones
+    /// ([`is_weak_secret`]) are left alone: they may be words, and what people wrote is not rewritten.
     pub fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
         Self { needles: Arc::new(Needles::new(secrets.into_iter().collect())) }
     }
@@ -70,8 +72,8 @@ impl Redactor {
         }
     }
 
-    /// Whether the bytes hold one of the known secrets, in any form, that has at least 16 bytes and
-    /// both letters and digits: others may be ordinary words. What only looks like a token of a
+    /// Whether the bytes hold one of the known secrets, in any form, that is not weak and has at least 16
+    /// bytes and both letters and digits: others may be ordinary words. What only looks like a token of a
     /// vendor does not count, nor does anything inside an archive.
     pub fn finds_secret(&self, bytes: &[u8]) -> bool {
         self.needles.unsearchable || self.needles.betrayed_by(bytes)

@@ -81,3 +81,33 @@ async fn a_secret_in_a_request_is_no_part_of_the_branch(pool: PgPool) {
     assert_eq!(branches, [format!("refs/heads/feat/use-redacted-now-{order}")]);
     assert_eq!(leaks::in_files(&harness.path("work-orders"), TOKEN), Vec::<PathBuf>::new());
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_weak_secret_rewrites_nothing_and_is_named(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", "production");
+    harness.tell_agent(
+        "extra",
+        "[ $AWO_STEP = commit ] && echo 'fix: move production to postgres' && exit 0; true",
+    );
+    harness.start_worker();
+    let request = "Move production to postgres";
+    let order = harness.order(request).await;
+    harness.until_status(&order, "completed").await;
+    let (branches, _) = harness.deliveries();
+    assert_eq!(branches, [format!("refs/heads/feat/move-production-to-postgres-{order}")]);
+    let subject = harness.git(&["-C", "remote.git", "log", "-1", "--format=%s", &branches[0]]);
+    assert_eq!(subject.trim(), "fix: move production to postgres");
+    let prompt = std::fs::read_to_string(harness.path(&format!("agent/prompt-{order}-planning-1")));
+    assert!(prompt.unwrap().contains(request));
+    let said: String = sqlx::query_scalar(
+        "select concat_ws(' ', (select string_agg(content, ' ') from agent_work_order_artifacts),
+             (select string_agg(output, ' ') from agent_work_order_steps))",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    assert!(said.contains(request) && !said.contains("[redacted]"), "{said}");
+    harness.until_logged("GITHUB_TOKEN: the credential is short or a common word").await;
+    harness.assert_sound().await;
+}

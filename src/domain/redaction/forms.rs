@@ -8,7 +8,7 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 
-use super::MIN_LENGTH;
+use super::{MIN_LENGTH, is_weak_secret};
 
 /// Shortest secret that is taken for one when it stands in a file of a repository, in bytes. A
 /// shorter one (`postgres`) may be an ordinary word there.
@@ -33,7 +33,7 @@ pub(super) fn add(secret: &str, forms: &mut Forms) {
 }
 
 fn add_one(secret: &str, forms: &mut Forms) {
-    if secret.len() < MIN_LENGTH {
+    if is_weak_secret(secret) {
         return;
     }
     let strong = is_strong(secret);

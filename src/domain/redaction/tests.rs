@@ -39,8 +39,8 @@ fn short_words_and_other_text_are_left_alone() {
 
 #[test]
 fn overlapping_secrets_leave_no_part_behind() {
-    let redactor = redactor(&["abcdefgh", "efghijkl"]);
-    assert_eq!(redactor.text("-abcdefghijkl-"), "-[redacted]-");
+    let redactor = redactor(&["abcdXfgh1", "fgh1ijklQz"]);
+    assert_eq!(redactor.text("-abcdXfgh1ijklQz-"), "-[redacted]-");
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn debug_output_shows_no_secret() {
 proptest! {
     #[test]
     fn any_chunking_gives_what_the_whole_text_gives(
-        secrets in prop::collection::vec("[xyz%/]{8,14}", 1..4),
+        secrets in prop::collection::vec("[xyz%/]{5,11}%7q", 1..4),
         parts in prop::collection::vec(prop_oneof![
             "[xyz%/é\\n]{0,12}".prop_map(|text| (text, None)),
             (0..3usize, 0..4usize).prop_map(|(at, form)| (String::new(), Some((at, form)))),
@@ -237,6 +237,15 @@ fn a_secret_that_is_cut_off_at_the_end_is_replaced() {
 }
 
 #[test]
+fn weak_secrets_are_words_of_the_text_they_stand_in() {
+    let redactor = redactor(&["postgres", "password", "production", "postgresql-production-2024"]);
+    let text =
+        "Move the postgres password of production to postgresql-production-2024 (cG9zdGdyZXM=)";
+    assert_eq!(redactor.text(text), text);
+    assert!(!redactor.finds_secret(text.as_bytes()));
+}
+
+#[test]
 fn a_file_betrays_strong_secrets_only() {
     let redactor = redactor(&["postgres", "0123456789abcdefghij"]);
     assert!(!redactor.finds_secret(b"image: postgres ghp_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"));
@@ -257,7 +266,7 @@ fn hostile_text_is_read_once() {
 proptest! {
     #[test]
     fn pauses_and_chunks_never_let_a_secret_or_a_token_through(
-        secret in "[a-z0-9/+\"]{9,20}",
+        secret in "[a-z0-9/+\"]{6,17}/7q",
         before in "[a-z ]{0,9}",
         token in 0..16usize,
         sizes in prop::collection::vec(1..20usize, 1..20),
