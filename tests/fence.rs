@@ -216,3 +216,16 @@ async fn a_restore_cancels_what_was_to_be_cancelled(pool: PgPool) {
         sqlx::query_scalar("SELECT status FROM agent_work_orders").fetch_one(&pool).await.unwrap();
     assert_eq!(status, "cancelled");
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn an_artifact_whose_reply_was_lost_is_kept_once(pool: PgPool) {
+    let (order, _, run) = two_owners(&pool).await;
+    for _ in 0..2 {
+        write("add_artifact", &run, &order).await.unwrap();
+    }
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM public.agent_work_order_artifacts")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, 1);
+}

@@ -1,5 +1,8 @@
 //! What a run keeps of what its agent made and said: artifacts, and pieces of the log.
 
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{RunError, RunStore};
@@ -42,17 +45,38 @@ pub struct NewLogChunk {
     pub data: Vec<u8>,
 }
 
+impl NewArtifact {
+    /// A text that only the database keeps. NUL, which it cannot hold, is replaced.
+    pub fn without_file(kind: &'static str, step: StepName, text: &str) -> Self {
+        let digest = Sha256::digest(text.as_bytes());
+        let sha256 = digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        Self {
+            kind,
+            step,
+            content: Some(text.replace('\0', "\u{fffd}")),
+            path: None,
+            sha256,
+            size_bytes: i64::try_from(text.len()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 impl RunStore {
-    /// Keeps an artifact.
+    /// Keeps an artifact; one that is there already is kept once, for the reply to an earlier call may
+    /// have been lost.
     #[tracing::instrument(name = "db.artifacts.add", skip_all, err)]
     pub async fn add_artifact(
         &self,
         order: &WorkOrderId,
         artifact: &NewArtifact,
     ) -> Result<(), RunError> {
-        let done = self
+        let owned: bool = self
             .patiently("run/add_artifact", || {
-                sqlx::query(sql!("run/add_artifact"))
+                sqlx::query_scalar(sql!("run/add_artifact"))
                     .bind(self.fence().job_id)
                     .bind(self.fence().epoch)
                     .bind(order.as_str())
@@ -62,10 +86,10 @@ impl RunStore {
                     .bind(&artifact.path)
                     .bind(&artifact.sha256)
                     .bind(artifact.size_bytes)
-                    .execute(self.pool())
+                    .fetch_one(self.pool())
             })
             .await?;
-        self.owned(done.rows_affected())
+        self.owned(u64::from(owned))
     }
 
     /// Appends to the log of the order.

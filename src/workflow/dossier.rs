@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::fs;
 
 use super::failure::{StepError, volume};
@@ -52,13 +51,11 @@ impl Dossier {
         let path = self.root.join(folder).join(name);
         self.write(&path, text).await?;
         let inline = text.len() <= INLINE_LIMIT && !text.contains('\0');
+        let artifact = NewArtifact::without_file(kind, step, text);
         Ok(NewArtifact {
-            kind,
-            step,
-            content: inline.then(|| text.to_owned()),
+            content: artifact.content.filter(|_| inline),
             path: Some(format!("{}/{folder}/{name}", self.order)),
-            sha256: hex(&Sha256::digest(text.as_bytes())),
-            size_bytes: i64::try_from(text.len()).unwrap_or(i64::MAX),
+            ..artifact
         })
     }
 
@@ -82,13 +79,4 @@ impl Dossier {
         let written = write_whole(path, text.as_bytes(), &self.reserve).await;
         written.map_err(|error| volume(path, &error))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -22,7 +22,7 @@ use crate::{
     git::{Remote, Sandbox},
     lease::{Lease, StopReason},
     ports::PortRange,
-    store::{Claimed, OrderFacts, RunStore, StartedStep, StepCost, StepEnd},
+    store::{Claimed, NewArtifact, OrderFacts, RunStore, StartedStep, StepCost, StepEnd},
     telemetry::TokenCounts,
 };
 
@@ -190,7 +190,7 @@ impl OrderRun<'_> {
         info!(duration_ms = seconds * 1000.0, "step completed");
         self.results.insert(step, result.output);
         self.progressed = true;
-        self.describe().await?;
+        self.describe().await;
         Ok(result.class)
     }
 
@@ -304,8 +304,8 @@ impl OrderRun<'_> {
         self.workflow.metrics.agent_used(tokens, usd);
     }
 
-    /// Writes `metadata.json`.
-    async fn describe(&self) -> Result<(), StepError> {
+    /// Writes `metadata.json`: for people, so an order does not fail for want of it.
+    async fn describe(&self) {
         let finished: Vec<&str> = self
             .order
             .steps
@@ -326,7 +326,16 @@ impl OrderRun<'_> {
             "job_id": self.store.fence().job_id,
             "epoch": self.store.fence().epoch,
         });
-        self.dossier.describe(&facts).await
+        if let Err(StepError::Failed(failure)) = self.dossier.describe(&facts).await {
+            self.note_unwritten(None, &failure).await;
+        }
+    }
+
+    /// Says in the log of the order that a file was not written which nothing depends on.
+    pub(super) async fn note_unwritten(&self, step: Option<StepName>, failure: &Failure) {
+        warn!(work_order.id = %self.order.id, "the order goes on without a file: {}", failure.message);
+        let facts = json!({ "error": failure.message, "error_class": failure.class.as_str() });
+        self.journal.event("warning", "file_not_written", step, facts).await;
     }
 
     /// Stores facts of the order.
@@ -344,7 +353,25 @@ impl OrderRun<'_> {
     ) -> Result<(), StepError> {
         let name = format!("{}-{step}-{}.{kind}", self.number_of(step), started.runs);
         let text = self.workflow.redactor.text(text);
-        let artifact = self.dossier.keep("outputs", &name, kind, step, &text).await?;
+        self.keep_output(&name, kind, step, &text).await
+    }
+
+    /// Keeps what an agent said. It was paid for: without room for its file, the database alone has it.
+    pub(super) async fn keep_output(
+        &self,
+        name: &str,
+        kind: &'static str,
+        step: StepName,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let artifact = match self.dossier.keep("outputs", name, kind, step, text).await {
+            Ok(artifact) => artifact,
+            Err(StepError::Failed(failure)) => {
+                self.note_unwritten(Some(step), &failure).await;
+                NewArtifact::without_file(kind, step, text)
+            }
+            Err(stopped) => return Err(stopped),
+        };
         Ok(self.store.add_artifact(&self.order.id, &artifact).await?)
     }
 }

@@ -146,8 +146,7 @@ impl OrderRun<'_> {
             );
         }
         let file = format!("{name}.md");
-        let artifact = self.dossier.keep("outputs", &file, "output", step, &report.text).await?;
-        self.store.add_artifact(&self.order.id, &artifact).await?;
+        self.keep_output(&file, "output", step, &report.text).await?;
         match &report.verdict {
             Ok(()) => Ok(report),
             Err(failure) => {

@@ -188,3 +188,36 @@ async fn the_limit_of_a_repository_holds_however_many_slots_are_free(pool: PgPoo
     harness.until("select count(*) = 5 from agent_work_orders where status = 'completed'").await;
     harness.assert_sound().await;
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn files_that_nothing_depends_on_fail_no_order(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    let kept = harness.path("work-orders/wo-1");
+    for name in ["metadata.json", "outputs/2-planning-1.md", "outputs/2-planning-1.plan"] {
+        // Nothing replaces a folder that is not empty.
+        std::fs::create_dir_all(kept.join(name).join("in-the-way")).unwrap();
+    }
+    harness.start_worker();
+    let steps = "create-branch planning execute";
+    harness.order_named("wo-1", "Write a file", steps).await;
+    harness.until_status("wo-1", "completed").await;
+    let plans: Vec<(String, Option<String>)> = sqlx::query_as(
+        "select content, path from agent_work_order_artifacts where artifact_type = 'plan'",
+    )
+    .fetch_all(&harness.pool)
+    .await
+    .unwrap();
+    assert_eq!(plans, [("1. Write a file.".to_owned(), None)]);
+    let told: Vec<String> = sqlx::query_scalar(
+        "select e ->> 'error' from awo.log_chunks,
+             lateral (select convert_from(data, 'UTF8')::jsonb as e) e
+         where stream = 'event' and e ->> 'event' = 'file_not_written' and e ->> 'level' = 'warning'",
+    )
+    .fetch_all(&harness.pool)
+    .await
+    .unwrap();
+    for name in ["metadata.json", "2-planning-1.md", "2-planning-1.plan"] {
+        assert!(told.iter().any(|words| words.contains(name)), "{name}: {told:?}");
+    }
+    harness.assert_sound().await;
+}
