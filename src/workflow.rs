@@ -18,6 +18,7 @@ pub mod pull_request_text;
 pub mod quota;
 mod recover;
 pub mod review;
+mod set_aside;
 mod steps;
 mod turn;
 

@@ -42,7 +42,7 @@ async fn saved_work_is_noted_once_and_only_for_an_order(pool: PgPool) {
         size_bytes: 7,
     };
     for name in ["one", "two", "two"] {
-        store.add_saved(&id, SavedForm::Bundle, &saved(name)).await.unwrap();
+        store.add_saved(&id, None, SavedForm::Bundle, &saved(name)).await.unwrap();
     }
     let found = store.artifacts(&order).await.unwrap();
     assert!(found.iter().all(|artifact| artifact.artifact_type == "bundle"), "{found:?}");
@@ -56,7 +56,7 @@ async fn saved_work_is_noted_once_and_only_for_an_order(pool: PgPool) {
         .collect();
     assert_eq!(found, [saved("one"), saved("two")]);
     let stranger: WorkOrderId = "wo-nobody".parse().unwrap();
-    store.add_saved(&stranger, SavedForm::Bundle, &saved("one")).await.unwrap();
+    store.add_saved(&stranger, None, SavedForm::Bundle, &saved("one")).await.unwrap();
     assert!(store.artifacts(stranger.as_str()).await.unwrap().is_empty());
 }
 
@@ -76,12 +76,13 @@ async fn only_an_order_that_is_over_in_every_way_is_not_open(pool: PgPool) {
     run(&pool, &ended).await.unwrap();
     expected.push((leased, true));
     let names: Vec<String> = expected.iter().map(|(id, _)| id.clone()).collect();
-    let standing = store.standing(&names).await.unwrap();
+    let asked: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
+    let standing = store.standing(&asked).await.unwrap();
     for (id, open) in expected {
         let found = standing.iter().find(|row| row.id == id).unwrap();
         assert_eq!(found.is_open, open, "{found:?}");
     }
-    let nobody = store.standing(&["wo-nobody".to_owned()]).await.unwrap();
+    let nobody = store.standing(&[("wo-nobody".to_owned(), None)]).await.unwrap();
     assert_eq!((nobody[0].status.as_deref(), nobody[0].is_open), (None, false));
 }
 

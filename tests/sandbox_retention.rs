@@ -72,7 +72,16 @@ impl Setting {
     }
 
     async fn sweep(&self, policy: RetentionPolicy, urgency: Urgency) -> SweepReport {
-        let sweep = Sweep { policy, history_days: Some(90), urgency, dry_run: false };
+        self.sweep_with(policy, urgency, false).await
+    }
+
+    async fn sweep_with(
+        &self,
+        policy: RetentionPolicy,
+        urgency: Urgency,
+        unknown: bool,
+    ) -> SweepReport {
+        let sweep = Sweep { policy, history_days: Some(90), urgency, unknown, dry_run: false };
         self.sandboxes.sweep(&sweep, &|_, _| (), &|| false).await.unwrap()
     }
 
@@ -234,22 +243,47 @@ async fn an_order_that_is_requeued_meanwhile_finds_its_sandbox_whole_or_not_at_a
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
-async fn folders_of_orders_nobody_knows_go_after_their_time_and_with_their_work_saved(
+async fn folders_of_orders_this_database_never_had_go_on_request_alone_and_with_their_work_saved(
     pool: PgPool,
 ) {
     let setting = Setting::new(pool);
     let sandbox = setting.sandbox("wo-forgotten").await;
     fs::write(sandbox.checkout.join("work.txt"), "work\n").unwrap();
-    let report = setting.sweep(POLICY, Urgency::Pressing).await;
+    let report = setting.sweep_with(POLICY, Urgency::Pressing, true).await;
     assert_eq!(item(&report, "wo-forgotten").action, Action::Kept, "it is young");
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let short = RetentionPolicy { orphans: Some(Duration::from_secs(1)), ..POLICY };
-    let report = setting.sweep(short, Urgency::Scheduled).await;
+    let short = RetentionPolicy { orphans: Some(Duration::ZERO), ..POLICY };
+    for urgency in [Urgency::Scheduled, Urgency::Pressing] {
+        let report = setting.sweep(short, urgency).await;
+        let item = item(&report, "wo-forgotten");
+        assert_eq!(item.action, Action::Kept, "{item:?}");
+        assert!(item.reason.as_ref().unwrap().contains("gc --unknown"), "{item:?}");
+    }
+    let report = setting.sweep_with(short, Urgency::Scheduled, true).await;
     let item = item(&report, "wo-forgotten");
     assert_eq!(item.action, Action::Removed, "{item:?}");
     let saved = setting.place.path("work-orders").join(item.saved.as_ref().unwrap());
     assert!(saved.exists(), "its files stay as long as history does");
     assert!(report.order_folders.is_empty());
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_sandbox_of_a_deleted_order_goes_after_its_time_with_its_work_saved(pool: PgPool) {
+    let setting = Setting::new(pool);
+    let (order, sandbox) = setting.order(JobState::Failed).await;
+    fs::write(sandbox.checkout.join("work.txt"), "work\n").unwrap();
+    run(&setting.pool, "DELETE FROM agent_work_orders").await.unwrap();
+    let keep = RetentionPolicy { orphans: None, ..POLICY };
+    for policy in [POLICY, keep] {
+        let report = setting.sweep(policy, Urgency::Scheduled).await;
+        assert_eq!(item(&report, &order).action, Action::Kept);
+    }
+    let aged = "UPDATE awo.deleted_orders SET deleted_at = deleted_at - interval '2 days'";
+    run(&setting.pool, aged).await.unwrap();
+    let report = setting.sweep(POLICY, Urgency::Scheduled).await;
+    let item = item(&report, &order);
+    assert_eq!((item.action, item.status.as_deref()), (Action::Removed, None), "{item:?}");
+    let saved = setting.place.path("work-orders").join(item.saved.as_ref().unwrap());
+    assert!(saved.exists() && !sandbox.root.exists());
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Only say what would go.
     #[arg(long)]
     dry_run: bool,
+    /// Take sandboxes and files too whose orders this database never had.
+    #[arg(long)]
+    unknown: bool,
 }
 
 pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow::Result<()> {
@@ -39,6 +42,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
         policy,
         history_days: config.history.orders,
         urgency: Urgency::Scheduled,
+        unknown: args.unknown,
         dry_run: args.dry_run,
     };
     let bar = progress_bar();

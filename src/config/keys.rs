@@ -124,7 +124,7 @@ keys! {
     RETENTION_CANCELLED: ["AWO_RETENTION_CANCELLED"], None, AGE, false,
         "How long the sandboxes of cancelled orders are kept.";
     RETENTION_ORPHANS: ["AWO_RETENTION_ORPHANS"], None, AGE, false,
-        "How long sandboxes stay untouched whose orders the database does not know, until they go.";
+        "How long the sandboxes of deleted orders are kept, and by gc --unknown those of unknown ones.";
 
     ARCHIVE_URL: ["AWO_ARCHIVE_URL"], None,
         "file:///folder or s3://bucket/prefix, without a user name, password or query", false,

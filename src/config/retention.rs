@@ -30,7 +30,8 @@ pub struct RetentionPolicy {
     pub failed: Option<Duration>,
     /// Of cancelled ones.
     pub cancelled: Option<Duration>,
-    /// Of orders the database does not know, counted from the last change of their folders.
+    /// Of orders that were deleted; and where it is asked for, of orders the database never had, counted
+    /// from the last change of their folders.
     pub orphans: Option<Duration>,
 }
 

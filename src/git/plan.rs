@@ -15,6 +15,9 @@ pub struct Plan {
     pub history: History,
     /// What its checkout holds.
     pub parts: Parts,
+    /// When the order was made, in microseconds since 1970: tells apart the orders that had its id one
+    /// after another.
+    pub generation: Option<i64>,
 }
 
 /// How much of a repository's history is fetched.

@@ -27,6 +27,8 @@ pub struct FoundSandbox {
     pub untouched: Duration,
     /// Whether archon-awo made them; what it did not make is never removed.
     pub ours: bool,
+    /// Which of the orders with this id it belongs to, where that is recorded.
+    pub generation: Option<i64>,
 }
 
 /// The exclusive right to take away the sandbox of one order. While it is held, nobody opens, makes or
@@ -69,7 +71,7 @@ impl Git {
     #[tracing::instrument(name = "git.found_sandboxes", skip_all)]
     pub async fn found_sandboxes(&self) -> Result<Vec<FoundSandbox>, GitError> {
         self.prepare().await?;
-        let volume = self.volume().clone();
+        let (git, volume) = (self.clone(), self.volume().clone());
         blocking(move || {
             let note = volume.tidied();
             touch(&note).map_err(GitError::file("write", &note))?;
@@ -96,7 +98,8 @@ impl Git {
                     let (sandbox, trusted) = (volume.sandbox(&order), volume.trusted(&order));
                     let newest = [changed(&sandbox), changed(&trusted)].into_iter().flatten().max();
                     let untouched = newest.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-                    FoundSandbox { untouched, ours: is_ours(&sandbox, &trusted), order }
+                    let generation = git.recorded(&order).and_then(|(found, _)| found.generation);
+                    FoundSandbox { untouched, ours: is_ours(&sandbox, &trusted), generation, order }
                 })
                 .collect())
         })
@@ -110,6 +113,13 @@ impl Git {
     ) -> Result<Option<RepositoryUrl>, GitError> {
         let (git, order) = (self.clone(), order.clone());
         blocking(move || Ok(git.recorded(&order).map(|(_, url)| url))).await
+    }
+
+    /// Which of the orders with this id the sandbox belongs to; `None` when there is none, or it is not
+    /// recorded.
+    pub async fn recorded_generation(&self, order: &WorkOrderId) -> Result<Option<i64>, GitError> {
+        let (git, order) = (self.clone(), order.clone());
+        blocking(move || Ok(git.recorded(&order).and_then(|(sandbox, _)| sandbox.generation))).await
     }
 
     /// Claims the sandbox of an order; `None` when somebody holds it: another process that takes it

@@ -38,6 +38,8 @@ pub struct Sandbox {
     pub base_commit: String,
     /// What its checkout holds.
     pub(super) parts: Parts,
+    /// Which of the orders with this id it belongs to; not known of those that older versions made.
+    pub(super) generation: Option<i64>,
     pub(super) trusted: PathBuf,
     pub(super) git: Git,
 }
@@ -51,6 +53,8 @@ struct Record {
     base_commit: String,
     #[serde(default)]
     parts: Parts,
+    #[serde(default)]
+    generation: Option<i64>,
 }
 
 impl Git {
@@ -92,6 +96,7 @@ impl Git {
         let base = base.map_or_else(|| mirror.default_branch.clone(), ToString::to_string);
         let mut sandbox = self.sandbox(order, &mirror.remote.url, branch.clone(), base);
         sandbox.parts = plan.parts.clone();
+        sandbox.generation = plan.generation;
         self.build(NewSandbox::new(sandbox, mirror, plan), lock).await
     }
 
@@ -136,7 +141,8 @@ impl Git {
             return None;
         }
         let sandbox = self.sandbox(order, &url, branch, record.base_branch);
-        Some((Sandbox { base_commit: record.base_commit, parts: record.parts, ..sandbox }, url))
+        let (base_commit, parts) = (record.base_commit, record.parts);
+        Some((Sandbox { base_commit, parts, generation: record.generation, ..sandbox }, url))
     }
 
     /// Whether nobody holds the sandbox of an order: no agent's shim, no git and no worker.
@@ -170,6 +176,7 @@ impl Git {
             base_branch,
             base_commit: String::new(),
             parts: Parts::default(),
+            generation: None,
             git: self.clone(),
         }
     }
@@ -198,6 +205,7 @@ impl Sandbox {
             base_branch: self.base_branch.clone(),
             base_commit: self.base_commit.clone(),
             parts: self.parts.clone(),
+            generation: self.generation,
         };
         serde_json::to_vec(&record)
             .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))

@@ -59,7 +59,8 @@ impl Maintenance {
     ) -> Result<SweepReport, SweepError> {
         let policy = self.sandbox_policy.current(&self.store).await;
         let history_days = self.history.orders;
-        let sweep = Sweep { policy, history_days, urgency, dry_run: false };
+        // Nobody is there to say what database this is.
+        let sweep = Sweep { policy, history_days, urgency, unknown: false, dry_run: false };
         let report = self
             .sandboxes
             .sweep(

@@ -54,6 +54,8 @@ pub struct Sweep {
     pub history_days: Option<i32>,
     /// How badly space is needed.
     pub urgency: Urgency,
+    /// Whether sandboxes go too whose orders this database never had: they may be another database's.
+    pub unknown: bool,
     /// Whether only to say what would go.
     pub dry_run: bool,
 }
@@ -157,14 +159,14 @@ impl Sandboxes {
         let mut report = SweepReport::default();
         let mut candidates = Vec::new();
         for chunk in found.chunks(CHUNK) {
-            let ids: Vec<String> = chunk.iter().map(|found| found.order.to_string()).collect();
+            let ids: Vec<_> = chunk.iter().map(known_by).collect();
             let standings = self.store.standing(&ids).await.map_err(SweepError::Store)?;
             for found in chunk {
                 let Some(standing) = standings.iter().find(|row| row.id == found.order.as_str())
                 else {
                     continue;
                 };
-                match judge(found, standing, sweep.policy, sweep.urgency) {
+                match judge(found, standing, sweep) {
                     Verdict::Keep(reason) => {
                         report.items.push(Item::new(standing, Action::Kept, Some(reason)));
                     }
@@ -241,12 +243,13 @@ impl Sandboxes {
             size_bytes: i64::try_from(bundle.size).unwrap_or(i64::MAX),
         });
         if let Some(saved) = &saved {
-            let noted = self.store.add_saved(order, SavedForm::Bundle, saved).await;
+            let form = SavedForm::Bundle;
+            let noted = self.store.add_saved(order, found.generation, form, saved).await;
             noted.map_err(Obstacle::Store)?;
         }
         // A disk that fills cannot wait for an upload; what matters of the work has its bundle.
         if sweep.urgency == Urgency::Scheduled {
-            self.keep_files(&claim, order).await?;
+            self.keep_files(&claim, found).await?;
         }
         let discarded = claim.discard().await.map_err(git("it cannot be moved to the trash"))?;
         if discarded.is_empty() {
@@ -270,7 +273,8 @@ impl Sandboxes {
     }
 
     /// Archives what only the agent has, where that is wanted.
-    async fn keep_files(&self, claim: &Claim, order: &WorkOrderId) -> Result<(), Obstacle> {
+    async fn keep_files(&self, claim: &Claim, found: &FoundSandbox) -> Result<(), Obstacle> {
+        let order = &found.order;
         let Some(archive) = &self.archive else { return Ok(()) };
         let folders = claim.agent_folders().await;
         let folders = folders.map_err(|error| Obstacle::Git("it cannot be read", error))?;
@@ -285,16 +289,17 @@ impl Sandboxes {
         };
         let size_bytes = i64::try_from(stored.size).unwrap_or(i64::MAX);
         let saved = SavedWork { path: stored.key, sha256: stored.sha256, size_bytes };
-        let noted = self.store.add_saved(order, SavedForm::Archive, &saved).await;
+        let form = SavedForm::Archive;
+        let noted = self.store.add_saved(order, found.generation, form, &saved).await;
         noted.map_err(Obstacle::Store)
     }
 
     /// Judges a sandbox again; an item when it may not go any more.
     async fn changed(&self, found: &FoundSandbox, sweep: &Sweep) -> Result<Option<Item>, Obstacle> {
-        let ids = [found.order.to_string()];
+        let ids = [known_by(found)];
         let standing = self.store.standing(&ids).await.map_err(Obstacle::Store)?;
         let Some(standing) = standing.first() else { return Ok(None) };
-        Ok(match judge(found, standing, sweep.policy, sweep.urgency) {
+        Ok(match judge(found, standing, sweep) {
             Verdict::Remove => None,
             Verdict::Keep(reason) => Some(Item::new(standing, Action::Kept, Some(reason))),
         })
@@ -307,6 +312,11 @@ impl Sandboxes {
         let credential = self.credentials.for_url(&url);
         Some(Remote { url, credential })
     }
+}
+
+/// What the database is asked about a sandbox.
+fn known_by(found: &FoundSandbox) -> (String, Option<i64>) {
+    (found.order.to_string(), found.generation)
 }
 
 impl Item {

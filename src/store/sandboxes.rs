@@ -47,15 +47,18 @@ pub struct Standing {
     pub is_open: bool,
     /// How long ago it ended, in seconds, by the database's clock.
     pub ended_seconds: Option<f64>,
+    /// How long ago the order was deleted to which the sandbox belongs, in seconds.
+    pub deleted_seconds: Option<f64>,
 }
 
 impl Store {
     /// Notes that the work of an order was saved; the same file is noted once, and one of an order
-    /// that does not exist not at all.
+    /// that does not exist, or of another generation, not at all.
     #[tracing::instrument(name = "db.artifacts.add_saved", skip_all, err)]
     pub async fn add_saved(
         &self,
         order: &WorkOrderId,
+        generation: Option<i64>,
         form: SavedForm,
         saved: &SavedWork,
     ) -> Result<(), StoreError> {
@@ -65,14 +68,23 @@ impl Store {
             .bind(&saved.path)
             .bind(&saved.sha256)
             .bind(saved.size_bytes)
+            .bind(generation)
             .execute(self.pool());
         in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_saved"))
     }
 
-    /// How orders stand, in one row each.
+    /// How orders stand, in one row each; with each id goes the generation of what was found under it.
     #[tracing::instrument(name = "db.agent_work_orders.standing", skip_all, err)]
-    pub async fn standing(&self, orders: &[String]) -> Result<Vec<Standing>, StoreError> {
-        let query = sqlx::query_as(sql!("sandbox/standing")).bind(orders).fetch_all(self.pool());
+    pub async fn standing(
+        &self,
+        orders: &[(String, Option<i64>)],
+    ) -> Result<Vec<Standing>, StoreError> {
+        let (ids, generations): (Vec<&str>, Vec<Option<i64>>) =
+            orders.iter().map(|(id, generation)| (id.as_str(), *generation)).unzip();
+        let query = sqlx::query_as(sql!("sandbox/standing"))
+            .bind(ids)
+            .bind(generations)
+            .fetch_all(self.pool());
         in_time(query).await.map_err(StoreError::on("sandbox/standing"))
     }
 

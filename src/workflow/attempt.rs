@@ -11,6 +11,7 @@ use super::{
     journal::Journal,
     order::Order,
     order_run::OrderRun,
+    set_aside::set_aside,
 };
 use crate::{
     backoff,
@@ -152,15 +153,22 @@ async fn work(
     order: Order,
 ) -> Ended {
     let opened = async {
+        let former = tokio::select! {
+            former = set_aside(workflow, &order) => former?,
+            reason = lease.aborted() => return Err(StepError::Stopped(reason)),
+        };
         let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
-        Ok::<_, StepError>((dossier, store.finished_steps().await?))
+        Ok::<_, StepError>((former, dossier, store.finished_steps().await?))
     };
-    let (dossier, results) = match opened.await {
+    let (former, dossier, results) = match opened.await {
         Ok(opened) => opened,
         Err(error) => return error.into(),
     };
     let (journal, writer) =
         Journal::open(store.clone(), order.id.clone(), workflow.redactor.clone());
+    if let Some(facts) = former {
+        journal.event("warning", "former_order_set_aside", None, facts).await;
+    }
     let mut run = OrderRun::new(workflow, lease, store, order, journal, dossier, results);
     let result = run.run_steps(job).await;
     let ended = Ended { result, progressed: run.progressed };

@@ -71,6 +71,7 @@ impl Order {
                 lfs: record.lfs,
                 submodules: record.submodules,
             },
+            generation: Some(record.created_at.timestamp_micros()),
         };
         Ok(Self {
             id: record.agent_work_order_id.parse().map_err(

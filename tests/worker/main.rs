@@ -51,6 +51,7 @@ mod python_place;
 mod redaction;
 mod replay;
 mod rescue;
+mod reused_id;
 mod rolling;
 mod schedules;
 mod skew;

@@ -9,6 +9,7 @@ use std::{
 
 use super::{CHUNK, Sandboxes, Sweep, SweepReport};
 use crate::{
+    config::SET_ASIDE,
     disk::{touch, trash},
     domain::WorkOrderId,
 };
@@ -39,12 +40,16 @@ impl Sandboxes {
             Err(_) => return,
         };
         for chunk in old.chunks(CHUNK) {
-            let standings = match self.store.standing(chunk).await {
+            let asked: Vec<_> = chunk.iter().map(|order| (order.clone(), None)).collect();
+            let standings = match self.store.standing(&asked).await {
                 Ok(standings) => standings,
                 Err(error) => return report.problems.push(error.to_string()),
             };
-            let forgotten =
-                standings.into_iter().filter(|row| row.status.is_none() && !row.is_open);
+            // What this database never had may be another one's.
+            let forgotten = standings.into_iter().filter(|row| {
+                let deleted = row.deleted_seconds.is_some() || sweep.unknown;
+                row.status.is_none() && !row.is_open && deleted
+            });
             for order in forgotten.map(|row| row.id) {
                 // As long as there is a sandbox, more of its work may come.
                 let Ok(id) = order.parse::<WorkOrderId>() else { continue };
@@ -53,7 +58,7 @@ impl Sandboxes {
                     continue;
                 }
                 let (root, name) = (self.work_orders.clone(), order.clone());
-                match tokio::task::spawn_blocking(move || discard(&root, &name)).await {
+                match tokio::task::spawn_blocking(move || discard(&root, name.as_ref())).await {
                     Ok(Ok(())) => report.order_folders.push(order),
                     Ok(Err(error)) => {
                         report
@@ -64,10 +69,29 @@ impl Sandboxes {
                 }
             }
         }
+        self.sweep_set_aside(age, report).await;
         let trash = self.work_orders.join(".trash");
         let emptied = tokio::task::spawn_blocking(move || trash::empty(&trash, |_| ())).await;
         if let Ok(Err(error)) = emptied {
             report.problems.push(format!("cannot empty the trash of the work orders: {error}"));
+        }
+    }
+
+    /// Deletes what was set aside of orders whose id was used again, when history is no longer kept.
+    async fn sweep_set_aside(&self, age: Duration, report: &mut SweepReport) {
+        let (root, aside) = (self.work_orders.clone(), self.work_orders.join(SET_ASIDE));
+        let swept = tokio::task::spawn_blocking(move || -> io::Result<Vec<String>> {
+            let now = fs::metadata(root.join(".swept"))?.modified()?;
+            let old = old_folders(&aside, now, age)?;
+            old.iter().try_for_each(|name| discard(&root, &Path::new(SET_ASIDE).join(name)))?;
+            Ok(old)
+        });
+        match swept.await {
+            Ok(Ok(old)) => report.order_folders.extend(old),
+            Ok(Err(error)) => {
+                report.problems.push(format!("cannot delete what was set aside: {error}"));
+            }
+            Err(_) => {}
         }
     }
 }
@@ -100,10 +124,10 @@ fn old_folders(root: &Path, now: SystemTime, age: Duration) -> io::Result<Vec<St
     Ok(old)
 }
 
-fn discard(root: &Path, name: &str) -> io::Result<()> {
+fn discard(root: &Path, name: &Path) -> io::Result<()> {
     let trash = root.join(".trash");
     fs::create_dir_all(&trash)?;
-    let place = trash.join(format!("{name}.{}", uuid::Uuid::new_v4().simple()));
+    let place = trash.join(uuid::Uuid::new_v4().simple().to_string());
     match fs::rename(root.join(name), &place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
@@ -114,7 +138,7 @@ fn discard(root: &Path, name: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, path::Path, time::Duration};
 
     use super::{discard, old_folders};
 
@@ -132,8 +156,8 @@ mod tests {
         let mut found = old_folders(root.path(), later, age).unwrap();
         found.sort();
         assert_eq!(found, ["wo-1", "wo-2"]);
-        discard(root.path(), "wo-1").unwrap();
-        discard(root.path(), "wo-1").unwrap();
+        discard(root.path(), Path::new("wo-1")).unwrap();
+        discard(root.path(), Path::new("wo-1")).unwrap();
         assert!(!root.path().join("wo-1").exists());
         assert_eq!(fs::read_dir(root.path().join(".trash")).unwrap().count(), 1, "the old outputs");
         assert!(old_folders(&root.path().join("none"), later, age).unwrap().is_empty());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{config::RetentionPolicy, git::FoundSandbox, store::Standing};
+use super::Sweep;
+use crate::{git::FoundSandbox, store::Standing};
 
 /// How badly space is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +23,8 @@ pub(super) enum Verdict {
 }
 
 /// Judges one sandbox; `standing` is what the database says now.
-pub(super) fn judge(
-    found: &FoundSandbox,
-    standing: &Standing,
-    policy: RetentionPolicy,
-    urgency: Urgency,
-) -> Verdict {
+pub(super) fn judge(found: &FoundSandbox, standing: &Standing, sweep: &Sweep) -> Verdict {
+    let Sweep { policy, urgency, unknown, .. } = *sweep;
     let keep = |reason: &str| Verdict::Keep(reason.to_owned());
     if !found.ours {
         return keep("it has no .archon-sandbox marker: archon-awo did not make it");
@@ -35,21 +32,17 @@ pub(super) fn judge(
     if standing.is_open {
         return keep("its order waits or runs");
     }
-    let ended = standing.ended_seconds.and_then(|age| Duration::try_from_secs_f64(age).ok());
+    let age = |seconds: Option<f64>| seconds.and_then(|age| Duration::try_from_secs_f64(age).ok());
+    let ended = age(standing.ended_seconds);
     let (limit, age) = match standing.status.as_deref() {
         Some("completed") => (policy.completed, ended),
         Some("failed") => (policy.failed, ended),
         Some("cancelled") => (policy.cancelled, ended),
         Some(_) => return keep("its order has not ended"),
-        // Space is no reason to touch what nobody can explain.
-        None => {
-            let old = policy.orphans.is_some_and(|limit| found.untouched >= limit);
-            return if old {
-                Verdict::Remove
-            } else {
-                keep("its order is not known, and it is young")
-            };
-        }
+        None => match age(standing.deleted_seconds) {
+            Some(deleted) => (policy.orphans, Some(deleted)),
+            None => return unknown_order(found, policy.orphans.filter(|_| unknown)),
+        },
     };
     match (limit, age) {
         (None, _) => keep("orders in this state keep theirs"),
@@ -62,11 +55,25 @@ pub(super) fn judge(
     }
 }
 
+/// This may be another database, or an older state of it. Space is no reason to touch what nobody can
+/// explain.
+fn unknown_order(found: &FoundSandbox, limit: Option<Duration>) -> Verdict {
+    match limit {
+        Some(limit) if found.untouched >= limit => Verdict::Remove,
+        Some(_) => Verdict::Keep("this database never had its order, and it is young".to_owned()),
+        None => Verdict::Keep(
+            "this database never had its order: it may belong to another one, or to a later state of \
+             this one; `archon-awo gc --unknown` takes it away"
+                .to_owned(),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Urgency, Verdict, judge};
+    use super::{Sweep, Urgency, Verdict, judge};
     use crate::{config::RetentionPolicy, git::FoundSandbox, store::Standing};
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -78,18 +85,34 @@ mod tests {
     };
 
     fn goes(status: Option<&str>, open: bool, hours: f64, urgency: Urgency) -> bool {
+        let seconds = hours * 3600.0;
+        let deleted = status == Some("deleted");
         let standing = Standing {
             id: "wo-1".to_owned(),
-            status: status.map(str::to_owned),
+            status: status.filter(|_| !deleted).map(str::to_owned),
             repository_url: None,
             is_open: open,
-            ended_seconds: Some(hours * 3600.0),
+            ended_seconds: Some(seconds),
+            deleted_seconds: deleted.then_some(seconds),
         };
-        let untouched = Duration::from_secs_f64(hours * 3600.0);
-        let found = FoundSandbox { order: "wo-1".parse().unwrap(), untouched, ours: true };
+        let untouched = Duration::from_secs_f64(seconds);
+        let order = "wo-1".parse().unwrap();
+        let found = FoundSandbox { order, untouched, ours: true, generation: None };
         let foreign = FoundSandbox { ours: false, ..found.clone() };
-        assert_ne!(judge(&foreign, &standing, POLICY, urgency), Verdict::Remove);
-        judge(&found, &standing, POLICY, urgency) == Verdict::Remove
+        let asked = sweep(urgency, true);
+        assert_ne!(judge(&foreign, &standing, &asked), Verdict::Remove);
+        let goes = |unknown| {
+            let verdict = judge(&found, &standing, &sweep(urgency, unknown));
+            verdict == Verdict::Remove
+        };
+        // Only of orders that the database never had does it matter who asks.
+        assert!(status.is_none() || goes(false) == goes(true));
+        assert!(status.is_some() || !goes(false));
+        goes(true)
+    }
+
+    fn sweep(urgency: Urgency, unknown: bool) -> Sweep {
+        Sweep { policy: POLICY, history_days: None, urgency, unknown, dry_run: false }
     }
 
     #[test]
@@ -103,6 +126,8 @@ mod tests {
             (Some("cancelled"), 5000.0, false, false),
             (Some("pending"), 5000.0, false, false),
             (Some("running"), 5000.0, false, false),
+            (Some("deleted"), 23.0, false, true),
+            (Some("deleted"), 25.0, true, true),
             (None, 23.0, false, false),
             (None, 25.0, true, true),
         ] {
