@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
@@ -147,14 +148,17 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker => Audience::Service,
         _ => Audience::Person,
     };
-    let telemetry = telemetry::init(&config, audience)?;
+    // Commands come and go: each a series of its own would be no use to anybody.
+    let worker_id = Uuid::new_v4();
+    let instance = (audience == Audience::Service).then_some(worker_id);
+    let telemetry = telemetry::init(&config, audience, instance)?;
     let span = tracing::info_span!("cli.command");
     if let Some(traceparent) = &config.traceparent {
         telemetry::link_or_parent(&span, traceparent);
     }
     let result = match command {
         // Its orders have traces of their own.
-        Command::Worker => worker::run(config, telemetry.metrics().clone()).await,
+        Command::Worker => worker::run(config, worker_id, telemetry.metrics().clone()).await,
         command => dispatch(command, config, &output).instrument(span).await,
     };
     // Also when the command failed: its last spans say why.

@@ -9,9 +9,12 @@ pub mod metrics;
 mod otlp;
 mod propagation;
 
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use std::time::Duration;
+
+use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
+use uuid::Uuid;
 
 pub use fleet::FleetReading;
 pub use logs::Audience;
@@ -45,13 +48,21 @@ pub struct Telemetry {
     metrics: Metrics,
 }
 
-/// Sets up the log for `audience`, and traces and metrics; needs a running tokio runtime.
+/// Longest time to send what is left: orchestrators do not wait for long.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
+
+/// Sets up the log for `audience`, and traces and metrics; needs a running tokio runtime. What a replica sends
+/// names it by `instance`.
 ///
 /// Call it once per process.
-pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryError> {
+pub fn init(
+    config: &Config,
+    audience: Audience,
+    instance: Option<Uuid>,
+) -> Result<Telemetry, TelemetryError> {
     let settings = &config.telemetry;
     let redactor = Redactor::new(config.secrets());
-    let resource = resource(&settings.service_name);
+    let resource = resource(&settings.service_name, instance);
     let mut tracers = SdkTracerProvider::builder().with_resource(resource.clone());
     if let Some(endpoint) = &settings.traces_endpoint {
         let exporter = otlp::span_exporter(settings, endpoint, redactor.clone())?;
@@ -86,11 +97,18 @@ pub fn init(config: &Config, audience: Audience) -> Result<Telemetry, TelemetryE
     Ok(Telemetry { tracers, metrics })
 }
 
-fn resource(service_name: &str) -> Resource {
-    Resource::builder()
+/// Two replicas that send the same would write one series, each over the other's numbers.
+fn resource(service_name: &str, instance: Option<Uuid>) -> Resource {
+    const INSTANCE: &str = "service.instance.id";
+    // With what OTEL_RESOURCE_ATTRIBUTES says.
+    let found = Resource::builder().build();
+    let mut resource = Resource::builder()
         .with_service_name(service_name.to_owned())
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build()
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    if let Some(instance) = instance.filter(|_| found.get(&Key::new(INSTANCE)).is_none()) {
+        resource = resource.with_attribute(KeyValue::new(INSTANCE, instance.to_string()));
+    }
+    resource.build()
 }
 
 impl Telemetry {
@@ -99,14 +117,16 @@ impl Telemetry {
         &self.metrics
     }
 
-    /// Sends what is left. Takes at most a few seconds when a collector does not answer.
+    /// Sends what is left, traces and metrics side by side. Takes 5 s at most, whatever a collector does.
     pub async fn shutdown(self) {
-        let flush = move || {
-            // The providers complain when they were given no exporter: nothing is lost then.
-            let _ = self.tracers.shutdown();
-            self.metrics.shutdown();
-        };
-        // The exporters run on this runtime: waiting for them must not occupy it.
-        let _ = tokio::task::spawn_blocking(flush).await;
+        let Self { tracers, metrics } = self;
+        // The exporters run on this runtime: waiting for them must not occupy it. Providers that were given no
+        // exporter complain: nothing is lost then.
+        let tracers = tokio::task::spawn_blocking(move || drop(tracers.shutdown()));
+        let metrics = tokio::task::spawn_blocking(move || metrics.shutdown());
+        let both = async { tokio::join!(tracers, metrics) };
+        if tokio::time::timeout(LAST_EXPORT, both).await.is_err() {
+            tracing::warn!("the collector does not answer: the last traces or metrics are lost");
+        }
     }
 }

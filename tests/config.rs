@@ -109,8 +109,8 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "expected grpc or http/protobuf"),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "https://c:4318",
-            "expected an address that starts with http:// (",
+            "ftp://c:4318",
+            "expected an address that starts with http:// or https://",
         ),
         ("AWO_GIT_AUTHOR_EMAIL", "nobody", "expected an e-mail address"),
         ("AWO_DISK_SOFT_FREE", "lots", "expected a size such as 5GiB, a share such as 10%"),

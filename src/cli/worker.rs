@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
@@ -17,15 +18,21 @@ use crate::{
     telemetry::Metrics,
 };
 
-pub(super) async fn run(config: Config, metrics: Metrics) -> anyhow::Result<()> {
+pub(super) async fn run(config: Config, worker_id: Uuid, metrics: Metrics) -> anyhow::Result<()> {
     // Nobody but root may read the memory and the environment of this process: they hold secrets.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         warn!("cannot keep other processes out of this one's memory: {error}");
     }
     let clock = Clock::system();
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let worker =
-        Worker::prepare(config.clone(), metrics.clone(), clock.clone(), shutdown.clone()).await?;
+    let worker = Worker::prepare(
+        config.clone(),
+        worker_id,
+        metrics.clone(),
+        clock.clone(),
+        shutdown.clone(),
+    )
+    .await?;
 
     // The health of a draining worker is asked for until its last order has ended.
     let stop = CancellationToken::new();

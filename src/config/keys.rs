@@ -40,8 +40,7 @@ const AGE: &str = "a duration such as 12h or 30d, or off";
 const BOOLEAN: &str = "true or false";
 const FOLDER: &str = "the path of a folder";
 const TEXT: &str = "text that is not empty";
-const COLLECTOR: &str =
-    "an address that starts with http:// (for TLS, run a collector beside the worker)";
+const COLLECTOR: &str = "an address that starts with http:// or https://";
 const PATHS: &str = "absolute paths separated by ':', apart from the folders of archon-awo itself";
 const SIZE: &str = "a size of at least 1MiB such as 512MiB or 4G";
 const WEB_ADDRESS: &str = "an address that starts with http:// or https://";
@@ -258,6 +257,9 @@ keys! {
         "Collector for traces alone.";
     OTLP_METRICS_ENDPOINT: ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"], None, COLLECTOR, false,
         "Collector for metrics alone.";
+    OTLP_CERTIFICATE: ["OTEL_EXPORTER_OTLP_CERTIFICATE"], None,
+        "a file of certificates in PEM form", false,
+        "Authorities that a collector's certificate may come from, instead of the system's.";
     OTLP_PROTOCOL: ["OTEL_EXPORTER_OTLP_PROTOCOL"], Some("grpc"), "grpc or http/protobuf", false,
         "How traces and metrics are sent.";
     OTLP_HEADERS: ["OTEL_EXPORTER_OTLP_HEADERS"], None,

@@ -1,6 +1,9 @@
 //! Logs, traces and metrics.
 
+use std::{fs, path::Path};
+
 use clap::ValueEnum;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +42,8 @@ pub struct TelemetryConfig {
     pub metrics_endpoint: Option<String>,
     /// `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub protocol: OtlpProtocol,
+    /// The content of `OTEL_EXPORTER_OTLP_CERTIFICATE`: at least one certificate in PEM form.
+    pub authorities: Option<String>,
     /// `OTEL_EXPORTER_OTLP_HEADERS`.
     pub headers: Vec<(String, SecretString)>,
     /// `OTEL_SERVICE_NAME`.
@@ -52,10 +57,7 @@ impl TelemetryConfig {
             "http/protobuf" => Some(OtlpProtocol::HttpProtobuf),
             _ => None,
         })?;
-        let address = |text: &str| {
-            let url = values::web_address(text)?;
-            (url.scheme() == "http").then(|| text.to_owned())
-        };
+        let address = |text: &str| values::web_address(text).map(|_| text.to_owned());
         let common = reader.optional(&keys::OTLP_ENDPOINT, address)?;
         // Over HTTP the common address is a base: each signal has its own path below it.
         let of_signal = |own: Option<String>, path: &str| {
@@ -71,6 +73,11 @@ impl TelemetryConfig {
         };
         let traces = reader.optional(&keys::OTLP_TRACES_ENDPOINT, address)?;
         let metrics = reader.optional(&keys::OTLP_METRICS_ENDPOINT, address)?;
+        let home = reader.host().home();
+        let authorities = reader
+            .optional(&keys::OTLP_CERTIFICATE, |text| values::path(text, home.as_deref()))?
+            .map(|file| certificates(&file))
+            .transpose()?;
         Ok(Self {
             log_filter: reader.value(&keys::LOG_LEVEL, log_filter)?,
             log_format: reader
@@ -78,9 +85,26 @@ impl TelemetryConfig {
             traces_endpoint: of_signal(traces, "traces"),
             metrics_endpoint: of_signal(metrics, "metrics"),
             protocol,
+            authorities,
             headers: reader.optional(&keys::OTLP_HEADERS, headers)?.unwrap_or_default(),
             service_name: reader.value(&keys::SERVICE_NAME, values::text)?,
         })
+    }
+}
+
+/// The certificates in `file`.
+fn certificates(file: &Path) -> Result<String, ConfigError> {
+    let refused = |reason: &str| ConfigError::Invalid {
+        name: keys::OTLP_CERTIFICATE.name().to_owned(),
+        value: format!("{:?}", file.display()),
+        place: String::new(),
+        expected: format!("{} ({reason})", keys::OTLP_CERTIFICATE.expected),
+    };
+    let text = fs::read_to_string(file).map_err(|error| refused(&error.to_string()))?;
+    match CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(text),
+        Ok(_) => Err(refused("it holds none")),
+        Err(error) => Err(refused(&error.to_string())),
     }
 }
 

@@ -93,6 +93,7 @@ impl Worker {
     /// start and not a failed order in the night.
     pub async fn prepare(
         config: Config,
+        worker_id: Uuid,
         metrics: Metrics,
         clock: Clock,
         shutdown: Shutdown,
@@ -119,7 +120,6 @@ impl Worker {
         }
         end_orphans().await;
 
-        let worker_id = Uuid::new_v4();
         let timings = config.queue.clone();
         let interrupt = CancellationToken::new();
         let keeper = LeaseKeeper::new(

@@ -9,7 +9,10 @@ use axum::http::{HeaderMap, HeaderName};
 use opentelemetry::trace::Status;
 use opentelemetry_otlp::{
     MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-    tonic_types::metadata::MetadataMap,
+    tonic_types::{
+        metadata::MetadataMap,
+        transport::{Certificate, ClientTlsConfig},
+    },
 };
 use opentelemetry_sdk::{
     Resource,
@@ -115,7 +118,7 @@ pub(super) fn span_exporter(
     redactor: Redactor,
 ) -> Result<OnRuntime<SpanExporter>, TelemetryError> {
     let builder = SpanExporter::builder();
-    // The client of OTLP over HTTP asks for it, also where it is not used.
+    // Both clients ask for it.
     crate::tls::choose_provider();
     let exporter = match config.protocol {
         OtlpProtocol::Grpc => builder
@@ -123,9 +126,11 @@ pub(super) fn span_exporter(
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .with_metadata(metadata(config))
+            .with_tls_config(tls(config))
             .build(),
         OtlpProtocol::HttpProtobuf => builder
             .with_http()
+            .with_http_client(client(config).map_err(|error| unusable("traces", endpoint, &error))?)
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .with_protocol(Protocol::HttpBinary)
@@ -142,7 +147,7 @@ pub(super) fn metric_exporter(
     endpoint: &str,
 ) -> Result<OnRuntime<MetricExporter>, TelemetryError> {
     let builder = MetricExporter::builder();
-    // The client of OTLP over HTTP asks for it, also where it is not used.
+    // Both clients ask for it.
     crate::tls::choose_provider();
     let exporter = match config.protocol {
         OtlpProtocol::Grpc => builder
@@ -150,9 +155,13 @@ pub(super) fn metric_exporter(
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .with_metadata(metadata(config))
+            .with_tls_config(tls(config))
             .build(),
         OtlpProtocol::HttpProtobuf => builder
             .with_http()
+            .with_http_client(
+                client(config).map_err(|error| unusable("metrics", endpoint, &error))?,
+            )
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_TIMEOUT)
             .with_protocol(Protocol::HttpBinary)
@@ -170,6 +179,23 @@ pub(super) fn metric_exporter(
 
 fn unusable(signal: &'static str, endpoint: &str, error: &dyn std::error::Error) -> TelemetryError {
     TelemetryError::Exporter { signal, endpoint: endpoint.to_owned(), reason: error.to_string() }
+}
+
+/// Whom a collector's certificate may come from, over gRPC; asked only where its address is `https`.
+fn tls(config: &TelemetryConfig) -> ClientTlsConfig {
+    match &config.authorities {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    }
+}
+
+/// The same over HTTP.
+fn client(config: &TelemetryConfig) -> reqwest::Result<reqwest::Client> {
+    let mut client = reqwest::Client::builder().timeout(EXPORT_TIMEOUT);
+    if let Some(pem) = &config.authorities {
+        client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem.as_bytes())?);
+    }
+    client.build()
 }
 
 fn headers(config: &TelemetryConfig) -> HashMap<String, String> {
