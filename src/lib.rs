@@ -2,7 +2,7 @@
 //! an agent CLI, and ends them as pull requests.
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`], [`archive`],
-//! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], [`workflow`], [`queue`], [`http`], [`cli`].
+//! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], `put_back`, [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
 pub mod archive;
@@ -22,6 +22,7 @@ pub mod lease;
 pub mod maintenance;
 pub mod ports;
 pub mod process;
+mod put_back;
 pub mod queue;
 pub mod shutdown;
 pub mod store;

@@ -118,7 +118,7 @@ recorded AS (
     SELECT s.id, s.lease_epoch, s.attempt, $1 FROM started s
 )
 SELECT s.id AS job_id, s.lease_epoch AS epoch, s.kind, s.work_order_id, s.attempt, s.max_attempts,
-    s.crash_count, s.waits, s.payload, s.traceparent, s.queue,
+    s.crash_count, s.waits, s.put_back_count, s.put_back_since, s.payload, s.traceparent, s.queue,
     greatest(extract(epoch FROM now() - s.run_at), 0)::double precision AS waited_seconds,
     idle.due_seconds
 FROM started s

@@ -1,6 +1,6 @@
 -- Ends runs: jobs $1 under epochs $2 with outcomes $3 (succeeded, failed, retried, cancelled,
--- interrupted), error classes $4, messages $5 and, for what goes back to the queue, delays of $6
--- seconds. A retry with a patience of $7 seconds is one of a failure outside of the order: it spends no
+-- interrupted, put_back), error classes $4, messages $5 and, for what goes back to the queue, delays of $6
+-- seconds. What is put back is interrupted, and counted until a claim ends in another way. A retry with a patience of $7 seconds is one of a failure outside of the order: it spends no
 -- attempt, and is granted for that long since the first of its kind, $8 seconds that the failing side asked
 -- for not counted, or a week more. A step that succeeded since ends the wait. What is asked under an epoch
 -- that is no longer the current one changes nothing and is not in the answer, which says what became of each.
@@ -46,6 +46,7 @@ patient AS (
 -- A request to cancel wins over everything but success; a retry needs attempts or time left.
 owned AS MATERIALIZED (
     SELECT p.job_id, p.epoch, p.class, p.cancel_reason, p.outcome = 'retried' AND p.patience IS NOT NULL AS waits,
+        p.outcome = 'put_back' AS put_back,
         p.since, p.ends, p.failures,
         least(p.delay, extract(epoch FROM p.ends - now())) AS delay,
         p.message || CASE WHEN p.outcome = 'retried' AND now() >= p.ends THEN format(
@@ -56,6 +57,7 @@ owned AS MATERIALIZED (
             WHEN p.outcome = 'cancelled' OR p.cancel_requested_at IS NOT NULL THEN 'cancelled'
             WHEN p.outcome = 'retried' AND p.patience IS NULL AND p.attempt >= p.max_attempts THEN 'failed'
             WHEN p.outcome = 'retried' AND now() >= p.ends THEN 'failed'
+            WHEN p.outcome = 'put_back' THEN 'interrupted'
             ELSE p.outcome
         END AS outcome
     FROM patient p
@@ -77,6 +79,8 @@ settled AS (
         gives_up_at = CASE WHEN r.outcome = 'interrupted' THEN j.gives_up_at WHEN r.waits THEN r.ends END,
         waits = CASE WHEN r.outcome = 'interrupted' THEN j.waits WHEN r.waits THEN r.failures ELSE 0 END,
         interrupted_count = j.interrupted_count + (r.outcome = 'interrupted')::integer,
+        put_back_count = CASE WHEN r.put_back THEN j.put_back_count + 1 ELSE 0 END,
+        put_back_since = CASE WHEN r.put_back THEN coalesce(j.put_back_since, now()) END,
         run_at = CASE WHEN r.outcome IN ('retried', 'interrupted')
             THEN now() + r.delay * interval '1 second' ELSE j.run_at END,
         last_error = CASE r.outcome WHEN 'cancelled' THEN coalesce(r.cancel_reason, r.message)

@@ -1,6 +1,6 @@
 //! What a job of each kind does. Adding a kind is adding an arm here.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use tracing::warn;
@@ -11,15 +11,14 @@ use crate::{
     domain::ErrorClass,
     lease::Lease,
     maintenance::Maintenance,
+    put_back,
     store::{Claimed, Settlement, Store},
     telemetry::Metrics,
     workflow::Workflow,
 };
 
-/// How often a job of an unknown kind is put back before it fails.
-const PATIENCE: i64 = 60;
-/// How long it is left alone each time.
-const PAUSE: Duration = Duration::from_mins(1);
+/// The kinds that [`run`] knows, for a sentence.
+const KNOWN: &str = "work_order, retention, rescue_check, heartbeat_report, sandbox_retention or repository_cache_maintenance";
 
 /// What a job may touch.
 pub struct JobContext {
@@ -46,63 +45,50 @@ pub fn handler(context: Arc<JobContext>) -> Handler {
 async fn run(context: &Arc<JobContext>, job: &Claimed, lease: &Lease) -> Settlement {
     match job.kind.as_str() {
         "work_order" => context.workflow.run(job, lease).await,
-        other => context.maintenance.run(other, lease).await.unwrap_or_else(|| unknown(job)),
+        other => match context.maintenance.run(other, lease).await {
+            Some(settlement) => settlement,
+            None => unknown(context, job).await,
+        },
     }
 }
 
 /// A job of a kind that only a newer program knows: it is put back, for a worker that is new already.
 /// Where no worker comes to know it, the job ends after about an hour, with a sentence.
-fn unknown(job: &Claimed) -> Settlement {
+async fn unknown(context: &JobContext, job: &Claimed) -> Settlement {
     let kind = &job.kind;
-    // The epoch counts the claims, and goes on counting after a requeue.
-    if job.epoch % PATIENCE == 0 {
-        let known = "work_order, retention, rescue_check, heartbeat_report, sandbox_retention or repository_cache_maintenance";
+    if put_back::is_spent(job) {
+        let versions = match context.store.worker_versions().await {
+            Ok(versions) => spelled(&versions),
+            Err(error) => format!("not known: {error}"),
+        };
+        let times = put_back::history(job);
         let sentence = format!(
-            "kind {kind:?} is not known to the workers, which put the job back {PATIENCE} times: expected {known}"
+            "no worker knows the kind {kind:?}: {times}; versions of the workers that are alive: {versions}; \
+             start a worker of a version that knows it and requeue the job, or order another kind: {KNOWN}"
         );
         return Settlement::Failed(ErrorClass::Invalid, sentence);
     }
     warn!(job.id = job.job_id, kind, "put back a job of a kind this archon-awo does not know");
     let sentence = format!("kind {kind:?} is not known to this archon-awo: left to a newer one");
-    Settlement::PutBack(sentence, PAUSE)
+    put_back::put_back(&context.clock, job, sentence)
+}
+
+/// Versions with the number of workers that run each.
+fn spelled(versions: &[(String, i64)]) -> String {
+    let each = versions.iter().map(|(version, workers)| match workers {
+        1 => format!("{version} (1 worker)"),
+        _ => format!("{version} ({workers} workers)"),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PATIENCE, PAUSE, unknown};
-    use crate::{
-        domain::ErrorClass,
-        store::{Claimed, Settlement},
-    };
-
-    fn job(epoch: i64) -> Claimed {
-        Claimed {
-            job_id: 1,
-            epoch,
-            kind: "prune_artifacts".to_owned(),
-            work_order_id: None,
-            attempt: 1,
-            max_attempts: 3,
-            crash_count: 0,
-            waits: 0,
-            payload: serde_json::json!({}),
-            traceparent: None,
-            queue: "maintenance".to_owned(),
-            waited_seconds: 0.0,
-        }
-    }
+    use super::spelled;
 
     #[test]
-    fn a_job_of_an_unknown_kind_is_put_back_for_an_hour_and_then_fails() {
-        for epoch in (1..PATIENCE).chain([PATIENCE + 1, 2 * PATIENCE - 1]) {
-            let settled = unknown(&job(epoch));
-            assert!(matches!(settled, Settlement::PutBack(_, PAUSE)), "{epoch}: {settled:?}");
-        }
-        for epoch in [PATIENCE, 2 * PATIENCE] {
-            let Settlement::Failed(ErrorClass::Invalid, sentence) = unknown(&job(epoch)) else {
-                panic!("{epoch}: put back for ever");
-            };
-            assert!(sentence.starts_with("kind \"prune_artifacts\" is not known"), "{sentence}");
-        }
+    fn versions_are_told_with_the_number_of_their_workers() {
+        let versions = [("0.1.0".to_owned(), 1), ("0.2.0".to_owned(), 3)];
+        assert_eq!(spelled(&versions), "0.1.0 (1 worker), 0.2.0 (3 workers)");
     }
 }

@@ -55,6 +55,10 @@ pub struct Claimed {
     pub crash_count: i32,
     /// Attempts in a row that failed for a cause outside of the order.
     pub waits: i32,
+    /// How often in a row it was put back because it could not run.
+    pub put_back_count: i32,
+    /// When that was the first time.
+    pub put_back_since: Option<DateTime<Utc>>,
     /// Input of the job.
     pub payload: serde_json::Value,
     /// W3C trace context of whoever ordered it.
@@ -176,7 +180,7 @@ pub enum Settlement {
     Cancelled(String),
     /// Given back unfinished, without spending an attempt.
     Interrupted(String),
-    /// The same, and left alone for the delay.
+    /// The same because it could not run, and left alone for the delay. The database counts it.
     PutBack(String, Duration),
 }
 
@@ -190,6 +194,11 @@ impl Settlement {
             Self::Cancelled(_) => "cancelled",
             Self::Interrupted(_) | Self::PutBack(..) => "interrupted",
         }
+    }
+
+    /// The word for the database, which counts what is put back.
+    fn asked(&self) -> &'static str {
+        if matches!(self, Self::PutBack(..)) { "put_back" } else { self.outcome() }
     }
 
     /// The class stored with it.
@@ -349,7 +358,7 @@ impl Store {
         let settled = sqlx::query_as(sql!("queue/settle"))
             .bind(jobs)
             .bind(epochs)
-            .bind(column(|one| Some(one.outcome())))
+            .bind(column(|one| Some(one.asked())))
             .bind(column(|one| one.class().map(ErrorClass::as_str)))
             .bind(column(Settlement::message))
             .bind(delays)
@@ -357,6 +366,12 @@ impl Store {
             .bind(seconds(|wait| wait.asked))
             .fetch_all(self.pool());
         in_time(settled).await.map_err(StoreError::on("queue/settle"))
+    }
+
+    /// The versions of the workers that are alive, with the number of workers that run each.
+    pub async fn worker_versions(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let versions = sqlx::query_as(sql!("queue/versions")).fetch_all(self.pool());
+        in_time(versions).await.map_err(StoreError::on("queue/versions"))
     }
 
     /// Leases that have run out, at most a thousand: the first of the two looks before a rescue.

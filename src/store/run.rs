@@ -199,6 +199,18 @@ impl RunStore {
         .await
     }
 
+    /// The host and the process id of the worker that was lost while it ran the job, if one was.
+    #[tracing::instrument(name = "db.attempts.former_owner", skip_all, err)]
+    pub async fn former_owner(&self) -> Result<Option<(String, i32)>, RunError> {
+        self.patiently("run/former_owner", || {
+            sqlx::query_as(sql!("run/former_owner"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .fetch_optional(self.store.pool())
+        })
+        .await
+    }
+
     /// Reads the checkpoints of the job.
     #[tracing::instrument(name = "db.steps.finished", skip_all, err)]
     pub async fn finished_steps(&self) -> Result<HashMap<StepName, Value>, RunError> {

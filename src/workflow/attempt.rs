@@ -1,7 +1,5 @@
 //! One attempt at a claimed order, from its lease to the outcome that settles it.
 
-use std::time::Duration;
-
 use tracing::{Instrument, info_span};
 
 use super::{
@@ -17,11 +15,9 @@ use crate::{
     backoff,
     domain::ErrorClass,
     lease::{Lease, StopReason},
+    put_back,
     store::{Claimed, RunStore, Settlement, Wait},
 };
-
-/// How long an order is left alone whose sandbox is still held.
-const SANDBOX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs a claimed order to an outcome.
 pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
@@ -65,7 +61,13 @@ impl From<StepError> for Ended {
     }
 }
 
-fn settlement(workflow: &Workflow, job: &Claimed, lease: &Lease, ended: Ended) -> Settlement {
+async fn settlement(
+    workflow: &Workflow,
+    job: &Claimed,
+    lease: &Lease,
+    store: &RunStore,
+    ended: Ended,
+) -> Settlement {
     match ended.result {
         Ok(class) => Settlement::Succeeded(class),
         Err(StepError::Stopped(StopReason::Cancelled)) => {
@@ -78,10 +80,8 @@ fn settlement(workflow: &Workflow, job: &Claimed, lease: &Lease, ended: Ended) -
             // The settlement is refused by its fence; it is made so that the refusal is counted.
             Settlement::Interrupted("the lease was lost".to_owned())
         }
-        // A worker that is cut off from the database keeps its agents frozen, and with them the sandbox
-        // on a volume it shares, until it hears that its lease is gone.
         Err(StepError::Failed(failure)) if failure.waits => {
-            Settlement::PutBack(workflow.clean(&failure.message), SANDBOX_PAUSE)
+            wait_for_sandbox(workflow, job, store, &failure).await
         }
         Err(StepError::Failed(failure)) if failure.retryable => {
             retry(workflow, job, &failure, ended.progressed)
@@ -113,6 +113,36 @@ fn retry(workflow: &Workflow, job: &Claimed, failure: &Failure, progressed: bool
     }
 }
 
+/// A worker that is cut off from the database keeps its agents frozen, and with them the sandbox on a
+/// volume it shares, until it hears that its lease is gone. What holds the lock for longer than that is
+/// nothing that ends by itself.
+async fn wait_for_sandbox(
+    workflow: &Workflow,
+    job: &Claimed,
+    store: &RunStore,
+    failure: &Failure,
+) -> Settlement {
+    let message = workflow.clean(&failure.message);
+    if !put_back::is_spent(job) {
+        return put_back::put_back(&workflow.clock, job, message);
+    }
+    let host =
+        hostname::get().map_or_else(|_| "?".into(), |name| name.to_string_lossy().into_owned());
+    let owner = match store.former_owner().await {
+        Ok(Some((host, pid))) => {
+            format!("its worker before this one was on host {host} (pid {pid})")
+        }
+        Ok(None) => "no worker of it is known to have been lost".to_owned(),
+        Err(error) => format!("its worker before this one is not known ({error})"),
+    };
+    let sentence = format!(
+        "{message}, as seen from host {host}; {}; {owner}: end what holds the lock (`fuser -v` names \
+         it on its host), then requeue the order",
+        put_back::history(job)
+    );
+    Settlement::Failed(failure.class, sentence)
+}
+
 async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlement {
     let store = RunStore::new(
         workflow.store.clone(),
@@ -122,7 +152,7 @@ async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
     );
     let order = match load(workflow, job, &store).await {
         Ok(order) => order,
-        Err(error) => return settlement(workflow, job, lease, error.into()),
+        Err(error) => return settlement(workflow, job, lease, &store, error.into()).await,
     };
     let secrets = workflow.allowed_secrets(&order.agent_environment);
     let keeping;
@@ -132,8 +162,8 @@ async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
         keeping = workflow.keeping(secrets);
         &keeping
     };
-    let ended = work(workflow, job, lease, store, order).await;
-    settlement(workflow, job, lease, ended)
+    let ended = work(workflow, job, lease, store.clone(), order).await;
+    settlement(workflow, job, lease, &store, ended).await
 }
 
 async fn load(workflow: &Workflow, job: &Claimed, store: &RunStore) -> Result<Order, StepError> {

@@ -46,6 +46,7 @@ mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
 mod programs;
+mod put_back;
 #[path = "../support/python_place.rs"]
 mod python_place;
 mod redaction;

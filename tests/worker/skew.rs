@@ -43,7 +43,7 @@ async fn a_job_of_an_unknown_kind_waits_for_a_newer_worker(pool: PgPool) {
     .await
     .unwrap();
     assert_eq!((state.as_str(), attempt), ("queued", 0), "nothing was spent");
-    assert!(wait > 50.0 && wait <= 60.0, "{wait} s");
+    assert!(wait <= 5.0, "the first pause is short: {wait} s");
     harness.assert_sound().await;
 }
 

@@ -1,6 +1,6 @@
 //! The loop that watches a run: lease, clock, silence, cancellation and the shim's own words.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, path::PathBuf, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -53,6 +53,8 @@ pub struct WatchOver {
     exit_grace: Duration,
     patience: Duration,
     lock_wait: Duration,
+    /// What the shim locks.
+    lock: PathBuf,
     /// Shared with the pump, which fills it; set here when a thaw restarts the silence.
     progress: watch::Sender<Progress>,
     reached: watch::Sender<Option<Isolation>>,
@@ -86,6 +88,7 @@ impl WatchOver {
             exit_grace: supervisor.limits.exit_grace,
             patience: plan.interrupt + plan.terminate + SHIM_PATIENCE,
             lock_wait: supervisor.limits.lock_wait,
+            lock: request.sandbox_root.join(".lock"),
             progress,
             reached: supervisor.reached.clone(),
             lease,
@@ -192,7 +195,8 @@ impl WatchOver {
             }
             Status::Locked => {
                 let message = format!(
-                    "the sandbox is still in use by an earlier run of the order after {} s",
+                    "the sandbox is still in use by an earlier run of the order: its lock {} was held for {} s",
+                    self.lock.display(),
                     self.lock_wait.as_secs()
                 );
                 let failure = Failure::new(ErrorClass::LostWorker, message);
