@@ -19,7 +19,7 @@ mod requeue;
 mod show;
 mod wait;
 mod words;
-mod worker;
+pub mod worker;
 
 use std::process::ExitCode;
 
@@ -158,7 +158,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let result = match command {
         // Its orders have traces of their own.
-        Command::Worker => worker::run(config, worker_id, telemetry.metrics().clone()).await,
+        Command::Worker => {
+            Box::pin(worker::run(config, worker_id, telemetry.metrics().clone())).await
+        }
         command => dispatch(command, config, &output).instrument(span).await,
     };
     // Also when the command failed: its last spans say why.

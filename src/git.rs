@@ -175,7 +175,8 @@ impl Git {
         });
         let report = report.await?;
         let Shared { volume, settings, .. } = &*self.shared;
-        if settings.home.is_dir() && volume.mirrors().is_dir() {
+        let (home, mirrors) = (settings.home.clone(), volume.mirrors());
+        if blocking(move || Ok(home.is_dir() && mirrors.is_dir())).await? {
             return Ok(report.clone());
         }
         tracing::warn!(root = %volume.root().display(), "the repository volume was emptied");

@@ -103,12 +103,14 @@ pub async fn serve(
     }
     // A collector that is pushed to gets the figures of the fleet too, though nobody scrapes them.
     let pushed = state.config.telemetry.metrics_endpoint.is_some();
-    let fleet = state.fleet.clone();
-    let refresher = pushed.then(|| tokio::spawn(metrics::keep_fresh(fleet, stop.clone())));
-    let served =
-        axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Some(refresher) = refresher {
-        refresher.abort();
-    }
+    let (fleet, until) = (state.fleet.clone(), stop.clone());
+    let fresh = async move {
+        if pushed {
+            metrics::keep_fresh(fleet, until).await;
+        }
+    };
+    let serving =
+        axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned());
+    let (served, ()) = tokio::join!(serving.into_future(), fresh);
     served
 }

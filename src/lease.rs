@@ -1,7 +1,11 @@
 //! Keeps leases alive, and stops work whose lease may be gone before anybody else can get it.
 //!
-//! One task with a connection of its own beats for all leases of the process. It is the only place
-//! that decides whether a lease is held; agents and steps only watch its signal.
+//! One task with a thread, a runtime and a connection of its own beats for all leases of the process. It is
+//! the only place that decides whether a lease is held; agents and steps only watch its signal.
+
+mod pulse;
+
+pub use pulse::Pulse;
 
 use std::{
     collections::HashMap,
@@ -159,22 +163,6 @@ impl Lease {
     }
 }
 
-/// When heartbeats last worked.
-#[derive(Debug, Clone, Copy)]
-pub struct Pulse {
-    /// The last acknowledged beat was sent then; `None` before the first.
-    pub acknowledged: Option<Instant>,
-    /// The last beat that failed was sent then.
-    pub failed: Option<Instant>,
-}
-
-impl Pulse {
-    /// Whether the last beat failed.
-    pub fn is_failing(&self) -> bool {
-        self.failed > self.acknowledged
-    }
-}
-
 /// Beats for all leases of this process.
 pub struct LeaseKeeper {
     worker_id: Uuid,
@@ -202,7 +190,7 @@ impl LeaseKeeper {
         interrupt: CancellationToken,
         metrics: Metrics,
     ) -> Arc<Self> {
-        let (pulse, _) = watch::channel(Pulse { acknowledged: None, failed: None });
+        let (pulse, _) = watch::channel(Pulse::default());
         Arc::new(Self {
             worker_id,
             timings,
@@ -281,6 +269,24 @@ impl LeaseKeeper {
         self.pulse.subscribe()
     }
 
+    /// Why nothing may be claimed now, as a sentence.
+    pub fn problem(&self) -> Option<String> {
+        self.pulse.borrow().problem(self.clock.now(), self.timings.heartbeat)
+    }
+
+    /// Waits until a claimed lease would be renewed. A worker whose heartbeats fail would lose every
+    /// order it claims, and spend its crash budget.
+    pub async fn admits(&self) {
+        let mut pulse = self.pulse.subscribe();
+        loop {
+            pulse.borrow_and_update();
+            // The keeper itself sends, so this never ends by an error.
+            if self.problem().is_none() || pulse.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Beats until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut connection = None;
@@ -297,9 +303,10 @@ impl LeaseKeeper {
             if sent_boot.saturating_sub(last) > self.longest_gap() {
                 // The process or its machine stood still. What it held may be lost, and its
                 // neighbours may have stood still as well: theirs only looks dead.
-                warn!("no time to beat for {:?}", sent_boot.saturating_sub(last));
+                let words = format!("no time to beat for {:?}", sent_boot.saturating_sub(last));
+                warn!("{words}");
                 self.suspend_silent();
-                self.pulse.send_modify(|pulse| pulse.failed = Some(sent));
+                self.failed(sent, words.into());
             }
             last = sent_boot;
             let beats = self.beats(sent);
@@ -316,7 +323,7 @@ impl LeaseKeeper {
                     warn!("heartbeat failed, trying again: {error}");
                     connection = None;
                     self.metrics.heartbeat_failed();
-                    self.pulse.send_modify(|pulse| pulse.failed = Some(sent));
+                    self.failed(sent, error.to_string().into());
                     wait = self.timings.heartbeat.min(Duration::from_secs(1));
                 }
             }
@@ -330,16 +337,45 @@ impl LeaseKeeper {
         beats: &[Beat],
     ) -> Result<store::Pulse, StoreError> {
         let work = async {
-            let connection = match connection {
-                Some(connection) => connection,
-                None => connection.insert(
-                    self.database.connect().await.map_err(StoreError::on("queue/heartbeat"))?,
-                ),
+            let mut borrowed;
+            let line = match connection {
+                Some(line) => line,
+                None => match self.connect().await {
+                    Ok(line) => connection.insert(line),
+                    Err(error) => {
+                        borrowed = self.borrow(error).await?;
+                        &mut borrowed
+                    }
+                },
             };
-            store::heartbeat(connection, self.worker_id, beats, self.timings.lease).await
+            store::heartbeat(line, self.worker_id, beats, self.timings.lease).await
         };
         let late = StoreError { statement: "queue/heartbeat", source: sqlx::Error::PoolTimedOut };
         timeout(self.beat_limit(), work).await.unwrap_or(Err(late))
+    }
+
+    async fn connect(&self) -> Result<Line, sqlx::Error> {
+        let late = |_| Err(sqlx::Error::PoolTimedOut);
+        timeout(self.beat_limit() / 2, self.database.connect()).await.unwrap_or_else(late)
+    }
+
+    /// A connection of the pool for one beat, where the server refuses one more: too many are open, or
+    /// the role may not have more. Leases are not given up while others of this process can be used.
+    async fn borrow(&self, refused: sqlx::Error) -> Result<Line, StoreError> {
+        let found = timeout(self.beat_limit() / 3, self.database.borrow()).await.ok().flatten();
+        if found.is_some() {
+            warn!(
+                "heartbeats cannot have a connection of their own, using one of the pool: {refused}"
+            );
+        }
+        found.ok_or(StoreError { statement: "queue/heartbeat", source: refused })
+    }
+
+    fn failed(&self, sent: Instant, reason: Arc<str>) {
+        self.pulse.send_modify(|pulse| {
+            pulse.failed = Some(sent);
+            pulse.reason = Some(reason);
+        });
     }
 
     /// Two tries must fit before the self-fence; a shorter limit than needed to connect on a busy

@@ -2,7 +2,7 @@
 //! an agent CLI, and ends them as pull requests.
 //!
 //! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`], [`archive`],
-//! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], `put_back`, [`workflow`], [`queue`], [`http`], [`cli`].
+//! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], `put_back`, [`services`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
 pub mod archive;
@@ -24,6 +24,7 @@ pub mod ports;
 pub mod process;
 mod put_back;
 pub mod queue;
+pub mod services;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

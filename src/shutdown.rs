@@ -15,11 +15,18 @@ pub struct Shutdown {
 impl Shutdown {
     /// Listens for SIGTERM and SIGINT: the first one is the soft stop, the second one the hard one.
     pub fn on_signals() -> std::io::Result<Self> {
+        let (shutdown, listening) = Self::listen()?;
+        tokio::spawn(listening);
+        Ok(shutdown)
+    }
+
+    /// The same; signals are heard as long as the second value is polled, which ends with the hard stop.
+    pub fn listen() -> std::io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
         let shutdown = Self::default();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stages = shutdown.clone();
-        tokio::spawn(async move {
+        let listening = async move {
             for stage in [&stages.soft, &stages.hard] {
                 let name = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
@@ -32,8 +39,8 @@ impl Shutdown {
                 }
                 stage.cancel();
             }
-        });
-        Ok(shutdown)
+        };
+        Ok((shutdown, listening))
     }
 
     /// Whether a stop was asked for.

@@ -48,7 +48,9 @@ async fn server(pool: &PgPool, more: &[(&str, &str)]) -> Server {
     variables.extend(more);
     let config = Arc::new(Config::load(&Host::with(variables)).unwrap());
     let metrics = Metrics::local().unwrap();
-    let (status, worker) = watch::channel(WorkerStatus::default());
+    let mut beating = WorkerStatus::default();
+    beating.pulse.acknowledged = Some(Clock::system().now());
+    let (status, worker) = watch::channel(beating);
     let listener = http::listen(&config).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -160,10 +162,34 @@ async fn a_worker_whose_heartbeats_are_lost_is_unhealthy(pool: PgPool) {
     let times = [("AWO_HEARTBEAT", "10ms"), ("AWO_SELF_FENCE", "30ms"), ("AWO_LEASE", "1s")];
     let server = server(&pool, &times).await;
     let long_ago = tokio::time::Instant::now().checked_sub(Duration::from_secs(1));
-    server.status.send_modify(|status| status.last_heartbeat_ok = long_ago);
+    server.status.send_modify(|status| status.pulse.acknowledged = long_ago);
     let (code, health) = server.health().await;
-    assert_eq!((code, &health["problems"][0]), (503, &"heartbeats are not acknowledged".into()));
+    let problem = health["problems"][0].as_str().unwrap();
+    assert_eq!(code, 503);
+    assert!(problem.starts_with("no heartbeat was acknowledged for 1."), "{problem}");
     assert_eq!(server.get("/readyz").await.0, 503);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_worker_that_cannot_renew_leases_is_degraded_and_not_ready(pool: PgPool) {
+    let server = server(&pool, &[]).await;
+    let now = Clock::system().now();
+    let not_yet = "no heartbeat was acknowledged yet: no orders are claimed before";
+    let failed = "the last heartbeat failed (too many connections for role \"awo\"): no orders are \
+                  claimed until one is acknowledged";
+    for (failing, sentence) in [(false, not_yet), (true, failed)] {
+        server.status.send_modify(|status| {
+            status.pulse.acknowledged = failing.then_some(now);
+            status.pulse.failed = failing.then_some(now + Duration::from_millis(1));
+            status.pulse.reason = failing.then(|| "too many connections for role \"awo\"".into());
+        });
+        let (code, health) = server.health().await;
+        assert_eq!((code, &health["status"]), (200, &"degraded".into()), "{health}");
+        assert_eq!(health["warnings"], serde_json::json!([sentence]));
+        let ready = server.get("/readyz").await;
+        let words = "heartbeats are not acknowledged: no orders are claimed\n";
+        assert_eq!(ready, (503, words.to_owned()));
+    }
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]

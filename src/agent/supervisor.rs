@@ -191,7 +191,8 @@ impl Supervisor {
         before: Option<Delivered>,
         channels: &Channels,
     ) -> Result<Attempt, Failure> {
-        let launch = agent.prepare(request, before.is_none())?;
+        let (launch, arguments, oom_kills_before) =
+            self.prepare(agent, request, before.is_none()).await?;
         let redactor = match agent {
             AgentKind::Claude(settings) => {
                 let secret = settings.credential.as_ref().map(ClaudeCredential::secret);
@@ -200,18 +201,12 @@ impl Supervisor {
             AgentKind::Command(_) => self.redactor.clone(),
         };
         let spools = Spools::open(&request.spool, before, self.limits.spool).await?;
-        let oom_kills_before = oom_kills();
-        let (mut shim, mut pipes) = ShimProcess::start(
-            &self.shim,
-            &self.shim_arguments(request, &launch)?,
-            &launch,
-            request,
-        )
-        .map_err(|error| {
-            let shim = self.shim.display();
-            let message = format!("the supervising process {shim} did not start: {error}");
-            Failure::new(ErrorClass::LostWorker, message)
-        })?;
+        let (mut shim, mut pipes) = ShimProcess::start(&self.shim, &arguments, &launch, request)
+            .map_err(|error| {
+                let shim = self.shim.display();
+                let message = format!("the supervising process {shim} did not start: {error}");
+                Failure::new(ErrorClass::LostWorker, message)
+            })?;
         let prompt = pipes.feed(request.prompt.clone());
         let progress = watch::Sender::new(Progress::starting(self.clock.now()));
         let streams =
@@ -225,12 +220,36 @@ impl Supervisor {
         }
         let drained = streams.end(self.limits.delivery).await;
         // Without a cgroup that counts, a kill anywhere on the host may have been this one.
-        let anywhere = || oom_kills() > oom_kills_before;
-        let out_of_memory = ended.out_of_memory.unwrap_or_else(anywhere);
+        let out_of_memory = if let Some(killed) = ended.out_of_memory {
+            killed
+        } else {
+            let now = tokio::task::spawn_blocking(oom_kills).await;
+            now.is_ok_and(|now| now > oom_kills_before)
+        };
         let disk_full = drained.stdout.disk_full
             || drained.stderr.disk_full
             || is_full(request.sandbox_root.clone()).await;
         Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory, disk_full))
+    }
+
+    /// Looks for the program and makes the folders of the run, away from the runtime's threads; the
+    /// last is how many processes the kernel has killed for memory by now.
+    async fn prepare(
+        &self,
+        agent: &AgentKind,
+        request: &AgentRequest,
+        may_resume: bool,
+    ) -> Result<(Launch, ShimArguments, u64), Failure> {
+        let (this, agent, request) = (self.clone(), agent.clone(), request.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let launch = agent.prepare(&request, may_resume)?;
+            let arguments = this.shim_arguments(&request, &launch)?;
+            Ok((launch, arguments, oom_kills()))
+        });
+        let ended = |error| {
+            Failure::new(ErrorClass::LostWorker, format!("the run was not prepared: {error}"))
+        };
+        prepared.await.unwrap_or_else(|error| Err(ended(error)))
     }
 
     fn shim_arguments(

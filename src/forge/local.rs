@@ -7,6 +7,7 @@ use std::{
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -152,12 +153,16 @@ impl LocalForge {
 
     /// Waits for the lock of all replicas on this host. It ends with the file handle, so a process
     /// that dies lets go of it.
-    async fn lock(&self, path: &Path) -> Result<File, ForgeError> {
-        let file = File::options().create(true).truncate(false).write(true).open(path);
-        let file = file.map_err(file_error("open", path))?;
+    async fn lock(&self, path: &Path) -> Result<Arc<File>, ForgeError> {
+        let file = fs::File::options().create(true).truncate(false).write(true).open(path).await;
+        let file = Arc::new(file.map_err(file_error("open", path))?.into_std().await);
         let deadline = self.clock.now() + self.timeout;
         loop {
-            match file.try_lock() {
+            // A remote file system may take its time for the answer.
+            let asked = Arc::clone(&file);
+            let locked = tokio::task::spawn_blocking(move || asked.try_lock()).await;
+            let ended = |error| TryLockError::Error(io::Error::other(error));
+            match locked.unwrap_or_else(|error| Err(ended(error))) {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if self.clock.now() < deadline => {
                     self.clock.sleep(self.clock.between(LOCK_POLL / 2, LOCK_POLL)).await;

@@ -105,7 +105,8 @@ impl Git {
             if sandbox.parts.lfs { snapshot(Contents::Taken).await? } else { plain.clone() };
         let files = &snapshot.files;
         let path = folder.join(format!("{files}.bundle"));
-        if !path.exists() {
+        let looked_for = path.clone();
+        if !blocking(move || Ok(looked_for.exists())).await? {
             self.write_bundle(&sandbox, &snapshot, &path, lock).await?;
         }
         let (path, header) = (path.clone(), snapshot.clone());
@@ -126,7 +127,8 @@ impl Git {
     ) -> Result<(), GitError> {
         let staged = path.with_extension("part");
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
+            let made = tokio::fs::create_dir_all(folder).await;
+            made.map_err(GitError::file("make the folder", folder))?;
         }
         let mut bundle =
             self.invoke("bundle").args(["create", "--quiet"]).arg(&staged).arg(FILES_REF);

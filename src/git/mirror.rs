@@ -182,9 +182,9 @@ impl Git {
 }
 
 /// Has the next refresh make the mirror again.
-pub(super) fn suspect(mirror: &Path) {
+pub(super) async fn suspect(mirror: &Path) {
     let note = mirror.with_file_name(SUSPECT);
-    if let Err(error) = std::fs::write(&note, b"") {
+    if let Err(error) = tokio::fs::write(&note, b"").await {
         tracing::warn!(%error, path = %note.display(), "cannot mark the repository cache as damaged");
     }
 }

@@ -81,7 +81,7 @@ impl Git {
         match written {
             Err(GitError::DamagedCache { detail, .. }) => {
                 let path = new.mirror.path.clone();
-                suspect(&path);
+                suspect(&path).await;
                 Err(GitError::DamagedCache { path, detail })
             }
             other => other.map(drop),

@@ -184,16 +184,17 @@ impl Git {
 
 impl Sandbox {
     /// The folders of objects that the checkout borrows from, as our own repository names them: what
-    /// stands in the agent's is the agent's. Blocks for the time of reading one small file.
-    pub fn borrowed_objects(&self) -> Result<Vec<PathBuf>, GitError> {
+    /// stands in the agent's is the agent's.
+    pub async fn borrowed_objects(&self) -> Result<Vec<PathBuf>, GitError> {
         let file = self.trusted.join(BORROWED);
-        match fs::read_to_string(&file) {
+        blocking(move || match fs::read_to_string(&file) {
             Ok(text) => {
                 Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(GitError::file("read", &file)(error)),
-        }
+        })
+        .await
     }
 
     /// What the record says of this sandbox.

@@ -6,13 +6,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::{HttpState, recent::Recent};
 use crate::{
     clock::Clock,
     config::{AgentKind, Config, check_runnable, find_program},
     disk::Level,
+    lease::Pulse,
     store::{Store, WorkerCounts},
 };
 
@@ -26,12 +26,12 @@ const KEEP_WORKERS: Duration = Duration::from_secs(5);
 const KEEP_HOST: Duration = Duration::from_secs(30);
 
 /// What the worker says about itself; sent by the part that runs the orders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct WorkerStatus {
     /// It takes no new orders: it was told to stop.
     pub draining: bool,
-    /// When the database last acknowledged a heartbeat; `None` before the first.
-    pub last_heartbeat_ok: Option<Instant>,
+    /// When heartbeats last worked.
+    pub pulse: Pulse,
     /// How many orders it runs.
     pub running: usize,
 }
@@ -147,24 +147,17 @@ fn look_at_host(config: &Config) -> HostReport {
     }
 }
 
-/// How the worker is doing, apart from its host.
-enum Heartbeat {
-    Fresh,
-    Late,
-    Lost,
+/// Why this worker claims nothing because of its heartbeats, as a sentence.
+fn pulse_problem(state: &HttpState) -> Option<String> {
+    let pulse = state.worker.borrow().pulse.clone();
+    pulse.problem(state.clock.now(), state.config.queue.heartbeat)
 }
 
-fn heartbeat(state: &HttpState) -> Heartbeat {
-    let Some(at) = state.worker.borrow().last_heartbeat_ok else { return Heartbeat::Fresh };
-    let age = state.clock.now().saturating_duration_since(at);
-    let queue = &state.config.queue;
-    if age >= queue.self_fence {
-        Heartbeat::Lost
-    } else if age > queue.heartbeat * 2 {
-        Heartbeat::Late
-    } else {
-        Heartbeat::Fresh
-    }
+/// Whether heartbeats have not been acknowledged for so long that agents are frozen.
+fn is_fenced(state: &HttpState) -> bool {
+    let acknowledged = state.worker.borrow().pulse.acknowledged;
+    let age = |at| state.clock.now().saturating_duration_since(at);
+    acknowledged.is_some_and(|at| age(at) >= state.config.queue.self_fence)
 }
 
 /// 200 `healthy` or `degraded`, 503 `unhealthy` when no order could run here.
@@ -175,20 +168,21 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
         None => state.checks.worker_counts().await,
         Some(_) => None,
     };
-    let worker = *state.worker.borrow();
-    let heartbeat = heartbeat(&state);
+    let worker = state.worker.borrow().clone();
+    let silent = pulse_problem(&state);
     let mut problems = host.problems;
     if let Some(problem) = &database {
         problems.push(format!("the database is not available: {problem}"));
     }
-    if matches!(heartbeat, Heartbeat::Lost) {
-        problems.push("heartbeats are not acknowledged".to_owned());
-    }
     let disk = state.disk.borrow().clone();
+    let mut warnings = disk.problems();
+    match silent {
+        Some(sentence) if is_fenced(&state) => problems.push(sentence),
+        sentence => warnings.extend(sentence),
+    }
     let status = if !problems.is_empty() {
         "unhealthy"
-    } else if worker.draining || matches!(heartbeat, Heartbeat::Late) || disk.level() > Level::Ample
-    {
+    } else if worker.draining || !warnings.is_empty() || disk.level() > Level::Ample {
         "degraded"
     } else {
         "healthy"
@@ -215,7 +209,7 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
         "agent": agent,
         "isolation": state.isolation.as_deref(),
         "problems": problems,
-        "warnings": disk.problems(),
+        "warnings": warnings,
         "volumes": disk.volumes,
         "worker": { "draining": worker.draining, "running": worker.running },
         "workers": workers,
@@ -233,8 +227,9 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse 
     if state.worker.borrow().draining {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    if matches!(heartbeat(&state), Heartbeat::Lost) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "heartbeats are not acknowledged\n");
+    if pulse_problem(&state).is_some() {
+        let words = "heartbeats are not acknowledged: no orders are claimed\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, words);
     }
     if state.checks.database_problem().await.is_some() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is not available\n");

@@ -1,7 +1,7 @@
 //! Watches the free space of the volumes: holds back claims below the soft mark, cleans up below the
 //! hard one, keeps the reserve.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{panic::resume_unwind, path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{
@@ -130,8 +130,14 @@ impl DiskWatch {
                 |volume: Volume| VolumeState::look(volume.name, volume.folder, &*disk, &marks);
             DiskState { volumes: volumes.into_iter().map(look).collect() }
         };
-        // It fails only when the process ends.
-        let Ok(state) = tokio::task::spawn_blocking(look).await else { return Level::Ample };
+        let state = match tokio::task::spawn_blocking(look).await {
+            Ok(state) => state,
+            Err(error) => match error.try_into_panic() {
+                // It would never look again: the watch ends with it, and the worker with the watch.
+                Ok(panic) => resume_unwind(panic),
+                Err(_the_process_ends) => return Level::Full,
+            },
+        };
         *looked = Some(self.clock.now());
         let level = state.level();
         for volume in &state.volumes {
@@ -170,8 +176,11 @@ impl DiskWatch {
                 }
             }
         };
-        // It fails only when the process ends.
-        let _ = tokio::task::spawn_blocking(tend).await;
+        if let Err(error) = tokio::task::spawn_blocking(tend).await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            resume_unwind(panic);
+        }
     }
 }
 

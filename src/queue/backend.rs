@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -20,7 +20,6 @@ use apalis_core::{
 };
 use futures::{FutureExt, future::BoxFuture, ready};
 use tokio::task::JoinHandle;
-use tracing::warn;
 
 use super::claimer::{Claimer, Claims, Slot};
 use crate::{
@@ -69,7 +68,12 @@ impl Backend for LeaseBackend {
             match claims {
                 Ok(claims) if claims.is_empty() => return Poll::Pending,
                 Ok(claims) => self.ready.extend(claims),
-                Err(error) => warn!("the claim task ended badly, starting it again: {error}"),
+                // The lane ends with it, and the worker with the lane.
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The runtime ends.
+                    Err(_) => return Poll::Pending,
+                },
             }
         }
     }
@@ -182,7 +186,7 @@ where
 }
 
 /// Runs the jobs of a lane until the worker drains and the last of them has ended.
-pub async fn run(claimer: Arc<Claimer>) -> Result<(), WorkerError> {
+pub fn run(claimer: Arc<Claimer>) -> BoxFuture<'static, Result<(), WorkerError>> {
     let slots = claimer.lane.slots;
     let drain = claimer.engine.drain.clone();
     let handle = Arc::clone(&claimer.lane.handler);
@@ -205,5 +209,5 @@ pub async fn run(claimer: Arc<Claimer>) -> Result<(), WorkerError> {
             drain.cancelled().await;
             Ok::<(), WorkerError>(())
         })
-        .await
+        .boxed()
 }

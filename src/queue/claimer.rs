@@ -87,6 +87,7 @@ impl Claimer {
         let mut failures: u32 = 0;
         loop {
             let Some(first) = self.free_slot().await else { return Vec::new() };
+            self.give_back_unheld().await;
             if !self.admitted().await {
                 return Vec::new();
             }
@@ -110,7 +111,11 @@ impl Claimer {
                         let lease = keeper.hold(job.fence(), sent_boot);
                         (job, Arc::new(Slot { lease, keeper, _permit: permit }))
                     });
-                    return leased.collect();
+                    let leased: Claims = leased.collect();
+                    let Some(problem) = self.engine.keeper.problem() else { return leased };
+                    // Heartbeats began to fail while the claim was on its way.
+                    warn!(jobs = leased.len(), "giving back what was just claimed: {problem}");
+                    self.give_back(leased).await;
                 }
                 Ok(Claim::Nothing { due }) => {
                     failures = 0;
@@ -179,13 +184,19 @@ impl Claimer {
         }
     }
 
-    /// Waits until the gate of the lane is open; `false` when the worker drains before that.
+    /// Waits until the gate of the lane is open and a lease would be renewed; `false` when the worker
+    /// drains before that.
     async fn admitted(&self) -> bool {
-        let Some(gate) = &self.lane.gate else { return true };
+        let open = async {
+            if let Some(gate) = &self.lane.gate {
+                gate.admits().await;
+            }
+            self.engine.keeper.admits().await;
+        };
         tokio::select! {
             biased;
             () = self.engine.drain.cancelled() => false,
-            () = gate.admits() => true,
+            () = open => true,
         }
     }
 

@@ -73,7 +73,7 @@ async fn look_twice(engine: &Engine) -> Result<Vec<Rescued>, StoreError> {
 /// neighbours may have expired for the same reason.
 fn is_unsure(engine: &Engine) -> bool {
     let Engine { keeper, clock, timings, .. } = engine;
-    let pulse = *keeper.pulse().borrow();
+    let pulse = keeper.pulse().borrow().clone();
     let hold_off = timings.lease + timings.rescue_grace;
     pulse.is_failing() || pulse.failed.is_some_and(|failed| clock.now() < failed + hold_off)
 }

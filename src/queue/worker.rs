@@ -1,10 +1,10 @@
 //! A worker process from its start to its last settled job.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::FutureExt;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -36,6 +36,7 @@ use crate::{
     git::{CacheLimits, Git},
     lease::LeaseKeeper,
     maintenance::{DiskWatch, Maintenance, SandboxPolicy, Sandboxes},
+    services::Services,
     shutdown::Shutdown,
     store::{self, Database, DatabaseMode, Dial, Store, WorkerRecord},
     telemetry::Metrics,
@@ -45,8 +46,13 @@ use crate::{
 /// How long a worker that was told twice to stop tries to give its orders back. Longer than an agent
 /// takes to end; a database that is away must not keep the process for ever.
 const HARD_STOP: Duration = Duration::from_secs(18);
+/// How often a worker that ends looks whether its last run has ended.
+const GLANCE: Duration = Duration::from_millis(50);
 /// Longest wait for the last statement of a worker.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What the server shows as the name of the connection that renews the leases.
+const HEARTBEAT_NAME: &str = "archon-awo heartbeat";
 
 /// The queue of the jobs that keep the product itself in order.
 const MAINTENANCE: &str = "maintenance";
@@ -104,7 +110,6 @@ impl Worker {
         let commands = CommandFiles::new(config.agent.commands_dir.clone());
         commands.check()?;
         let database = &config.database;
-        let url = database.required_url()?;
         let pool = open_database(database).await?;
         let store = Store::new(pool);
         if let Err(error) = store.ensure_log_days().await {
@@ -126,12 +131,7 @@ impl Worker {
             worker_id,
             timings.clone(),
             clock.clone(),
-            Dial {
-                options: store::options(url, database.mode)?,
-                mode: database.mode,
-                // A worker whose heartbeats find no connection would lose what it runs.
-                spare: Some(store.pool().clone()),
-            },
+            heartbeat_dial(&config, &store)?,
             shutdown.soft.clone(),
             interrupt.clone(),
             metrics.clone(),
@@ -216,77 +216,126 @@ impl Worker {
         &self.disk
     }
 
-    /// Claims and runs jobs until the soft stop; then gives back what cannot end in time.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let Self {
-            config, engine, orders, maintenance, disk, context, shutdown, interrupt, ..
-        } = self;
-        let Engine { worker_id, store, clock, keeper, .. } = &*engine;
-        let worker_id = *worker_id;
+    /// Claims and runs jobs until the soft stop; then gives back what cannot end in time. A task of
+    /// `services` that is lost before ends it too, with an error.
+    pub async fn run(self, services: &mut Services) -> anyhow::Result<()> {
+        let Engine { worker_id, store, clock, keeper, .. } = &*self.engine;
         let record = WorkerRecord {
-            worker_id,
+            worker_id: *worker_id,
             hostname: hostname::get()
                 .map_or_else(|_| String::new(), |name| name.to_string_lossy().into()),
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            queues: config.queue.queues.clone(),
-            max_concurrent: i32::from(config.queue.max_concurrent),
+            queues: self.config.queue.queues.clone(),
+            max_concurrent: i32::from(self.config.queue.max_concurrent),
         };
         store.register_worker(&record).await.context("cannot register this worker")?;
-        info!(worker.id = %worker_id, slots = config.queue.max_concurrent, "worker started");
+        info!(worker.id = %worker_id, slots = record.max_concurrent, "worker started");
 
         let stop = CancellationToken::new();
-        let mut background = JoinSet::new();
-        let (beating, ended) = (Arc::clone(keeper), stop.clone());
-        background.spawn(async move { beating.run(ended).await });
-        let cleanup = move || {
-            let context = Arc::clone(&context);
-            async move { context.maintenance.free_space().await }.boxed()
-        };
-        background.spawn(disk.run(Box::new(cleanup), stop.clone()));
-        background.spawn(rescue::run(Arc::clone(&engine), stop.clone()));
-        let schedules = Schedules::new(store.clone(), clock.clone());
-        let changed = Arc::clone(&schedules.wake);
-        // A worker that drains may be about to go: others fire meanwhile, or it makes up at its start.
-        background.spawn(schedules.run(engine.drain.clone()));
-        if config.database.mode == DatabaseMode::Direct {
-            let notifications = Notifications {
-                database: store.pool().clone(),
-                lanes: vec![Arc::clone(&orders.wake), Arc::clone(&maintenance.wake)],
-                schedules: changed,
-                keeper: Arc::clone(keeper),
-                clock: clock.clone(),
-            };
-            background.spawn(notifications.run(stop.clone()));
-        }
-        let hard = shutdown.hard.clone();
-        background.spawn(drain(Arc::clone(&engine), shutdown, interrupt));
-
+        self.start_tasks(services, &stop).context("cannot start a thread for the heartbeats")?;
+        let mut lanes = self.start_lanes(services);
         let given_up = async {
-            hard.cancelled().await;
+            self.shutdown.hard.cancelled().await;
             clock.sleep(HARD_STOP).await;
         };
-        let lanes = async { tokio::join!(backend::run(orders), backend::run(maintenance)) };
-        let result = tokio::select! {
-            (orders, maintenance) = lanes => orders.and(maintenance),
+        let lost = tokio::select! {
+            biased;
+            lost = services.lost() => Some(lost),
+            _ = lanes.recv() => None,
             () = given_up => {
                 // Their agents die with this process; other workers take the orders over.
                 warn!(orders = keeper.held(), "stopping with orders that could not be given back");
-                Ok(())
+                None
             }
         };
-        if let Err(error) = &result {
-            error!("the worker loop ended: {error}");
+        if let Some(lost) = &lost {
+            error!("{lost}");
+            self.give_back_all(&mut lanes).await;
         }
         stop.cancel();
-        match timeout(FAREWELL, store.retire_worker(worker_id)).await {
+        match timeout(FAREWELL, store.retire_worker(*worker_id)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("cannot record that this worker stopped: {error}"),
             Err(_) => warn!("cannot record that this worker stopped: the database does not answer"),
         }
-        background.abort_all();
-        while background.join_next().await.is_some() {}
         info!(worker.id = %worker_id, "worker stopped");
-        result.map_err(|error| anyhow::anyhow!("the worker loop ended: {error}"))
+        lost.map_or(Ok(()), |lost| Err(lost.into()))
+    }
+
+    /// Everything that runs beside the orders.
+    fn start_tasks(&self, services: &mut Services, stop: &CancellationToken) -> io::Result<()> {
+        let Self { engine, disk, context, shutdown, interrupt, .. } = self;
+        let Engine { store, clock, keeper, .. } = &**engine;
+        // Its connections, with their name lookups and TLS, are made on that thread as well.
+        let (beating, ended) = (Arc::clone(keeper), stop.clone());
+        let beating = async move { beating.run(ended).await };
+        services.thread("heartbeat", stop.clone(), beating.map(Ok))?;
+        let context = Arc::clone(context);
+        let cleanup = move || {
+            let context = Arc::clone(&context);
+            async move { context.maintenance.free_space().await }.boxed()
+        };
+        let watching = Arc::clone(disk).run(Box::new(cleanup), stop.clone());
+        services.spawn("disk watch", stop.clone(), watching.map(Ok));
+        let rescuing = rescue::run(Arc::clone(engine), stop.clone());
+        services.spawn("rescue", stop.clone(), rescuing.map(Ok));
+        let schedules = Schedules::new(store.clone(), clock.clone());
+        let changed = Arc::clone(&schedules.wake);
+        // A worker that drains may be about to go: others fire meanwhile, or it makes up at its start.
+        let firing = schedules.run(engine.drain.clone());
+        services.spawn("schedules", engine.drain.clone(), firing.map(Ok));
+        if self.config.database.mode == DatabaseMode::Direct {
+            let notifications = Notifications {
+                database: store.pool().clone(),
+                lanes: vec![Arc::clone(&self.orders.wake), Arc::clone(&self.maintenance.wake)],
+                schedules: changed,
+                keeper: Arc::clone(keeper),
+                clock: clock.clone(),
+            };
+            services.spawn("listener", stop.clone(), notifications.run(stop.clone()).map(Ok));
+        }
+        let draining = drain(Arc::clone(engine), shutdown.clone(), interrupt.clone());
+        services.spawn("drain", shutdown.soft.clone(), draining.map(Ok));
+        Ok(())
+    }
+
+    /// Starts the lanes. Nothing is ever sent through what this answers: it closes when both have ended.
+    fn start_lanes(&self, services: &mut Services) -> mpsc::Receiver<Infallible> {
+        let (running, ended) = mpsc::channel(1);
+        for (task, claimer) in [("orders", &self.orders), ("maintenance", &self.maintenance)] {
+            let (claimer, running) = (Arc::clone(claimer), running.clone());
+            let lane = async move {
+                let _running = running;
+                backend::run(claimer).await.map_err(|error| anyhow::anyhow!("{error}"))
+            };
+            services.spawn(task, self.engine.drain.clone(), lane);
+        }
+        ended
+    }
+
+    /// Ends what runs at once and gives it back, as well as that can be done without whatever is gone.
+    async fn give_back_all(&self, lanes: &mut mpsc::Receiver<Infallible>) {
+        let Engine { worker_id, store, clock, keeper, .. } = &*self.engine;
+        self.shutdown.soft.cancel();
+        self.shutdown.hard.cancel();
+        self.interrupt.cancel();
+        let idle = async {
+            lanes.recv().await;
+            // Runs go on without their lane.
+            while keeper.held() > 0 {
+                clock.sleep(GLANCE).await;
+            }
+            // What a lane had claimed and not begun as it was lost.
+            for claimer in [&self.orders, &self.maintenance] {
+                let back = store.give_back_unheld(*worker_id, &claimer.lane.queues, &[]).await;
+                if let Err(error) = back {
+                    warn!("cannot give back what was claimed and not begun: {error}");
+                }
+            }
+        };
+        if timeout(HARD_STOP, idle).await.is_err() {
+            warn!(orders = keeper.held(), "stopping with orders that could not be given back");
+        }
     }
 }
 
@@ -308,6 +357,18 @@ async fn drain(engine: Arc<Engine>, shutdown: Shutdown, interrupt: CancellationT
         }
     };
     tokio::join!(over, record);
+}
+
+/// How the heartbeats reach the database.
+fn heartbeat_dial(config: &Config, store: &Store) -> anyhow::Result<Dial> {
+    let database = &config.database;
+    let options = store::options(database.required_url()?, database.mode)?;
+    Ok(Dial {
+        options: options.application_name(HEARTBEAT_NAME),
+        mode: database.mode,
+        // A worker whose heartbeats find no connection would lose what it runs.
+        spare: Some(store.pool().clone()),
+    })
 }
 
 /// What freezes agents here, or why nothing that was asked for does.

@@ -6,7 +6,11 @@
 //! never saw the first, or worse, one where another client has just prepared something else. So
 //! there every statement has a transaction around it, and no name that would stay behind.
 
-use std::{ops::DerefMut, sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     StreamExt, TryStreamExt,
@@ -17,6 +21,7 @@ use sqlx::{
     ConnectOptions, Connection, Describe, Either, Error, Execute, Executor, PgConnection, PgPool,
     Postgres, SqlStr,
     error::BoxDynError,
+    pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
@@ -122,7 +127,16 @@ impl Dial {
             }
             (done, _) => done?,
         };
-        Ok(Line { connection, mode: self.mode })
+        if let Some(pool) = &self.spare {
+            pool.room.has_enough();
+        }
+        Ok(Line { connection: Connected::Alone(connection), mode: self.mode })
+    }
+
+    /// The next idle connection of the spare ones, for a statement or two; `None` without spare ones.
+    pub async fn borrow(&self) -> Option<Line> {
+        let connection = self.spare.as_ref()?.room.next_idle().await;
+        Some(Line { connection: Connected::Borrowed(connection), mode: self.mode })
     }
 
     /// Opens a connection after one was closed, which the server takes a moment to notice.
@@ -137,10 +151,36 @@ impl Dial {
     }
 }
 
-/// A connection outside the pool. Statements are run on a mutable reference to it.
+#[derive(Debug)]
+enum Connected {
+    Alone(PgConnection),
+    Borrowed(PoolConnection<Postgres>),
+}
+
+impl Deref for Connected {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Alone(connection) => connection,
+            Self::Borrowed(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Connected {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Alone(connection) => connection,
+            Self::Borrowed(connection) => connection,
+        }
+    }
+}
+
+/// A connection for one user alone. Statements are run on a mutable reference to it.
 #[derive(Debug)]
 pub struct Line {
-    connection: PgConnection,
+    connection: Connected,
     mode: DatabaseMode,
 }
 
@@ -273,7 +313,7 @@ impl<'c> Executor<'c> for &'c mut Line {
     {
         match self.mode {
             DatabaseMode::Direct => self.connection.fetch_many(query),
-            DatabaseMode::Pooler => rows(alone(&mut self.connection, query)),
+            DatabaseMode::Pooler => rows(alone(&mut *self.connection, query)),
         }
     }
 
@@ -285,7 +325,7 @@ impl<'c> Executor<'c> for &'c mut Line {
         match self.mode {
             DatabaseMode::Direct => self.connection.fetch_optional(query),
             DatabaseMode::Pooler => {
-                Box::pin(async move { Ok(first_row(alone(&mut self.connection, query).await?)) })
+                Box::pin(async move { Ok(first_row(alone(&mut *self.connection, query).await?)) })
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ pub(super) struct Room {
     let_in: AtomicUsize,
     /// Held by the one that asks the server why it gives no connection.
     asking: Mutex<()>,
+    /// Whether a connection was closed for one outside the pool, which was refused all the same.
+    gave_one_up: AtomicBool,
 }
 
 /// A connection of the pool, which goes back when this is dropped.
@@ -79,6 +81,7 @@ impl Room {
             most,
             let_in: AtomicUsize::new(most),
             asking: Mutex::default(),
+            gave_one_up: AtomicBool::new(false),
         })
     }
 
@@ -143,12 +146,21 @@ impl Room {
         }
     }
 
-    /// Closes an idle connection, so that somebody else may open one.
+    /// Closes an idle connection, so that somebody else may open one. Only once until [`Self::has_enough`]:
+    /// where the server's limit is lower than what is open already, each that is closed is lost.
     pub(super) async fn give_one_up(&self) -> bool {
+        if self.gave_one_up.swap(true, Ordering::Relaxed) {
+            return false;
+        }
         match timeout(SHORT_OF.0, self.next_idle()).await {
             Ok(connection) => connection.close().await.is_ok(),
             Err(_) => false,
         }
+    }
+
+    /// A connection outside the pool could be opened.
+    pub(super) fn has_enough(&self) {
+        self.gave_one_up.store(false, Ordering::Relaxed);
     }
 
     /// One caller fewer at once, for a while; the last one stays.

@@ -97,6 +97,36 @@ impl CommandFiles {
         self.find(step.as_str(), default)
     }
 
+    /// The same as [`Self::load`], away from the runtime's threads: the folder may be a slow volume.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub async fn read(&self, step: StepName) -> Result<CommandFile, PromptError> {
+        self.aside(move |files| files.load(step)).await
+    }
+
+    /// The same as [`Self::follow_up`], away from the runtime's threads.
+    ///
+    /// # Errors
+    /// Those of [`Self::follow_up`].
+    pub async fn read_follow_up(&self) -> Result<CommandFile, PromptError> {
+        self.aside(Self::follow_up).await
+    }
+
+    async fn aside(
+        &self,
+        read: impl FnOnce(&Self) -> Result<CommandFile, PromptError> + Send + 'static,
+    ) -> Result<CommandFile, PromptError> {
+        let files = self.clone();
+        let ended = |error: tokio::task::JoinError| PromptError::Folder {
+            path: self.dir.clone().unwrap_or_default(),
+            reason: error.to_string(),
+        };
+        tokio::task::spawn_blocking(move || read(&files))
+            .await
+            .unwrap_or_else(|error| Err(ended(error)))
+    }
+
     /// The command file of a follow-up prompt: `follow-up.md` of the folder, else the built-in one.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ impl OrderRun<'_> {
     /// The sandbox, from what it was made, and whether the agent's own files came back too.
     async fn rebuild(&self) -> Result<Option<(Sandbox, &'static str, bool)>, StepError> {
         let Some(found) = self.store.rebuild_source().await? else { return Ok(None) };
-        let sources = sources(&found, &self.workflow.settings.work_orders);
+        let sources = sources(&found, &self.workflow.settings.work_orders).await;
         let made = self.results.get(&StepName::CreateBranch);
         let base = made.and_then(|made| made.get("base_commit")).and_then(Value::as_str);
         let (Some(branch), Some(base), false) = (&self.order.branch, base, sources.is_empty())
@@ -142,11 +142,16 @@ impl OrderRun<'_> {
 }
 
 /// What holds work of the order, the newest first. A bundle on another host's volume is none.
-fn sources(found: &RebuildSource, work_orders: &Path) -> Vec<Source> {
+async fn sources(found: &RebuildSource, work_orders: &Path) -> Vec<Source> {
     let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
     let bundle = found.bundle.as_ref().map(Path::new).filter(|path| plain(path));
-    let bundle = bundle.map(|path| work_orders.join(path)).filter(|path| path.is_file());
-    let bundle = bundle.map(Source::Bundle);
+    let bundle = match bundle.map(|path| work_orders.join(path)) {
+        Some(path) => {
+            let is_file = tokio::fs::metadata(&path).await.is_ok_and(|about| about.is_file());
+            is_file.then_some(Source::Bundle(path))
+        }
+        None => None,
+    };
     let pushed = found.pushed();
     let branch = (!pushed.is_empty()).then_some(Source::Branch(pushed));
     let both = if found.bundle_is_newer { [bundle, branch] } else { [branch, bundle] };

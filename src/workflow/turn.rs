@@ -84,7 +84,7 @@ impl OrderRun<'_> {
             sandbox_root: sandbox.root.clone(),
             home: sandbox.home.clone(),
             tmp: sandbox.tmp.clone(),
-            objects: sandbox.borrowed_objects()?,
+            objects: sandbox.borrowed_objects().await?,
             trusted: self.order.trusted,
             prompt: turn.prompt.clone(),
             session: turn.session,

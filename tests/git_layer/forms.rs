@@ -36,7 +36,7 @@ async fn a_sandbox_of_its_own_outlives_the_cache() {
     place.seed_commit("A second commit");
     place.publish();
     let sandbox = open(&place, "wo-1", &own()).await;
-    assert_eq!(sandbox.borrowed_objects().unwrap(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(sandbox.borrowed_objects().await.unwrap(), Vec::<std::path::PathBuf>::new());
     assert_eq!(mentions(&sandbox.checkout, ".cache/mirrors"), Vec::<std::path::PathBuf>::new());
     fs::remove_dir_all(place.git.volume().root().join(".cache/mirrors")).unwrap();
 

@@ -72,7 +72,7 @@ async fn submodules_are_fetched_and_left_out_of_commits() {
         assert_eq!(git_in(&folder, &["rev-parse", "HEAD"]), lib);
         assert_eq!(git_in(&folder, &["status", "--porcelain"]), "");
         assert_eq!(git_in(&sandbox.checkout, &["status", "--porcelain"]), "");
-        let borrowed = sandbox.borrowed_objects().unwrap().len();
+        let borrowed = sandbox.borrowed_objects().await.unwrap().len();
         assert_eq!(borrowed, if form == SandboxType::GitWorktree { 3 } else { 0 });
 
         // What an agent does in there is not part of the order.
@@ -106,7 +106,7 @@ async fn submodules_come_back_with_little_history_and_after_a_loss() {
     let again = git.restore_sandbox(&mirror, id, name, &plan, &bundle.path).await.unwrap();
     assert_eq!(git_in(&folder(&again), &["rev-parse", "HEAD"]), lib);
     assert_eq!(read(&folder(&again), "inner/code.txt"), "inner\n");
-    assert_eq!(again.borrowed_objects().unwrap().len(), 3);
+    assert_eq!(again.borrowed_objects().await.unwrap().len(), 3);
     assert_eq!(git_in(&again.checkout, &["status", "--porcelain"]), "?? new.txt");
 }
 

@@ -23,6 +23,7 @@ mod frozen;
 mod halt;
 mod hammer;
 mod harness;
+mod heartbeat;
 mod hostile;
 mod hostile_order;
 mod hostile_table;

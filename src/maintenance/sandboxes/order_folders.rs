@@ -54,12 +54,15 @@ impl Sandboxes {
                 // As long as there is a sandbox, more of its work may come.
                 let Ok(id) = order.parse::<WorkOrderId>() else { continue };
                 let volume = self.git.volume();
-                if volume.sandbox(&id).exists() || volume.trusted(&id).exists() {
-                    continue;
-                }
+                let places = [volume.sandbox(&id), volume.trusted(&id)];
                 let (root, name) = (self.work_orders.clone(), order.clone());
-                match tokio::task::spawn_blocking(move || discard(&root, name.as_ref())).await {
-                    Ok(Ok(())) => report.order_folders.push(order),
+                let discarded = tokio::task::spawn_blocking(move || {
+                    let kept = places.iter().any(|place| place.exists());
+                    if kept { Ok(false) } else { discard(&root, name.as_ref()).map(|()| true) }
+                });
+                match discarded.await {
+                    Ok(Ok(true)) => report.order_folders.push(order),
+                    Ok(Ok(false)) => {}
                     Ok(Err(error)) => {
                         report
                             .problems

@@ -68,8 +68,12 @@ async fn propose(
     started: &StartedStep,
 ) -> Result<String, StepError> {
     let stat = stat(changes);
-    let prompt =
-        run.workflow.commands.load(StepName::Commit)?.render(&[run.order.latest_words(), &stat]);
+    let prompt = run
+        .workflow
+        .commands
+        .read(StepName::Commit)
+        .await?
+        .render(&[run.order.latest_words(), &stat]);
     let turn = Turn {
         step: StepName::Commit,
         attempt: started.runs,

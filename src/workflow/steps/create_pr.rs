@@ -86,7 +86,7 @@ async fn words(
         number("insertions"),
         number("deletions")
     );
-    let command = run.workflow.commands.load(StepName::CreatePr)?;
+    let command = run.workflow.commands.read(StepName::CreatePr).await?;
     let prompt = command.render(&[&run.order.whole_request(), &plan, &stat, &text("message")]);
     let proposed = match run.sandbox() {
         Err(_) => None,

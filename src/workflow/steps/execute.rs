@@ -22,8 +22,8 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let before = run.order.with_answered(request);
     let commands = &run.workflow.commands;
     let prompt = match run.order.waiting_prompts() {
-        None => resumed(commands.load(StepName::Execute)?.render(&[plan, &before]), started),
-        Some(said) => commands.follow_up()?.render(&[&said, &before, plan]),
+        None => resumed(commands.read(StepName::Execute).await?.render(&[plan, &before]), started),
+        Some(said) => commands.read_follow_up().await?.render(&[&said, &before, plan]),
     };
     let turn = Turn {
         step: StepName::Execute,

@@ -26,7 +26,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let sandbox = run.sandbox()?;
     // Kept for the next steps, so without secrets from here on.
     let request = run.workflow.redactor.text(&request_with_issue(run).await?);
-    let prompt = run.workflow.commands.load(StepName::Planning)?.render(&[&request]);
+    let prompt = run.workflow.commands.read(StepName::Planning).await?.render(&[&request]);
     let turn = Turn {
         step: StepName::Planning,
         attempt: started.runs,

@@ -65,7 +65,7 @@ async fn ask(
         "{} files changed, {} lines added, {} removed",
         changes.files_changed, changes.insertions, changes.deletions
     );
-    let command = run.workflow.commands.load(StepName::PrpReview)?;
+    let command = run.workflow.commands.read(StepName::PrpReview).await?;
     let prompt = command.render(&[&run.order.whole_request(), &plan, &summary]);
     // Each turn has files of its own.
     let turn = |label: &str, prompt| Turn {
