@@ -155,6 +155,13 @@ impl Cluster {
     }
 }
 
+/// The role of the workers: it may do what the owner may, but its connections are limited and counted.
+pub const WORKER: &str = "worker";
+
+pub fn worker_url(port: u16) -> String {
+    format!("postgres://{WORKER}@127.0.0.1:{port}/postgres")
+}
+
 pub fn url(port: u16) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/postgres")
 }

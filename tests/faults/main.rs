@@ -22,6 +22,7 @@ mod small_volume;
 mod storm;
 mod verdict;
 mod volume;
+mod watched;
 mod witness;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -47,12 +48,13 @@ enum Command {
 
 /// The tests, by name. They are not functions of the test framework, because the agents and the long
 /// run are this program too.
-const TESTS: [(&str, fn()); 7] = [
+const TESTS: [(&str, fn()); 8] = [
     ("a_plan_is_drawn_from_its_seed", plan::check),
     ("the_witness_tells_an_overlap_from_a_change_of_owner", witness::check),
     ("the_audit_sees_stale_writes_and_repeated_steps", || block_on(audit::check())),
     ("the_proxy_holds_back_loses_and_cuts", || block_on(proxy::check())),
     ("the_volume_can_be_filled", || block_on(volume::check())),
+    ("a_worker_that_loses_a_task_ends_and_says_so", || block_on(watched::check())),
     ("no_promise_is_broken_under_faults", || short(false)),
     ("no_promise_is_broken_behind_a_pooler", || short(true)),
 ];
@@ -63,6 +65,9 @@ fn main() -> ExitCode {
     match words[..] {
         ["agent", port, folder] => agent::run(port, folder),
         ["agent-child", port] => agent::child(port),
+        ["worker-losing", task, how, signal] => watched::worker(task, how, signal),
+        // Roles of the product that such a worker starts: this program is its own.
+        ["shim" | "confine", ..] => archon_awo::cli::main(),
         ["run" | "defaults", ..] | ["--help"] => end(match Command::parse() {
             Command::Run(options) => block_on(storm::run(options)),
             Command::Defaults(options) => block_on(defaults::run(options)),

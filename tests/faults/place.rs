@@ -7,18 +7,19 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
 use archon_awo::store::{self, DatabaseMode};
 use nix::sys::signal::Signal;
 use secrecy::SecretString;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     audit,
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, WORKER},
     plan::{Fault, KINDS, Thaw},
     pooler::Pooler,
     proxy::Proxy,
@@ -48,6 +49,9 @@ pub struct Place {
     pub volume: Arc<Volume>,
     /// What was done, by kind. A remote's failure counts when a push met it.
     pub injected: [AtomicUsize; KINDS.len()],
+    /// Every fault with the time of the wall clock at which it began and was over.
+    pub happened: std::sync::Mutex<Vec<(Fault, f64, f64)>>,
+    pooled: bool,
     cluster: Mutex<Cluster>,
     disk: Mutex<()>,
     _pooler: Option<Pooler>,
@@ -66,6 +70,8 @@ impl Place {
         let volume = Arc::new(Volume::mount(&folder.join("volume"), volume::OPTIONS).await?);
         let cluster = Cluster::start(&folder).await?;
         let pool = cluster.pool();
+        let role = format!("create role {WORKER} login in role postgres");
+        sqlx::raw_sql(AssertSqlSafe(role)).execute(&pool).await?;
         let (pooler, target) = if needs.pooler {
             let pooler = Pooler::start(&folder, cluster.port).await?;
             let address = pooler.address();
@@ -74,7 +80,7 @@ impl Place {
             (None, cluster.address())
         };
         let mode = if needs.pooler { DatabaseMode::Pooler } else { DatabaseMode::Direct };
-        let url = SecretString::from(cluster::url(target.port()));
+        let url = SecretString::from(cluster::worker_url(target.port()));
         let database = store::connect(&url, mode, 6).await?;
         // Several workers of a new deployment do this at once.
         let migrations = (0..3).map(|_| store::migrate(&database));
@@ -112,6 +118,8 @@ impl Place {
             replicas,
             volume,
             injected: Default::default(),
+            happened: std::sync::Mutex::default(),
+            pooled: needs.pooler,
             cluster: Mutex::new(cluster),
             disk: Mutex::new(()),
             _pooler: pooler,
@@ -125,6 +133,39 @@ impl Place {
 
     /// Does one thing to the place, and makes it good again after its time.
     pub async fn inject(&self, fault: Fault) -> anyhow::Result<()> {
+        let began = wall_clock()?;
+        self.do_to_it(fault).await?;
+        self.happened.lock().unwrap().push((fault, began, wall_clock()?));
+        Ok(())
+    }
+
+    /// The server ends the connection by which `worker` renews its leases, and lets no worker have
+    /// a new one for a while.
+    async fn refuse(&self, worker: usize) -> anyhow::Result<()> {
+        self.limit_connections(1).await?;
+        // Behind a pooler it is not known whose connection is whose.
+        sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where usename = $1 and application_name = 'archon-awo heartbeat'
+               and ($2 or client_port = any($3))",
+        )
+        .bind(WORKER)
+        .bind(self.pooled)
+        .bind(self.replicas[worker].proxy.server_ports())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How many connections the workers may have together, of which those that are open stay; -1
+    /// for as many as they like.
+    async fn limit_connections(&self, most: i32) -> anyhow::Result<()> {
+        let limit = format!("alter role {WORKER} connection limit {most}");
+        sqlx::raw_sql(AssertSqlSafe(limit)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn do_to_it(&self, fault: Fault) -> anyhow::Result<()> {
         let kind = fault.kind();
         let done = || {
             self.injected[kind].fetch_add(1, Ordering::Relaxed);
@@ -182,6 +223,13 @@ impl Place {
                 self.volume.free()?;
             }
             Fault::PushAccepted { remote } => self.remotes[remote].fail_next_push()?,
+            Fault::Refuse { worker, length } => {
+                let _cluster = self.cluster.lock().await;
+                self.refuse(worker).await?;
+                done();
+                sleep(length).await;
+                self.limit_connections(-1).await?;
+            }
         }
         Ok(())
     }
@@ -211,4 +259,9 @@ impl Place {
         }
         self.folder.clone()
     }
+}
+
+/// Seconds since 1970, which the database counts by the same clock.
+pub fn wall_clock() -> anyhow::Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }

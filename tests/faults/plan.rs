@@ -62,9 +62,12 @@ pub enum Fault {
     DiskFull { length: Duration },
     /// The remote takes the next push and then fails.
     PushAccepted { remote: usize },
+    /// The server ends the connection for the heartbeats of a worker and takes no new one from any
+    /// worker: the role has too many.
+    Refuse { worker: usize, length: Duration },
 }
 
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "worker SIGKILL",
     "worker SIGSTOP past its lease",
     "worker SIGTERM",
@@ -74,9 +77,10 @@ pub const KINDS: [&str; 9] = [
     "connections frozen half-open",
     "sandbox volume full",
     "push accepted, then the remote fails",
+    "new connections refused",
 ];
 /// How often each kind is drawn, out of their sum.
-const WEIGHTS: [usize; 9] = [18, 10, 12, 4, 6, 18, 14, 6, 12];
+const WEIGHTS: [usize; 10] = [18, 10, 12, 4, 6, 18, 14, 6, 12, 8];
 
 impl Fault {
     /// Its place in [`KINDS`].
@@ -91,6 +95,20 @@ impl Fault {
             Self::Freeze { .. } => 6,
             Self::DiskFull { .. } => 7,
             Self::PushAccepted { .. } => 8,
+            Self::Refuse { .. } => 9,
+        }
+    }
+
+    /// Whether it keeps the worker `worker` from renewing its leases, whatever the worker does.
+    pub fn cuts_off(&self, worker: Option<usize>) -> bool {
+        match *self {
+            Self::Kill { worker: one, .. }
+            | Self::Stop { worker: one, .. }
+            | Self::Terminate { worker: one }
+            | Self::Cut { worker: one }
+            | Self::Freeze { worker: one, .. } => worker.is_none_or(|worker| worker == one),
+            Self::PostgresStopped { .. } | Self::PostgresKilled { .. } => true,
+            Self::DiskFull { .. } | Self::PushAccepted { .. } | Self::Refuse { .. } => false,
         }
     }
 
@@ -103,6 +121,7 @@ impl Fault {
             Self::PostgresStopped { length } | Self::PostgresKilled { length } => {
                 (Part::Postgres, length + lease * 2)
             }
+            Self::Refuse { length, .. } => (Part::Postgres, length + lease),
             Self::Cut { worker } => (Part::Connections(worker), lease / 10),
             Self::Freeze { worker, length, .. } => (Part::Connections(worker), length + lease / 2),
             Self::DiskFull { length } => (Part::Disk, length + lease),
@@ -184,7 +203,9 @@ fn draw_fault(draw: &mut Draw, shape: &Shape, number: usize) -> Fault {
             Fault::Freeze { worker, length, thaw }
         }
         7 => Fault::DiskFull { length: draw.between(lease / 5, lease) },
-        _ => Fault::PushAccepted { remote: draw.below(shape.remotes) },
+        8 => Fault::PushAccepted { remote: draw.below(shape.remotes) },
+        // Longer than a lease: a worker that could not renew would lose what it holds.
+        _ => Fault::Refuse { worker, length: draw.between(lease * 3 / 2, lease * 5 / 2) },
     }
 }
 

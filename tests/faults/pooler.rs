@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tokio::{net::TcpStream, process::Child};
 
-use crate::cluster::{free_port, server_command, server_folder, tail};
+use crate::cluster::{WORKER, free_port, server_command, server_folder, tail};
 
 /// A running pooler; it ends with this value.
 pub struct Pooler {
@@ -27,7 +27,7 @@ impl Pooler {
         let settings = folder.join("pgbouncer.ini");
         // Fewer server connections than the workers have: sessions are really shared.
         let text = format!(
-            "[databases]\npostgres = host=127.0.0.1 port={postgres} user=postgres\n\
+            "[databases]\npostgres = host=127.0.0.1 port={postgres} user={WORKER}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = any\npool_mode = transaction\ndefault_pool_size = 8\n\
              max_client_conn = 300\nserver_login_retry = 0.2\nmax_prepared_statements = 0\n\

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -42,7 +42,11 @@ pub struct Proxy {
     pub port: u16,
     line: watch::Sender<Line>,
     made: Arc<AtomicU64>,
+    /// The server knows its connections by these ports.
+    ports: Ports,
 }
+
+type Ports = Arc<Mutex<Vec<u16>>>;
 
 impl Proxy {
     pub async fn start(target: SocketAddr) -> Self {
@@ -51,13 +55,20 @@ impl Proxy {
         let (line, watching) = watch::channel(Line { state: State::Open, reset_below: 0 });
         let made = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&made);
+        let ports = Ports::default();
+        let seen = Arc::clone(&ports);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(carry(client, target, number, watching.clone()));
+                tokio::spawn(carry(client, target, number, watching.clone(), Arc::clone(&seen)));
             }
         });
-        Self { port, line, made }
+        Self { port, line, made, ports }
+    }
+
+    /// The ports of all connections to the server so far, as it sees them.
+    pub fn server_ports(&self) -> Vec<i32> {
+        self.ports.lock().unwrap().iter().copied().map(i32::from).collect()
     }
 
     /// Resets every connection.
@@ -81,12 +92,19 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, number: u64, line: watch::Receiver<Line>) {
+async fn carry(
+    client: TcpStream,
+    target: SocketAddr,
+    number: u64,
+    line: watch::Receiver<Line>,
+    ports: Ports,
+) {
     // A server that is not there refuses, also through here.
     let Ok(server) = TcpStream::connect(target).await else {
         let _ = client.set_zero_linger();
         return;
     };
+    ports.lock().unwrap().extend(server.local_addr().map(|address| address.port()));
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let _ = (client.set_zero_linger(), server.set_zero_linger());
     let (client_in, mut client_out) = client.into_split();

@@ -2,10 +2,11 @@
 //! they end.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +56,8 @@ pub struct Replica {
 pub struct Process {
     child: Option<Child>,
     started: usize,
+    /// Of all processes that were here.
+    pub pids: Vec<u32>,
     pub killed: Vec<Killed>,
     /// Ends that nobody had asked for, in words.
     pub unasked: Vec<String>,
@@ -90,17 +93,34 @@ impl Replica {
     }
 
     pub fn spawn(&self, process: &mut Process) -> anyhow::Result<()> {
+        let product = Path::new(env!("CARGO_BIN_EXE_archon-awo"));
+        self.spawn_as(process, product, &["worker".as_ref()])
+    }
+
+    /// The log of its process.
+    pub fn log(&self, process: &Process) -> PathBuf {
+        let number = process.started.saturating_sub(1);
+        self.blueprint.folder.join("logs").join(format!("worker-{}-{number}.log", self.number))
+    }
+
+    /// Starts another program in its place.
+    pub fn spawn_as(
+        &self,
+        process: &mut Process,
+        program: &Path,
+        arguments: &[&OsStr],
+    ) -> anyhow::Result<()> {
         let Blueprint { folder, volume, agent_command, settings } = &*self.blueprint;
-        let name = format!("worker-{}-{}.log", self.number, process.started);
-        let log = fs::File::create(folder.join("logs").join(name))?;
+        process.started += 1;
+        let log = fs::File::create(self.log(process))?;
         let mut command = volume.command();
         // Innermost, because entering a namespace would take it back.
         command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
-        command.arg(env!("CARGO_BIN_EXE_archon-awo")).arg("worker");
+        command.arg(program).args(arguments);
         command
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", folder)
-            .env("DATABASE_URL", cluster::url(self.proxy.port))
+            .env("DATABASE_URL", cluster::worker_url(self.proxy.port))
             .env("AWO_REPOSITORY_DIR", &volume.folder)
             .env("AWO_WORK_ORDER_DIR", folder.join("work-orders"))
             .env("AWO_CONFIG_DIR", folder.join("config"))
@@ -112,8 +132,9 @@ impl Replica {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        process.started += 1;
-        process.child = Some(command.spawn().context("nsenter (util-linux) cannot be started")?);
+        let child = command.spawn().context("nsenter (util-linux) cannot be started")?;
+        process.pids.extend(child.id());
+        process.child = Some(child);
         Ok(())
     }
 }
@@ -142,6 +163,13 @@ impl Process {
         self.killed.extend(pid.map(|pid| Killed { pid, at }));
         child.wait().await?;
         Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("there is no process")?;
+        let ended = tokio::time::timeout(patience, child.wait()).await;
+        Ok(ended.context("the worker did not end")??)
     }
 
     /// SIGTERM, and the end.

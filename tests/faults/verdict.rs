@@ -13,10 +13,13 @@ use crate::{
     audit::violations,
     orders::Orders,
     place::Place,
+    plan::Fault,
     remote::Delivered,
     witness::{Life, overlaps},
 };
 
+/// Seconds after a fault in which a worker may still suffer from it.
+const AFTERMATH: f64 = 3.0;
 /// How far the clocks of the database and of the witness may be apart, both being this host's.
 const CLOCKS: Duration = Duration::from_millis(5);
 
@@ -32,11 +35,12 @@ pub struct Verdict {
     pub invariants: Vec<String>,
     pub left_behind: Vec<String>,
     pub workers: Vec<String>,
+    pub crash_budget: Vec<String>,
 }
 
 impl Verdict {
     /// Every broken promise under its name.
-    pub fn all(&self) -> [(&'static str, &[String]); 9] {
+    pub fn all(&self) -> [(&'static str, &[String]); 10] {
         [
             ("orders lost", &self.orders_lost),
             ("overlaps of two owners", &self.overlaps),
@@ -47,6 +51,7 @@ impl Verdict {
             ("rows in awo.invariants", &self.invariants),
             ("processes or locks left behind", &self.left_behind),
             ("workers that failed", &self.workers),
+            ("crash budget spent while connections were refused", &self.crash_budget),
         ]
     }
 
@@ -74,6 +79,7 @@ pub async fn judge(place: &Place, orders: &Orders) -> anyhow::Result<Verdict> {
         outlived_their_lease: outlived(place, &lives).await?,
         deliveries: deliveries(place, orders, &ends)?,
         left_behind: left_behind(place)?,
+        crash_budget: spent_by_the_sick(place).await?,
         ..Verdict::default()
     };
     for (what, words) in violations(&place.pool).await? {
@@ -103,6 +109,44 @@ pub async fn judge(place: &Place, orders: &Orders) -> anyhow::Result<Verdict> {
         verdict.workers.push(format!("{panics} panics in the workers' logs"));
     }
     Ok(verdict)
+}
+
+/// Orders that were taken from a worker which lived, because the server refused it connections: it
+/// could have renewed their leases, or not have claimed them. What else was done to the worker, or to the
+/// server, in the time without a renewal is another reason.
+async fn spent_by_the_sick(place: &Place) -> anyhow::Result<Vec<String>> {
+    let crashed: Vec<(String, i64, i32, f64, f64)> = sqlx::query_as(
+        "select coalesce(j.work_order_id, j.kind), a.epoch, w.pid,
+             extract(epoch from a.ended_at)::double precision - a.silent_seconds,
+             extract(epoch from a.ended_at)::double precision
+         from awo.attempts a join awo.jobs j on j.id = a.job_id
+         join awo.workers w on w.worker_id = a.worker_id
+         where a.outcome = 'crashed'",
+    )
+    .fetch_all(&place.pool)
+    .await?;
+    let happened = place.happened.lock().unwrap().clone();
+    let mut found = Vec::new();
+    for (order, epoch, pid, silent_since, ended) in crashed {
+        let mut owner = None;
+        for (number, replica) in place.replicas.iter().enumerate() {
+            if replica.process().await.pids.iter().any(|own| i64::from(*own) == i64::from(pid)) {
+                owner = Some(number);
+            }
+        }
+        let meanwhile = |from: f64, until: f64| from < ended && until > silent_since - AFTERMATH;
+        let refused = happened.iter().any(|(fault, from, until)| {
+            matches!(fault, Fault::Refuse { .. }) && meanwhile(*from, *until)
+        });
+        let excused = happened
+            .iter()
+            .any(|(fault, from, until)| fault.cuts_off(owner) && meanwhile(*from, *until));
+        if refused && !excused {
+            found
+                .push(format!("{order} epoch {epoch} was taken from worker {owner:?} (pid {pid})"));
+        }
+    }
+    Ok(found)
 }
 
 /// How one order ended.
