@@ -138,6 +138,13 @@ impl Archive {
         }
     }
 
+    /// Removes an object that is of no use. That it stays costs space and nothing else.
+    pub async fn forget(&self, stored: &Stored) {
+        if let Err(error) = self.store.delete(&self.path(&stored.key)).await {
+            tracing::warn!(key = stored.key, "an object of no use stays in the archive: {error}");
+        }
+    }
+
     /// Unpacks an object into the empty folder `into`, which is of no use after an error.
     #[tracing::instrument(name = "archive.fetch", skip_all, fields(key = key))]
     pub async fn fetch(&self, key: &str, sha256: &str, into: &FsPath) -> Result<(), ArchiveError> {

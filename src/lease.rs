@@ -143,6 +143,20 @@ impl Lease {
         }
     }
 
+    /// Waits until the time for a drain is over.
+    pub async fn drained(&self) {
+        self.interrupt.cancelled().await;
+    }
+
+    /// Waits until the run should stop as soon as it can: lost, cancelled, or the worker drains.
+    pub async fn stopped(&self) -> StopReason {
+        tokio::select! {
+            () = self.lost.cancelled() => StopReason::LeaseLost,
+            () = self.cancel.cancelled() => StopReason::Cancelled,
+            () = self.drain.cancelled() => StopReason::Draining,
+        }
+    }
+
     /// Why the job is to be cancelled, in words.
     pub fn cancel_reason(&self) -> String {
         let reason = self.cancel_reason.lock().unwrap_or_else(PoisonError::into_inner).clone();

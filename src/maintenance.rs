@@ -70,13 +70,24 @@ impl From<StoreError> for Stopped {
 impl Maintenance {
     /// Runs a job of `kind` to its end; `None` when that is none of these.
     pub async fn run(&self, kind: &str, lease: &Lease) -> Option<Settlement> {
-        let result = match kind {
-            "retention" => self.retention(lease).await,
-            "rescue_check" => self.rescue_check().await,
-            "heartbeat_report" => self.heartbeat_report().await,
-            "sandbox_retention" => self.sandbox_retention(lease).await,
-            "repository_cache_maintenance" => self.repository_cache().await,
-            _ => return None,
+        let work = async {
+            match kind {
+                "retention" => Some(self.retention(lease).await),
+                "rescue_check" => Some(self.rescue_check().await),
+                "heartbeat_report" => Some(self.heartbeat_report().await),
+                "repository_cache_maintenance" => Some(self.repository_cache().await),
+                _ => None,
+            }
+        };
+        let result = if kind == "sandbox_retention" {
+            // It has points at which it must not be dropped, and hears of a stop by itself.
+            self.sandbox_retention(lease).await
+        } else {
+            tokio::select! {
+                biased;
+                result = work => result?,
+                reason = lease.stopped() => Err(Stopped::Told(reason)),
+            }
         };
         Some(match result {
             Ok(()) => Settlement::Succeeded(None),

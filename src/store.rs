@@ -10,6 +10,7 @@ mod health;
 mod history;
 mod orders;
 mod output;
+mod patience;
 mod prompts;
 mod queue;
 mod queue_control;
@@ -49,8 +50,6 @@ pub use schema::{MIGRATOR, SchemaState, migrate, schema_state};
 pub use server::{Connections, Server, check_migration_rights, check_rights};
 pub use words::words;
 
-use std::time::Duration;
-
 /// The text of `sql/<name>.sql`.
 #[macro_export]
 macro_rules! sql {
@@ -72,10 +71,6 @@ pub struct Store {
 /// statements that another session or an older schema prepared (26, 0A000).
 const TRANSIENT: [&str; 12] =
     ["08", "57", "53", "40", "58", "25006", "28", "3D", "XX000", "26", "0A000", "55P03"];
-
-/// Longest wait for one statement of the queue or of a run. A connection whose other end vanished without a word
-/// would otherwise hold its order for the quarter of an hour that TCP is patient.
-const STATEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A statement that failed. It names no source: its message has all of it, in words for people.
 #[derive(Debug)]
@@ -130,14 +125,6 @@ impl StoreError {
             _ => false,
         }
     }
-}
-
-/// The answer of a statement, or an error that is worth another try when none comes in time.
-async fn in_time<T>(
-    statement: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let late = |_| Err(sqlx::Error::PoolTimedOut);
-    tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or_else(late)
 }
 
 impl Store {

@@ -6,6 +6,7 @@ mod agent_environment;
 mod attempt;
 mod dossier;
 mod failure;
+mod interrupts;
 mod journal;
 pub mod message;
 mod order;

@@ -21,6 +21,7 @@ use command::Program;
 use git_place::{Place, branch};
 use rows::{job_in, run, set_state, text};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 const DAY: Duration = Duration::from_hours(24);
 const POLICY: RetentionPolicy = RetentionPolicy {
@@ -82,7 +83,7 @@ impl Setting {
         unknown: bool,
     ) -> SweepReport {
         let sweep = Sweep { policy, history_days: Some(90), urgency, unknown, dry_run: false };
-        self.sandboxes.sweep(&sweep, &|_, _| (), &|| false).await.unwrap()
+        self.sandboxes.sweep(&sweep, &|_, _| (), &CancellationToken::new()).await.unwrap()
     }
 
     fn volume(&self) -> PathBuf {

@@ -57,8 +57,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
             None => eprintln!("{count}/{total} {}", line(item)),
         }
     };
-    let stop = || shutdown.is_stopping();
-    let report = sandboxes.sweep(&sweep, &each, &stop).await?;
+    let report = sandboxes.sweep(&sweep, &each, &shutdown.soft).await?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

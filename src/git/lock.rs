@@ -90,6 +90,11 @@ impl FileLock {
         self.file.try_clone().map(OwnedFd::from)
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes the lock file; done while it is held, so that nobody else holds it.
     pub(super) fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)

@@ -40,6 +40,12 @@ pub struct Claim {
     lock: FileLock,
 }
 
+/// The right to upload what lies in the sandbox of one order, for which it is not locked.
+#[derive(Debug)]
+pub struct Upload {
+    lock: FileLock,
+}
+
 /// A sandbox in the trash that may still be put back.
 #[derive(Debug)]
 pub struct Discarded {
@@ -170,6 +176,16 @@ impl Claim {
         self.git.save_held(&self.order, remote, folder, &self.lock).await
     }
 
+    /// Lets go of the sandbox for an upload of it; `None` when another process uploads it. The agent's
+    /// files may change meanwhile, so the sandbox must be claimed and judged again after it.
+    pub async fn begin_upload(self) -> Result<Option<Upload>, GitError> {
+        blocking(move || {
+            let lock = FileLock::attempt(&self.git.volume().upload_lock(&self.order))?;
+            Ok(lock.map(|lock| Upload { lock }))
+        })
+        .await
+    }
+
     /// Moves everything of the order to the trash. A sandbox that is not ours is refused.
     pub async fn discard(self) -> Result<Discarded, GitError> {
         blocking(move || {
@@ -198,6 +214,17 @@ impl Claim {
                 }
             }
             Ok(discarded)
+        })
+        .await
+    }
+}
+
+impl Upload {
+    /// Ends with the upload.
+    pub async fn end(self) -> Result<(), GitError> {
+        blocking(move || {
+            let path = self.lock.path().to_owned();
+            self.lock.remove().map_err(GitError::file("remove", &path))
         })
         .await
     }

@@ -83,6 +83,11 @@ impl Volume {
         self.cache().join("locks").join(order.as_str())
     }
 
+    /// Held while the files of an order are uploaded.
+    pub(super) fn upload_lock(&self, order: &WorkOrderId) -> PathBuf {
+        self.cache().join("uploads").join(order.as_str())
+    }
+
     /// There as long as the work of an order is being restored.
     pub(super) fn restoring(&self, order: &WorkOrderId) -> PathBuf {
         self.cache().join("restoring").join(order.as_str())

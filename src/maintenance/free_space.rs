@@ -1,5 +1,6 @@
 //! Frees space on the volumes of this worker at once, whatever the schedules say.
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Maintenance, Urgency};
@@ -17,7 +18,7 @@ impl Maintenance {
             ),
             Err(error) => warn!("cannot remove leftovers to free space: {}", error.sentence()),
         }
-        if let Err(error) = self.sweep(Urgency::Pressing, &|| false).await {
+        if let Err(error) = self.sweep(Urgency::Pressing, &CancellationToken::new()).await {
             warn!("cannot take sandboxes away to free space: {error}");
         }
     }

@@ -1,7 +1,8 @@
 //! Takes the sandboxes of ended orders away when they are old enough, after saving what is only in them.
 
-use std::sync::Mutex;
+use std::{convert::Infallible, future::pending, sync::Mutex};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Maintenance, Stopped, Sweep, SweepError, SweepReport, Urgency, sandboxes::Action};
@@ -43,7 +44,16 @@ impl SandboxPolicy {
 
 impl Maintenance {
     pub(super) async fn sandbox_retention(&self, lease: &Lease) -> Result<(), Stopped> {
-        let swept = self.sweep(Urgency::Scheduled, &|| lease.stop_reason().is_some()).await;
+        let stop = CancellationToken::new();
+        let told = async {
+            lease.stopped().await;
+            stop.cancel();
+            pending::<Infallible>().await
+        };
+        let swept = tokio::select! {
+            swept = self.sweep(Urgency::Scheduled, &stop) => swept,
+            never = told => match never {},
+        };
         match swept {
             Ok(_) => lease.stop_reason().map_or(Ok(()), |reason| Err(Stopped::Told(reason))),
             Err(SweepError::Store(error)) => Err(Stopped::Store(error)),
@@ -55,7 +65,7 @@ impl Maintenance {
     pub async fn sweep(
         &self,
         urgency: Urgency,
-        stop: &(dyn Fn() -> bool + Sync),
+        stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
         let policy = self.sandbox_policy.current(&self.store).await;
         let history_days = self.history.orders;

@@ -1,5 +1,7 @@
 //! Takes the sandboxes of ended orders away: judged, saved, judged again, moved to the trash, judged once
 //! more, deleted. Any number of replicas may do it on one volume at once.
+//!
+//! Nobody who wants a sandbox waits for an upload of it: its lock is let go of meanwhile.
 
 mod order_folders;
 mod verdict;
@@ -8,10 +10,11 @@ use std::{path::PathBuf, time::Duration};
 
 use futures::StreamExt;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    archive::{Archive, ArchiveError},
+    archive::{Archive, ArchiveError, Stored},
     clock::Clock,
     config::{Config, RetentionPolicy},
     domain::{Credentials, RemoteRules, RepositoryUrl, WorkOrderId},
@@ -120,8 +123,16 @@ impl SweepReport {
     }
 }
 
+/// A sandbox whose work is saved.
+struct Saved {
+    claim: Claim,
+    bundle: Option<SavedWork>,
+}
+
 /// Why one sandbox stays although it should go.
 enum Obstacle {
+    /// There is nothing wrong with that.
+    None(Box<Item>),
     Store(StoreError),
     Git(&'static str, GitError),
     Archive(ArchiveError),
@@ -142,12 +153,12 @@ impl Sandboxes {
     }
 
     /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
-    /// dealt with, with the number of all; `stop` is asked before each.
+    /// dealt with, with the number of all; after `stop` those that are not saved yet stay.
     pub async fn sweep(
         &self,
         sweep: &Sweep,
         each: &(dyn Fn(&Item, usize) + Sync),
-        stop: &(dyn Fn() -> bool + Sync),
+        stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
         let mut found = self.git.found_sandboxes().await.map_err(SweepError::Volume)?;
         // Replicas that start together do not all begin at the same one.
@@ -179,16 +190,13 @@ impl Sandboxes {
         }
         let total = candidates.len();
         let work = candidates.into_iter().map(|(found, standing)| async move {
-            if stop() {
-                return Item::new(&standing, Action::Kept, Some("told to stop".to_owned()));
-            }
-            let item = self.take_away(&found, &standing, sweep).await;
+            let item = self.take_away(&found, &standing, sweep, stop).await;
             each(&item, total);
             item
         });
         let done: Vec<Item> = futures::stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         report.items.extend(done);
-        report.stopped = stop();
+        report.stopped = stop.is_cancelled();
         if sweep.dry_run || report.stopped {
             return Ok(report);
         }
@@ -203,11 +211,30 @@ impl Sandboxes {
         Ok(report)
     }
 
-    async fn take_away(&self, found: &FoundSandbox, standing: &Standing, sweep: &Sweep) -> Item {
-        match self.try_to_take_away(found, standing, sweep).await {
+    async fn take_away(
+        &self,
+        found: &FoundSandbox,
+        standing: &Standing,
+        sweep: &Sweep,
+        stop: &CancellationToken,
+    ) -> Item {
+        // Up to here nothing has changed, so it can be dropped; what follows is short, or only deletes.
+        let saved = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                return Item::new(standing, Action::Kept, Some("told to stop".to_owned()));
+            }
+            saved = self.save(found, standing, sweep) => saved,
+        };
+        let done = match saved {
+            Ok(saved) => self.discard(saved, found, standing, sweep).await,
+            Err(obstacle) => Err(obstacle),
+        };
+        match done {
             Ok(item) => item,
             Err(obstacle) => {
                 let reason = match obstacle {
+                    Obstacle::None(item) => return *item,
                     Obstacle::Store(error) => format!("the database did not answer: {error}"),
                     Obstacle::Git(doing, error) => format!("{doing}: {}", error.sentence()),
                     Obstacle::Archive(error) => format!("it is not archived, so it stays: {error}"),
@@ -217,47 +244,91 @@ impl Sandboxes {
         }
     }
 
-    async fn try_to_take_away(
+    /// Saves what only the sandbox has.
+    async fn save(
         &self,
         found: &FoundSandbox,
         standing: &Standing,
         sweep: &Sweep,
-    ) -> Result<Item, Obstacle> {
+    ) -> Result<Saved, Obstacle> {
         let order = &found.order;
         let git = |doing| move |error| Obstacle::Git(doing, error);
-        let claim = self.git.claim_sandbox(order).await.map_err(git("it cannot be locked"))?;
-        let Some(claim) = claim else { return Ok(Item::new(standing, Action::Busy, None)) };
-        // While the lock is held no worker opens it, so what the database says from here on counts.
-        if let Some(kept) = self.changed(found, sweep).await? {
-            return Ok(kept);
-        }
+        let claim = self.claim(found, standing, sweep).await?;
         let remote = self.remote(order).await;
         let folder = self.work_orders.join(order.as_str()).join("bundles");
         let bundle = claim
             .save(remote.as_ref(), &folder)
             .await
             .map_err(git("its work cannot be saved, so it stays"))?;
-        let saved = bundle.map(|bundle| SavedWork {
+        let bundle = bundle.map(|bundle| SavedWork {
             path: format!("{order}/bundles/{}.bundle", bundle.files),
             sha256: bundle.sha256,
             size_bytes: i64::try_from(bundle.size).unwrap_or(i64::MAX),
         });
-        if let Some(saved) = &saved {
+        if let Some(bundle) = &bundle {
             let form = SavedForm::Bundle;
-            let noted = self.store.add_saved(order, found.generation, form, saved).await;
+            let noted = self.store.add_saved(order, found.generation, form, bundle).await;
             noted.map_err(Obstacle::Store)?;
         }
         // A disk that fills cannot wait for an upload; what matters of the work has its bundle.
-        if sweep.urgency == Urgency::Scheduled {
-            self.keep_files(&claim, found).await?;
+        let archive = self.archive.as_ref().filter(|_| sweep.urgency == Urgency::Scheduled);
+        let Some(archive) = archive else { return Ok(Saved { claim, bundle }) };
+        let folders = claim.agent_folders().await.map_err(git("it cannot be read"))?;
+        if folders.is_empty() {
+            return Ok(Saved { claim, bundle });
         }
+        let upload = claim.begin_upload().await.map_err(git("it cannot be locked"))?;
+        let Some(upload) = upload else { return Err(busy(standing)) };
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let stored = archive.save(order, &name, folders).await.map_err(Obstacle::Archive)?;
+        let claim = match self.claim(found, standing, sweep).await {
+            Ok(claim) => claim,
+            Err(obstacle) => {
+                // Its files may have changed while they were read.
+                if let Some(stored) = &stored {
+                    archive.forget(stored).await;
+                }
+                return Err(obstacle);
+            }
+        };
+        self.note_archive(found, stored).await?;
+        upload.end().await.map_err(git("its lock cannot be removed"))?;
+        Ok(Saved { claim, bundle })
+    }
+
+    /// Claims a sandbox that may go. While the claim is held no worker opens it, so what the database says
+    /// then counts.
+    async fn claim(
+        &self,
+        found: &FoundSandbox,
+        standing: &Standing,
+        sweep: &Sweep,
+    ) -> Result<Claim, Obstacle> {
+        let claim = self.git.claim_sandbox(&found.order).await;
+        let claim = claim.map_err(|error| Obstacle::Git("it cannot be locked", error))?;
+        let Some(claim) = claim else { return Err(busy(standing)) };
+        match self.changed(found, standing, sweep).await? {
+            Some(kept) => Err(Obstacle::None(Box::new(kept))),
+            None => Ok(claim),
+        }
+    }
+
+    /// Takes away what is saved.
+    async fn discard(
+        &self,
+        Saved { claim, bundle }: Saved,
+        found: &FoundSandbox,
+        standing: &Standing,
+        sweep: &Sweep,
+    ) -> Result<Item, Obstacle> {
+        let git = |doing| move |error| Obstacle::Git(doing, error);
         let discarded = claim.discard().await.map_err(git("it cannot be moved to the trash"))?;
         if discarded.is_empty() {
             discarded.delete().await.map_err(git("its lock cannot be removed"))?;
             let reason = "another process took it away".to_owned();
             return Ok(Item::new(standing, Action::Busy, Some(reason)));
         }
-        let again = self.changed(found, sweep).await;
+        let again = self.changed(found, standing, sweep).await;
         let free = discarded.is_free().await;
         if !matches!((&again, &free), (Ok(None), Ok(true))) {
             discarded.put_back().await.map_err(git("it cannot be put back"))?;
@@ -267,22 +338,18 @@ impl Sandboxes {
         let removed =
             discarded.delete().await.map_err(git("it is in the trash and stays there"))?;
         let mut item = Item::new(standing, Action::Removed, removed.reason);
-        item.saved = saved.map(|saved| saved.path);
+        item.saved = bundle.map(|bundle| bundle.path);
         item.entries = removed.entries;
         Ok(item)
     }
 
-    /// Archives what only the agent has, where that is wanted.
-    async fn keep_files(&self, claim: &Claim, found: &FoundSandbox) -> Result<(), Obstacle> {
+    /// Notes that what only the agent has is in the archive.
+    async fn note_archive(
+        &self,
+        found: &FoundSandbox,
+        stored: Option<Stored>,
+    ) -> Result<(), Obstacle> {
         let order = &found.order;
-        let Some(archive) = &self.archive else { return Ok(()) };
-        let folders = claim.agent_folders().await;
-        let folders = folders.map_err(|error| Obstacle::Git("it cannot be read", error))?;
-        if folders.is_empty() {
-            return Ok(());
-        }
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        let stored = archive.save(order, &name, folders).await.map_err(Obstacle::Archive)?;
         let Some(stored) = stored else {
             info!(work_order.id = %order, "the sandbox is larger than AWO_ARCHIVE_MAX: not archived");
             return Ok(());
@@ -294,11 +361,21 @@ impl Sandboxes {
         noted.map_err(Obstacle::Store)
     }
 
-    /// Judges a sandbox again; an item when it may not go any more.
-    async fn changed(&self, found: &FoundSandbox, sweep: &Sweep) -> Result<Option<Item>, Obstacle> {
+    /// Judges a sandbox again, which was judged as its order stood `before`; an item when it may not go
+    /// any more.
+    async fn changed(
+        &self,
+        found: &FoundSandbox,
+        before: &Standing,
+        sweep: &Sweep,
+    ) -> Result<Option<Item>, Obstacle> {
         let ids = [known_by(found)];
         let standing = self.store.standing(&ids).await.map_err(Obstacle::Store)?;
         let Some(standing) = standing.first() else { return Ok(None) };
+        if standing.ended_seconds < before.ended_seconds {
+            let reason = "its order ran again meanwhile".to_owned();
+            return Ok(Some(Item::new(standing, Action::Kept, Some(reason))));
+        }
         Ok(match judge(found, standing, sweep) {
             Verdict::Remove => None,
             Verdict::Keep(reason) => Some(Item::new(standing, Action::Kept, Some(reason))),
@@ -317,6 +394,10 @@ impl Sandboxes {
 /// What the database is asked about a sandbox.
 fn known_by(found: &FoundSandbox) -> (String, Option<i64>) {
     (found.order.to_string(), found.generation)
+}
+
+fn busy(standing: &Standing) -> Obstacle {
+    Obstacle::None(Box::new(Item::new(standing, Action::Busy, None)))
 }
 
 impl Item {

@@ -2,15 +2,15 @@
 //! a free slot.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tracing::warn;
 
 use super::{
@@ -26,6 +26,12 @@ use crate::{
 /// Most jobs in one claim. A wide lane is filled by several, so that one half of it is claimed while the
 /// other is settled.
 const BATCH: usize = 32;
+
+/// How long a claim whose answer was lost may still be at work on the server: its limit there
+/// (`sql/connect/limit_session.sql`), and some more.
+const LATE_CLAIM: Duration = Duration::from_secs(35);
+/// How often it is looked for meanwhile.
+const LOOK_FOR_LATE: Duration = Duration::from_secs(2);
 
 /// Some queues, and how many of their jobs this process runs at once. A worker has one lane for
 /// orders and one for maintenance, so that hour-long orders never keep it from cleaning up.
@@ -69,8 +75,9 @@ pub struct Claimer {
     /// Says when to look.
     pub wake: Arc<Wake>,
     slots: Arc<Semaphore>,
-    /// Set when a claim failed: its answer may have been lost, not the claim.
-    unsure: AtomicBool,
+    /// Set when a claim failed, to when it is over on the server too: its answer may have been lost, not
+    /// the claim.
+    unsure: Mutex<Option<Instant>>,
 }
 
 impl Claimer {
@@ -78,7 +85,7 @@ impl Claimer {
     pub fn new(engine: Arc<Engine>, lane: Lane) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(lane.slots));
         let wake = Arc::new(Wake::new(lane.queues.clone()));
-        Arc::new(Self { engine, lane, wake, slots, unsure: AtomicBool::new(false) })
+        Arc::new(Self { engine, lane, wake, slots, unsure: Mutex::default() })
     }
 
     /// Waits until jobs are claimed. Empty when the worker drains.
@@ -123,12 +130,13 @@ impl Claimer {
                     tokio::select! {
                         () = self.engine.drain.cancelled() => {}
                         () = self.wake.wait(clock, &self.lane.pace, due) => {}
+                        () = clock.sleep(LOOK_FOR_LATE), if self.unsure_until().is_some() => {}
                     }
                 }
                 Err(error) => {
                     drop(permits);
                     failures += 1;
-                    self.unsure.store(true, Ordering::Relaxed);
+                    self.unsure(Some(clock.now() + LATE_CLAIM));
                     warn!("cannot claim jobs: {error}");
                     let ceiling = Duration::from_millis(250) * 2_u32.pow(failures.min(5));
                     let wait = clock.between(ceiling / 2, ceiling);
@@ -146,24 +154,35 @@ impl Claimer {
         let unused = Settlement::Interrupted("the worker stopped before it began".to_owned());
         let slots: Vec<_> = claims.into_iter().map(|(_, slot)| slot).collect();
         join_all(slots.iter().map(|slot| self.engine.settle(&slot.lease, &unused))).await;
+        drop(slots);
+        self.give_back_unheld().await;
     }
 
     /// After a claim without an answer: gives back what it may have leased, which nobody would run
-    /// until its lease ends.
+    /// until its lease ends. The server may be at it still, so this is done until it must have ended.
     async fn give_back_unheld(&self) {
-        if !self.unsure.load(Ordering::Relaxed) {
-            return;
-        }
-        let Engine { worker_id, store, keeper, .. } = &*self.engine;
-        let held = keeper.held_jobs();
+        let Some(until) = self.unsure_until() else { return };
+        let Engine { worker_id, store, keeper, clock, .. } = &*self.engine;
+        let (held, looked) = (keeper.held_jobs(), clock.now());
         match store.give_back_unheld(*worker_id, &self.lane.queues, &held).await {
-            Ok(0) => self.unsure.store(false, Ordering::Relaxed),
             Ok(jobs) => {
-                self.unsure.store(false, Ordering::Relaxed);
-                warn!(jobs, "gave back jobs whose claim was not answered");
+                if jobs > 0 {
+                    warn!(jobs, "gave back jobs whose claim was not answered");
+                }
+                if looked >= until {
+                    self.unsure(None);
+                }
             }
             Err(error) => warn!("cannot look for jobs whose claim was not answered: {error}"),
         }
+    }
+
+    fn unsure_until(&self) -> Option<Instant> {
+        *self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsure(&self, until: Option<Instant>) {
+        *self.unsure.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// All free slots, up to a batch. Runs that ended together free theirs one after the other: as long as more

@@ -22,6 +22,9 @@ use crate::{
 
 /// Most settlements in one statement.
 const BATCH: usize = 256;
+/// How long a worker that is to stop at once tries to settle: whoever stops it kills it after some time,
+/// and other workers take its orders over.
+const FAREWELL: Duration = Duration::from_secs(15);
 
 type Answer = Result<Option<Settled>, Arc<StoreError>>;
 
@@ -47,9 +50,31 @@ impl Settler {
     }
 
     /// Stores the settlement under the lease's fence. Tries until the database answers or the lease
-    /// is lost: a finished run is not thrown away because Postgres restarts. Answers what the database made
-    /// of it; nothing when it was refused, or is left to a rescue.
+    /// is lost: a finished run is not thrown away because Postgres restarts. A worker that is to stop does
+    /// not wait for that long. Answers what the database made of it; nothing when it was refused, or is
+    /// left to a rescue.
     pub async fn settle(
+        &self,
+        clock: &Clock,
+        metrics: &Metrics,
+        lease: &Lease,
+        settlement: &Settlement,
+    ) -> Option<Settled> {
+        let out_of_time = async {
+            lease.drained().await;
+            clock.sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            settled = self.settle_patiently(clock, metrics, lease, settlement) => settled,
+            () = out_of_time => {
+                let job = lease.fence().job_id;
+                warn!(job.id = job, "not settled: the worker stops, and the database does not answer");
+                None
+            }
+        }
+    }
+
+    async fn settle_patiently(
         &self,
         clock: &Clock,
         metrics: &Metrics,

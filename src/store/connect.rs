@@ -209,6 +209,7 @@ pub async fn connect(
         pool = pool.after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(sqlx::raw_sql(sql!("connect/plan_once"))).await?;
+                connection.execute(sqlx::raw_sql(sql!("connect/limit_session"))).await?;
                 Ok(())
             })
         });

@@ -5,8 +5,11 @@
 //! statement in two parts, each a transaction of its own: the second could meet a connection that
 //! never saw the first, or worse, one where another client has just prepared something else. So
 //! there every statement has a transaction around it, and no name that would stay behind.
+//!
+//! Every statement has a limit on the server, and one here for when the server cannot be heard.
 
 use std::{
+    io,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
@@ -24,12 +27,14 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
+use tokio::time::timeout;
 
 use super::{
     DatabaseMode,
     room::{Lent, Room},
     words::is_shortage,
 };
+use crate::sql;
 
 /// SQLSTATE of a prepared statement that is not there.
 const NO_SUCH_STATEMENT: &str = "26000";
@@ -39,12 +44,34 @@ const NOTICED: Duration = Duration::from_millis(50);
 
 type Answer = Either<PgQueryResult, PgRow>;
 
+/// How long statements may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    /// Longest wait here, for a connection and the answer. Longer than the server's own limit, which
+    /// is in `transaction`: only a connection that is dead gets so far.
+    answer: Duration,
+    /// Begins a transaction with the server's limit.
+    transaction: &'static str,
+}
+
+/// Of every statement: 30 s on the server, and 10 s for a connection of the pool.
+const ORDINARY: Limits = Limits {
+    answer: Duration::from_secs(45),
+    transaction: concat!("BEGIN;", sql!("connect/limit_transaction")),
+};
+/// Of what may take long: 5 minutes on the server.
+const LONG: Limits = Limits {
+    answer: Duration::from_secs(5 * 60 + 15),
+    transaction: concat!("BEGIN;", sql!("connect/limit_long_transaction")),
+};
+
 /// The pool, and how to speak through it. Statements are run on a reference to it, as on a pool.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
     mode: DatabaseMode,
     room: Arc<Room>,
+    limits: Limits,
 }
 
 impl From<PgPool> for Database {
@@ -72,7 +99,19 @@ impl Database {
     /// A pool whose connections were made for `mode`.
     pub fn new(pool: PgPool, mode: DatabaseMode) -> Self {
         let room = Room::new(pool.clone());
-        Self { pool, mode, room }
+        Self { pool, mode, room, limits: ORDINARY }
+    }
+
+    /// The same for statements that may take long, each in a transaction of its own.
+    #[must_use]
+    pub fn at_length(&self) -> Self {
+        Self { limits: LONG, ..self.clone() }
+    }
+
+    /// The same with another limit for the answer.
+    #[must_use]
+    pub fn answering_within(&self, answer: Duration) -> Self {
+        Self { limits: Limits { answer, ..self.limits }, ..self.clone() }
     }
 
     /// The pool itself, for what is not a single statement. Not for statements.
@@ -117,7 +156,7 @@ impl From<PgConnectOptions> for Dial {
 impl Dial {
     /// Opens a connection, in the place of one of the pool where the server has no other.
     pub async fn connect(&self) -> Result<Line, Error> {
-        let connection = match (self.options.connect().await, &self.spare) {
+        let mut connection = match (self.options.connect().await, &self.spare) {
             (Err(error), Some(pool)) if is_shortage(&error) => {
                 if pool.room.give_one_up().await {
                     self.follow().await?
@@ -127,6 +166,9 @@ impl Dial {
             }
             (done, _) => done?,
         };
+        if self.mode == DatabaseMode::Direct {
+            connection.execute(sqlx::raw_sql(sql!("connect/limit_session"))).await?;
+        }
         if let Some(pool) = &self.spare {
             pool.room.has_enough();
         }
@@ -199,8 +241,12 @@ impl Nameless {
     }
 
     /// Runs it as one transaction, which a pooler keeps on one server connection.
-    async fn run(self, connection: &mut PgConnection) -> Result<Vec<Answer>, Error> {
-        let mut transaction = connection.begin().await?;
+    async fn run(
+        self,
+        connection: &mut PgConnection,
+        begin: &'static str,
+    ) -> Result<Vec<Answer>, Error> {
+        let mut transaction = connection.begin_with(begin).await?;
         let answers = (&mut *transaction).fetch_many(self).try_collect().await?;
         transaction.commit().await?;
         Ok(answers)
@@ -228,18 +274,61 @@ impl Execute<'_, Postgres> for Nameless {
 /// Runs one statement alone. When its answer has a type of the schema's own that this connection has
 /// not met, sqlx looks it up between the two parts, which costs the nameless statement: nothing has
 /// happened then, and the second time the type is known.
-async fn alone<'q, C, E>(mut connection: C, query: E) -> Result<Vec<Answer>, Error>
+async fn alone<'q, C, E>(mut connection: C, query: E, limits: Limits) -> Result<Vec<Answer>, Error>
 where
     C: DerefMut<Target = PgConnection>,
     E: 'q + Execute<'q, Postgres>,
 {
     let query = Nameless::of(query)?;
-    match query.clone().run(&mut connection).await {
+    match query.clone().run(&mut connection, limits.transaction).await {
         Err(Error::Database(error)) if error.code().as_deref() == Some(NO_SUCH_STATEMENT) => {
-            query.run(&mut connection).await
+            query.run(&mut connection, limits.transaction).await
         }
         done => done,
     }
+}
+
+/// A connection of the pool during one statement. Left in the middle of it, the connection is closed:
+/// the pool would wait for the answer before it used it again, on a dead connection for ever.
+struct Asked {
+    lent: Lent,
+    answered: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.lent.close_on_drop();
+        }
+    }
+}
+
+impl Database {
+    /// Runs one statement on a connection of the pool, within the limit for an answer.
+    async fn ask<T>(
+        &self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let answer = async {
+            let mut asked = Asked { lent: self.lend().await?, answered: false };
+            let answer = statement(&mut asked.lent).await;
+            asked.answered = true;
+            answer
+        };
+        let Limits { answer: limit, .. } = self.limits;
+        timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
+    }
+
+    /// Whether statements go to the server as they are.
+    fn is_plain(&self) -> bool {
+        self.mode == DatabaseMode::Direct && self.limits.transaction == ORDINARY.transaction
+    }
+}
+
+/// The error of a statement that was waited for in vain.
+fn no_answer(limit: Duration) -> Error {
+    let words = format!("no answer for {} s: the connection is dead", limit.as_secs());
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))
 }
 
 fn rows<'e>(
@@ -261,11 +350,15 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.mode {
-            DatabaseMode::Direct => {
-                rows(async move { self.lend().await?.fetch_many(query).try_collect().await })
-            }
-            DatabaseMode::Pooler => rows(async move { alone(self.lend().await?, query).await }),
+        let limits = self.limits;
+        if self.is_plain() {
+            rows(self.ask(async move |connection: &mut PgConnection| {
+                connection.fetch_many(query).try_collect().await
+            }))
+        } else {
+            rows(self.ask(async move |connection: &mut PgConnection| {
+                alone(connection, query, limits).await
+            }))
         }
     }
 
@@ -274,13 +367,15 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.mode {
-            DatabaseMode::Direct => {
-                Box::pin(async move { self.lend().await?.fetch_optional(query).await })
-            }
-            DatabaseMode::Pooler => {
-                Box::pin(async move { Ok(first_row(alone(self.lend().await?, query).await?)) })
-            }
+        let limits = self.limits;
+        if self.is_plain() {
+            Box::pin(self.ask(async move |connection: &mut PgConnection| {
+                connection.fetch_optional(query).await
+            }))
+        } else {
+            Box::pin(self.ask(async move |connection: &mut PgConnection| {
+                alone(connection, query, limits).await.map(first_row)
+            }))
         }
     }
 
@@ -313,7 +408,7 @@ impl<'c> Executor<'c> for &'c mut Line {
     {
         match self.mode {
             DatabaseMode::Direct => self.connection.fetch_many(query),
-            DatabaseMode::Pooler => rows(alone(&mut *self.connection, query)),
+            DatabaseMode::Pooler => rows(alone(&mut *self.connection, query, ORDINARY)),
         }
     }
 
@@ -324,9 +419,9 @@ impl<'c> Executor<'c> for &'c mut Line {
     {
         match self.mode {
             DatabaseMode::Direct => self.connection.fetch_optional(query),
-            DatabaseMode::Pooler => {
-                Box::pin(async move { Ok(first_row(alone(&mut *self.connection, query).await?)) })
-            }
+            DatabaseMode::Pooler => Box::pin(async move {
+                Ok(first_row(alone(&mut *self.connection, query, ORDINARY).await?))
+            }),
         }
     }
 

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use tracing::instrument;
 use uuid::Uuid;
 
-use super::{Store, StoreError, in_time};
+use super::{Store, StoreError};
 use crate::sql;
 
 /// What waits in one queue.
@@ -117,7 +117,7 @@ impl Store {
     #[instrument(name = "db.jobs.broken_promises", skip_all, level = "debug")]
     pub async fn broken_promises(&self) -> Result<Vec<Trouble>, StoreError> {
         let broken = sqlx::query_as(sql!("health/broken_promises")).fetch_all(self.pool());
-        in_time(broken).await.map_err(StoreError::on("health/broken_promises"))
+        broken.await.map_err(StoreError::on("health/broken_promises"))
     }
 
     /// Notes what a check found, for every replica to show.
@@ -127,14 +127,14 @@ impl Store {
             .bind(name)
             .bind(i32::try_from(found).unwrap_or(i32::MAX))
             .execute(self.pool());
-        in_time(noted).await.map(drop).map_err(StoreError::on("health/note_check"))
+        noted.await.map(drop).map_err(StoreError::on("health/note_check"))
     }
 
     /// What all replicas show alike, besides queues and workers.
     #[instrument(name = "db.fleet.count", skip_all, level = "debug")]
     pub async fn fleet_counts(&self) -> Result<FleetCounts, StoreError> {
         let counts = sqlx::query_as(sql!("health/fleet")).fetch_one(self.pool());
-        in_time(counts).await.map_err(StoreError::on("health/fleet"))
+        counts.await.map_err(StoreError::on("health/fleet"))
     }
 
     /// What waits in every queue that has waiting jobs.

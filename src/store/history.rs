@@ -1,6 +1,6 @@
 //! Deleting what is older than it has to be kept, and making room for the log of days to come.
 
-use super::{Store, StoreError, in_time};
+use super::{Store, StoreError};
 use crate::sql;
 
 /// A part of the history that is deleted in batches.
@@ -50,7 +50,7 @@ impl Store {
                 sqlx::query_scalar(sql!("history/delete_stray_log")).bind(days).bind(limit),
             ),
         };
-        in_time(query.fetch_one(self.pool())).await.map_err(StoreError::on(name))
+        query.fetch_one(&self.pool().at_length()).await.map_err(StoreError::on(name))
     }
 
     /// Makes the tables for the log of the coming week; answers how many were missing. Without them
@@ -58,15 +58,15 @@ impl Store {
     #[tracing::instrument(name = "db.log_chunks.ensure_days", level = "debug", skip_all, err)]
     pub async fn ensure_log_days(&self) -> Result<i32, StoreError> {
         let made = sqlx::query_scalar(sql!("history/ensure_log_days")).fetch_one(self.pool());
-        in_time(made).await.map_err(StoreError::on("history/ensure_log_days"))
+        made.await.map_err(StoreError::on("history/ensure_log_days"))
     }
 
     /// Drops the oldest day of the log if it ended more than `days` days ago; answers the name of its
     /// table.
     #[tracing::instrument(name = "db.log_chunks.drop_day", level = "debug", skip(self), err)]
     pub async fn drop_log_day(&self, days: i32) -> Result<Option<String>, StoreError> {
-        let dropped =
-            sqlx::query_scalar(sql!("history/drop_log_day")).bind(days).fetch_one(self.pool());
-        in_time(dropped).await.map_err(StoreError::on("history/drop_log_day"))
+        let long = self.pool().at_length();
+        let dropped = sqlx::query_scalar(sql!("history/drop_log_day")).bind(days).fetch_one(&long);
+        dropped.await.map_err(StoreError::on("history/drop_log_day"))
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{RunError, RunStore, Store, StoreError, in_time};
+use super::{RunError, RunStore, Store, StoreError};
 use crate::sql;
 
 /// A follow-up prompt.
@@ -24,14 +24,14 @@ impl Store {
     pub async fn add_prompt(&self, id: &str, text: &str) -> Result<String, StoreError> {
         let query =
             sqlx::query_scalar(sql!("prompts/add")).bind(id).bind(text).fetch_one(self.pool());
-        in_time(query).await.map_err(StoreError::on("prompts/add"))
+        query.await.map_err(StoreError::on("prompts/add"))
     }
 
     /// Everything that was said to the order of a job, oldest first.
     #[tracing::instrument(name = "db.prompts.of_job", skip_all, err)]
     pub async fn prompts(&self, job_id: i64) -> Result<Vec<Prompt>, StoreError> {
         let query = sqlx::query_as(sql!("prompts/of_job")).bind(job_id).fetch_all(self.pool());
-        in_time(query).await.map_err(StoreError::on("prompts/of_job"))
+        query.await.map_err(StoreError::on("prompts/of_job"))
     }
 }
 

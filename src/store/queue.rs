@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgExecutor, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, StoreError, in_time};
+use super::{Store, StoreError};
 use crate::{
     domain::{ErrorClass, JobState},
     sql,
@@ -320,7 +320,7 @@ impl Store {
             .bind(lease.as_secs_f64())
             .bind(aging.as_secs_f64())
             .fetch_all(self.pool());
-        let rows = in_time(claimed).await.map_err(StoreError::on("queue/claim"))?;
+        let rows = claimed.await.map_err(StoreError::on("queue/claim"))?;
         read_claim(&rows).map_err(StoreError::on("queue/claim"))
     }
 
@@ -365,7 +365,7 @@ impl Store {
             .bind(seconds(|wait| wait.patience))
             .bind(seconds(|wait| wait.asked))
             .fetch_all(self.pool());
-        in_time(settled).await.map_err(StoreError::on("queue/settle"))
+        settled.await.map_err(StoreError::on("queue/settle"))
     }
 
     /// The versions of the workers that are alive, with the number of workers that run each.
@@ -378,7 +378,7 @@ impl Store {
     #[tracing::instrument(name = "db.leases.expired", level = "debug", skip_all, err)]
     pub async fn expired_leases(&self) -> Result<Vec<Expired>, StoreError> {
         let expired = sqlx::query_as(sql!("queue/expired")).fetch_all(self.pool());
-        in_time(expired).await.map_err(StoreError::on("queue/expired"))
+        expired.await.map_err(StoreError::on("queue/expired"))
     }
 
     /// Takes back jobs whose leases were `seen` to have run out, were not renewed since, and ended
@@ -400,7 +400,7 @@ impl Store {
             .bind(epochs)
             .bind(beats)
             .fetch_all(self.pool());
-        in_time(rescued).await.map_err(StoreError::on("queue/rescue"))
+        rescued.await.map_err(StoreError::on("queue/rescue"))
     }
 }
 

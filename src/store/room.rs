@@ -57,6 +57,13 @@ pub(super) struct Lent {
     _entry: OwnedSemaphorePermit,
 }
 
+impl Lent {
+    /// Has the connection closed instead of given back.
+    pub(super) fn close_on_drop(&mut self) {
+        self.connection.close_on_drop();
+    }
+}
+
 impl Deref for Lent {
     type Target = PgConnection;
 

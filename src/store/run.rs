@@ -4,11 +4,15 @@
 use std::{collections::HashMap, str::FromStr, time::Duration};
 
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Fence, Store, StoreError, in_time};
+use super::{
+    Fence, Store, StoreError,
+    patience::{Patience, REFUSAL},
+};
 use crate::{
     clock::Clock,
     domain::{ErrorClass, StepName, WorkOrderId},
@@ -139,19 +143,27 @@ pub struct Stages {
 /// The writes of one lease. Cheap to clone.
 ///
 /// A write waits out an outage of the database: it is tried again until it is done or the lease is
-/// known to be lost, so that a restart of Postgres costs no work.
+/// known to be lost, so that a restart of Postgres costs no work. What the database refuses is tried for
+/// some minutes, and what it will always refuse not again.
 #[derive(Debug, Clone)]
 pub struct RunStore {
     store: Store,
     fence: Fence,
     lost: CancellationToken,
     clock: Clock,
+    refusal: Duration,
 }
 
 impl RunStore {
     /// Writes under `fence`, as long as `lost` is not cancelled.
     pub fn new(store: Store, fence: Fence, lost: CancellationToken, clock: Clock) -> Self {
-        Self { store, fence, lost, clock }
+        Self { store, fence, lost, clock, refusal: REFUSAL }
+    }
+
+    /// The same, which waits out a refusal of the database for so long.
+    #[must_use]
+    pub fn waiting_out(self, refusal: Duration) -> Self {
+        Self { refusal, ..self }
     }
 
     /// Runs `statement` until it is answered.
@@ -164,12 +176,27 @@ impl RunStore {
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
         let mut wait = Duration::from_millis(100);
+        let mut refused: Option<Instant> = None;
         loop {
-            let error = match in_time(attempt()).await.map_err(StoreError::on(statement)) {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.is_transient() => error,
-                Err(error) => return Err(error.into()),
+            let answer = tokio::select! {
+                biased;
+                answer = attempt() => answer,
+                () = self.lost.cancelled() => return Err(RunError::Stale(self.fence)),
             };
+            let error = match answer.map_err(StoreError::on(statement)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.patience() {
+                Patience::WhileLeased => refused = None,
+                Patience::Minutes => {
+                    let since = *refused.get_or_insert_with(|| self.clock.now());
+                    if self.clock.now() - since >= self.refusal {
+                        return Err(error.into());
+                    }
+                }
+                Patience::Never => return Err(error.into()),
+            }
             warn!(job.id = self.fence.job_id, "waiting for the database: {error}");
             tokio::select! {
                 () = self.lost.cancelled() => return Err(RunError::Stale(self.fence)),

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Store, StoreError, in_time};
+use super::{Store, StoreError};
 use crate::{domain::WorkOrderId, sql};
 
 /// The form of saved work.
@@ -70,7 +70,7 @@ impl Store {
             .bind(saved.size_bytes)
             .bind(generation)
             .execute(self.pool());
-        in_time(query).await.map(drop).map_err(StoreError::on("sandbox/add_saved"))
+        query.await.map(drop).map_err(StoreError::on("sandbox/add_saved"))
     }
 
     /// How orders stand, in one row each; with each id goes the generation of what was found under it.
@@ -85,13 +85,13 @@ impl Store {
             .bind(ids)
             .bind(generations)
             .fetch_all(self.pool());
-        in_time(query).await.map_err(StoreError::on("sandbox/standing"))
+        query.await.map_err(StoreError::on("sandbox/standing"))
     }
 
     /// Plain values that the table `archon_settings` has for these settings.
     #[tracing::instrument(name = "db.archon_settings.values", skip_all, err)]
     pub async fn settings(&self, names: &[String]) -> Result<Vec<(String, String)>, StoreError> {
         let query = sqlx::query_as(sql!("settings/values")).bind(names).fetch_all(self.pool());
-        in_time(query).await.map_err(StoreError::on("settings/values"))
+        query.await.map_err(StoreError::on("settings/values"))
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{Store, StoreError, in_time};
+use super::{Store, StoreError};
 use crate::{domain::MissedFires, sql};
 
 /// A schedule that is not paused.
@@ -46,7 +46,7 @@ impl Store {
     #[tracing::instrument(name = "db.schedules.read", level = "debug", skip_all, err)]
     pub async fn active_schedules(&self) -> Result<Vec<Schedule>, StoreError> {
         let read = sqlx::query_as(sql!("schedule/active")).fetch_all(self.pool());
-        in_time(read).await.map_err(StoreError::on("schedule/active"))
+        read.await.map_err(StoreError::on("schedule/active"))
     }
 
     /// Fires `schedule` at `times`, oldest first. Those that another replica fired, or that the row
@@ -63,7 +63,7 @@ impl Store {
             .bind(&schedule.expression)
             .bind(&schedule.time_zone)
             .fetch_all(self.pool());
-        in_time(fired).await.map_err(StoreError::on("schedule/fire"))
+        fired.await.map_err(StoreError::on("schedule/fire"))
     }
 
     /// Notes why `schedule` cannot fire, for people who look at its row.
@@ -79,6 +79,6 @@ impl Store {
             .bind(&schedule.expression)
             .bind(&schedule.time_zone)
             .execute(self.pool());
-        in_time(noted).await.map(drop).map_err(StoreError::on("schedule/complain"))
+        noted.await.map(drop).map_err(StoreError::on("schedule/complain"))
     }
 }

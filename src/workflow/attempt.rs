@@ -1,11 +1,12 @@
 //! One attempt at a claimed order, from its lease to the outcome that settles it.
 
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info_span, warn};
 
 use super::{
     Workflow,
     dossier::Dossier,
     failure::{Failure, StepError},
+    interrupts::Interrupts,
     journal::Journal,
     order::Order,
     order_run::OrderRun,
@@ -150,7 +151,8 @@ async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
         lease.lost_token(),
         workflow.clock.clone(),
     );
-    let order = match load(workflow, job, &store).await {
+    let interrupts = Interrupts::of(lease, &workflow.clock);
+    let order = match interrupts.unless_stopped(load(workflow, job, &store)).await {
         Ok(order) => order,
         Err(error) => return settlement(workflow, job, lease, &store, error.into()).await,
     };
@@ -182,15 +184,13 @@ async fn work(
     store: RunStore,
     order: Order,
 ) -> Ended {
+    let interrupts = Interrupts::of(lease, &workflow.clock);
     let opened = async {
-        let former = tokio::select! {
-            former = set_aside(workflow, &order) => former?,
-            reason = lease.aborted() => return Err(StepError::Stopped(reason)),
-        };
+        let former = set_aside(workflow, &order).await?;
         let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
-        Ok::<_, StepError>((former, dossier, store.finished_steps().await?))
+        Ok((former, dossier, store.finished_steps().await?))
     };
-    let (former, dossier, results) = match opened.await {
+    let (former, dossier, results) = match interrupts.unless_stopped(opened).await {
         Ok(opened) => opened,
         Err(error) => return error.into(),
     };
@@ -203,8 +203,11 @@ async fn work(
     let result = run.run_steps(job).await;
     let ended = Ended { result, progressed: run.progressed };
     let order = run.order.id.clone();
+    let log_interrupts = run.log_interrupts.clone();
     let proof = run.into_proof();
-    writer.finish().await;
-    proof.end(&workflow.git, &order, &workflow.clock).await;
+    if log_interrupts.briefly(writer.finish()).await.is_none() {
+        warn!(work_order.id = %order, "the end of the log was given up: the database did not take it");
+    }
+    interrupts.briefly(proof.end(&workflow.git, &order, &workflow.clock)).await;
     ended
 }

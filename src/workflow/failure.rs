@@ -111,7 +111,12 @@ impl From<RunError> for StepError {
         match error {
             RunError::Stale(_) => Self::Stopped(StopReason::LeaseLost),
             RunError::Store(error) => {
-                Self::Failed(Failure::lasting(ErrorClass::Invalid, with_causes(&error)))
+                let message = format!(
+                    "the database refuses what is to be stored of the run: {}; see the log of the \
+                     server for more, mend it there, then requeue the order",
+                    with_causes(&error)
+                );
+                Self::Failed(Failure::lasting(ErrorClass::Invalid, message))
             }
         }
     }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -40,17 +41,17 @@ pub struct Journal {
     events: Arc<AtomicI64>,
 }
 
-/// The task behind a [`Journal`].
+/// The task behind a [`Journal`]; it ends when this is dropped.
 #[derive(Debug)]
 pub struct JournalWriter {
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Journal {
     /// Starts writing the log of `order`.
     pub fn open(store: RunStore, order: WorkOrderId, redactor: Redactor) -> (Self, JournalWriter) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
-        let task = tokio::spawn(write(store, order, receiver));
+        let task = AbortOnDropHandle::new(tokio::spawn(write(store, order, receiver)));
         let (id, events) = (Uuid::new_v4(), Arc::default());
         (Self { sender, redactor, id, events }, JournalWriter { task })
     }

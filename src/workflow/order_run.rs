@@ -10,6 +10,7 @@ use super::{
     Workflow,
     dossier::Dossier,
     failure::{Failure, StepError},
+    interrupts::Interrupts,
     journal::Journal,
     order::Order,
     proof::Proof,
@@ -61,6 +62,10 @@ pub struct OrderRun<'a> {
     pub results: HashMap<StepName, Value>,
     /// What is seen of the end.
     pub proof: Proof,
+    /// Ends what the run waits for ...
+    pub(super) interrupts: Interrupts,
+    /// ... and, with time of its own, what it has to say for the log.
+    pub(super) log_interrupts: Interrupts,
     /// Its ports, from the first agent on.
     pub(super) ports: Option<PortRange>,
     sandbox: Option<Sandbox>,
@@ -84,6 +89,8 @@ impl<'a> OrderRun<'a> {
         results: HashMap<StepName, Value>,
     ) -> Self {
         let proof = Proof::begin(store.clone(), lease);
+        let interrupts = Interrupts::of(lease, &workflow.clock);
+        let log_interrupts = interrupts.apart();
         let cost = StepCost::default();
         Self {
             workflow,
@@ -94,6 +101,8 @@ impl<'a> OrderRun<'a> {
             dossier,
             results,
             proof,
+            interrupts,
+            log_interrupts,
             ports: None,
             sandbox: None,
             cost,
@@ -114,14 +123,20 @@ impl OrderRun<'_> {
     pub async fn run_steps(&mut self, job: &Claimed) -> Result<Option<ErrorClass>, StepError> {
         let begun = if self.results.is_empty() { "workflow_started" } else { "workflow_resumed" };
         let facts = json!({ "attempt": job.attempt, "crash_count": job.crash_count });
-        self.journal.event("info", begun, None, facts).await;
+        self.log("info", begun, None, facts).await;
         // How it ended is told by the transaction that settles it: only the database knows whether a
         // failure is the end.
         self.remaining_steps().await
     }
 
+    /// Logs something of the run itself, for which a run that is to stop does not wait long.
+    async fn log(&self, level: &str, event: &str, step: Option<StepName>, facts: Value) {
+        self.log_interrupts.briefly(self.journal.event(level, event, step, facts)).await;
+    }
+
     async fn remaining_steps(&mut self) -> Result<Option<ErrorClass>, StepError> {
-        self.recover_sandbox().await?;
+        let interrupts = self.interrupts.clone();
+        interrupts.unless_stopped(Box::pin(self.recover_sandbox())).await?;
         let chosen = self.order.steps.clone();
         let mut class = None;
         for step in chosen.as_slice() {
@@ -145,20 +160,23 @@ impl OrderRun<'_> {
         self.cost = StepCost::default();
         self.session = None;
         self.isolation = None;
-        let started =
-            self.store.start_step(&self.order.id, step, row(number), agent_name, session).await?;
+        let interrupts = self.interrupts.clone();
+        let start = self.store.start_step(&self.order.id, step, row(number), agent_name, session);
+        let started = interrupts.unless_stopped(async { Ok(start.await?) }).await?;
         let total = self.order.steps.as_slice().len();
         let facts = json!({ "step_number": number, "total_steps": total, "attempt": started.runs,
             "progress": format!("{number}/{total}"), "progress_pct": (number - 1) * 100 / total });
-        self.journal.event("info", "step_started", Some(step), facts).await;
+        self.log("info", "step_started", Some(step), facts).await;
         info!(attempt = started.runs, "step started");
 
         let begun = self.workflow.clock.now();
-        let ended = steps::run(self, step, &started).await;
+        let ended = interrupts.unless_stopped(Box::pin(steps::run(self, step, &started))).await;
         let (outcome, end) = match &ended {
             Ok(result) => ("succeeded", self.success(result)),
             Err(StepError::Failed(failure)) => ("failed", self.failed(agent_name, failure)),
             Err(StepError::Stopped(StopReason::Cancelled)) => {
+                // What counts first: nothing of the order runs any more.
+                interrupts.briefly(self.proof.stopped()).await;
                 let reason = Failure::lasting(ErrorClass::Cancelled, self.lease.cancel_reason());
                 ("cancelled", self.failed(agent_name, &reason))
             }
@@ -169,7 +187,10 @@ impl OrderRun<'_> {
                 return Err(StepError::Stopped(*reason));
             }
         };
-        let seconds = self.store.end_step(&self.order.id, step, row(number), &end).await?;
+        let stored = self.store.end_step(&self.order.id, step, row(number), &end);
+        // Whoever goes on finds it open, and does it again.
+        let late = || StepError::Stopped(self.lease.stop_reason().unwrap_or(StopReason::Draining));
+        let seconds = interrupts.briefly(stored).await.ok_or_else(late)??;
         let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         self.workflow.metrics.step_finished(step, outcome, took);
         let result = match ended {
@@ -179,18 +200,18 @@ impl OrderRun<'_> {
                     "elapsed_seconds": seconds, "error": end.error_message,
                     "error_class": end.error_class.map(ErrorClass::as_str) });
                 // A warning: whether the order has failed with it is not known before it is settled.
-                self.journal.event("warning", "step_failed", Some(step), facts).await;
+                self.log("warning", "step_failed", Some(step), facts).await;
                 warn!(class = ?end.error_class, message = end.error_message, "step failed");
                 return Err(error);
             }
         };
         let facts = json!({ "step_number": number, "total_steps": total, "elapsed_seconds": seconds,
             "progress": format!("{number}/{total}"), "progress_pct": number * 100 / total });
-        self.journal.event("info", "step_completed", Some(step), facts).await;
+        self.log("info", "step_completed", Some(step), facts).await;
         info!(duration_ms = seconds * 1000.0, "step completed");
         self.results.insert(step, result.output);
         self.progressed = true;
-        self.describe().await;
+        interrupts.briefly(self.describe()).await;
         Ok(result.class)
     }
 

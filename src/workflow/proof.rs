@@ -44,6 +44,12 @@ impl Proof {
     /// An agent has ended; `tree_empty` when no process of it is left.
     pub async fn agent_ended(&mut self, tree_empty: bool) {
         self.survivors |= !tree_empty;
+        self.stopped().await;
+    }
+
+    /// The attempt does nothing more. After a cancel that is noted at once: what is still to be recorded
+    /// may take its time.
+    pub async fn stopped(&self) {
         if self.cancel.is_cancelled() && !self.survivors {
             report(self.store.note_stages(self.stages(false)).await);
         }

@@ -4,10 +4,15 @@ use std::path::Path;
 
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{
-    agent_environment::proxy_environment, failure::StepError, journal::Journal, order_run::OrderRun,
+    agent_environment::proxy_environment,
+    failure::{Failure, StepError},
+    interrupts::Interrupts,
+    journal::Journal,
+    order_run::OrderRun,
 };
 use crate::{
     agent::{
@@ -15,6 +20,7 @@ use crate::{
     },
     domain::{ErrorClass, StepName},
     git::Sandbox,
+    lease::Lease,
 };
 
 /// Chunks of output that may wait for the journal; what is beyond them waits in the spool.
@@ -94,43 +100,66 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
-        let spool = request.spool.clone();
-        let (sender, mut chunks) = mpsc::channel(OUTPUT_BACKLOG);
-        let rest = sender.clone();
-        let (journal, lease, step) = (self.journal.clone(), self.lease.clone(), turn.step);
-        let forward = tokio::spawn(async move {
-            while let Some(chunk) = chunks.recv().await {
-                lease.note_output();
-                journal.output(step, run_id, chunk).await;
+        // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
+        let _guard = self.interrupts.guard();
+        let (report, over_quota) = self.run_agent(sandbox, &turn, request).await;
+        let file = format!("{name}.md");
+        let keep = self.keep_output(&file, "output", turn.step, &report.text);
+        // Of a run that is to stop as well, when the database takes it.
+        match self.interrupts.briefly(keep).await {
+            Some(kept) => kept?,
+            None => self.check_stop()?,
+        }
+        match &report.verdict {
+            Ok(()) => Ok(report),
+            Err(failure) => {
+                // A run that was ended from outside says so in our own words.
+                if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {
+                    self.check_stop()?;
+                    if let Some(over_quota) = over_quota {
+                        return Err(over_quota.into());
+                    }
+                }
+                Err(failure.clone().into())
             }
-        });
+        }
+    }
+
+    /// Runs the agent to its end and hands its output over; the report, and whether it was stopped for
+    /// what it took on disk.
+    async fn run_agent(
+        &mut self,
+        sandbox: &Sandbox,
+        turn: &Turn,
+        request: AgentRequest,
+    ) -> (AgentReport, Option<Failure>) {
+        let settings = &self.workflow.settings;
+        let (spool, run_id, step) = (request.spool.clone(), request.run_id, turn.step);
+        let (sender, chunks) = mpsc::channel(OUTPUT_BACKLOG);
+        let rest = sender.clone();
+        let forward = AbortOnDropHandle::new(tokio::spawn(forward(
+            chunks,
+            (step, run_id),
+            self.journal.clone(),
+            self.lease.clone(),
+            self.log_interrupts.clone(),
+        )));
         let interrupt = self.lease.interrupt_token();
         let quota = settings.quota.as_ref().map(|quota| {
             quota.watch(sandbox.root.clone(), self.workflow.clock.clone(), interrupt.clone())
         });
         let reached = watch::Sender::default();
-        let note = tokio::spawn(note_isolation(
+        let note = AbortOnDropHandle::new(tokio::spawn(note_isolation(
             reached.subscribe(),
             self.journal.clone(),
-            turn.step,
+            step,
             self.isolation.is_none(),
-        ));
+        )));
         let supervisor = self.workflow.supervisor.clone().telling(reached);
         let report = supervisor
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
-        // Its sender is dropped: the note is made, or there is nothing to note.
-        drop(supervisor);
-        let _ = note.await;
-        let over_quota = match quota {
-            Some(quota) => quota.end().await,
-            None => None,
-        };
-        self.proof.agent_ended(report.tree_empty_after.is_some()).await;
-        self.catch_up(&spool, report.delivered, rest).await;
-        // Every sender is dropped: the forwarder ends when everything is handed over.
-        let _ = forward.await;
         self.add_cost(&report.usage);
         if let Some(isolation) = &report.isolation {
             self.isolation = Some(isolation.to_string());
@@ -145,20 +174,40 @@ impl OrderRun<'_> {
                 "no process of the agent is left"
             );
         }
-        let file = format!("{name}.md");
-        self.keep_output(&file, "output", step, &report.text).await?;
-        match &report.verdict {
-            Ok(()) => Ok(report),
-            Err(failure) => {
-                // A run that was ended from outside says so in our own words.
-                if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {
-                    self.check_stop()?;
-                    if let Some(over_quota) = over_quota {
-                        return Err(over_quota.into());
-                    }
-                }
-                Err(failure.clone().into())
-            }
+        let interrupts = self.interrupts.clone();
+        interrupts.briefly(self.proof.agent_ended(report.tree_empty_after.is_some())).await;
+        let over_quota = match quota {
+            Some(quota) => quota.end().await,
+            None => None,
+        };
+        // Its sender is dropped: the note is made, or there is nothing to note.
+        drop(supervisor);
+        let handed_over = async {
+            let _ = note.await;
+            self.catch_up(&spool, report.delivered, rest).await;
+            // Every sender is dropped: the forwarder ends when everything is handed over.
+            let _ = forward.await;
+        };
+        if self.log_interrupts.briefly(handed_over).await.is_none() {
+            tracing::warn!(spool = %spool.display(), "the end of the output is only in its file");
+        }
+        (report, over_quota)
+    }
+}
+
+/// Hands the output of an agent to the journal. A run that is to stop does not wait long for a journal
+/// that stands still; what it does not take stays in the spool.
+async fn forward(
+    mut chunks: mpsc::Receiver<OutputChunk>,
+    (step, run_id): (StepName, Uuid),
+    journal: Journal,
+    lease: Lease,
+    interrupts: Interrupts,
+) {
+    while let Some(chunk) = chunks.recv().await {
+        lease.note_output();
+        if interrupts.briefly(journal.output(step, run_id, chunk)).await.is_none() {
+            return;
         }
     }
 }

@@ -59,4 +59,5 @@ mod schedules;
 mod skew;
 #[path = "../support/small_volume.rs"]
 mod small_volume;
+mod stalls;
 mod telemetry;
