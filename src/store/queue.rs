@@ -371,7 +371,7 @@ impl Store {
     /// The versions of the workers that are alive, with the number of workers that run each.
     pub async fn worker_versions(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let versions = sqlx::query_as(sql!("queue/versions")).fetch_all(self.pool());
-        in_time(versions).await.map_err(StoreError::on("queue/versions"))
+        versions.await.map_err(StoreError::on("queue/versions"))
     }
 
     /// Leases that have run out, at most a thousand: the first of the two looks before a rescue.
