@@ -27,10 +27,12 @@ impl Role {
     /// With these attributes, as in `CREATE ROLE`.
     pub async fn new(pool: &PgPool, attributes: &str) -> Self {
         let name = format!("awo_{}", uuid::Uuid::new_v4().simple());
-        say(pool, &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret' {attributes}")).await;
+        // A short word would be warned of.
+        let password = uuid::Uuid::new_v4().simple().to_string();
+        say(pool, &format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' {attributes}")).await;
         let mut url = url_of(pool);
         url.set_username(&name).unwrap();
-        url.set_password(Some("secret")).unwrap();
+        url.set_password(Some(&password)).unwrap();
         Self { name, url: url.into() }
     }
 
