@@ -50,15 +50,13 @@ pub enum ConnectError {
     },
     /// The server answers, and gives no connection.
     #[error(
-        "the database {address} gives no connection: {reason}; a worker needs up to {needed} of them"
+        "the database {address} gives no connection: {reason}; a worker needs AWO_DATABASE_CONNECTIONS and two more of them"
     )]
     Full {
         /// Host, port and database, without the password.
         address: String,
         /// What the server said.
         reason: String,
-        /// The pool's, and the two that a worker has besides.
-        needed: u32,
     },
     /// A question to the server failed.
     #[error("the database cannot be asked what it allows: {0}")]
@@ -189,10 +187,7 @@ pub async fn connect(
         options.get_database().unwrap_or_default()
     );
     let unreachable = |error: Error| match words(&error) {
-        reason if is_shortage(&error) => {
-            let needed = max_connections + 2;
-            ConnectError::Full { address, reason, needed }
-        }
+        reason if is_shortage(&error) => ConnectError::Full { address, reason },
         reason => ConnectError::Unreachable { address, reason },
     };
     let attempt = options.clone();
