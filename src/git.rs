@@ -9,18 +9,28 @@ mod advertised;
 mod agent_files;
 mod ancestry;
 pub mod askpass;
+mod attributes;
 mod bundle;
 mod cache;
 mod commit;
+mod conversion;
+mod encoding;
 mod error;
+mod glob;
+mod ignore;
+mod index_entry;
+mod intake;
 mod invocation;
+mod left_out;
 mod lfs;
 mod lfs_content;
 mod lock;
 mod mirror;
+mod nested;
 mod new_sandbox;
 mod objects;
 mod parts;
+mod pattern;
 mod plan;
 mod ports_file;
 mod push;
@@ -28,14 +38,19 @@ mod rebuild;
 mod removal;
 mod restore;
 mod retire;
+mod rule_file;
+mod rules;
 mod sandbox;
 mod secrets;
+mod set_aside;
 mod shallow;
 mod sparse;
+mod submodule_changes;
 mod submodules;
 mod tidy;
 mod tree_size;
 mod volume;
+mod walk;
 mod words;
 mod worktree;
 
@@ -48,11 +63,13 @@ pub use bundle::Bundle;
 pub use cache::{CacheLimits, CacheReport};
 pub use commit::{Changes, CommitInfo};
 pub use error::GitError;
+pub use left_out::LeftOut;
 pub use mirror::{Mirror, Transfer};
 pub use plan::{History, Parts, Plan};
 pub use push::Pushed;
 pub use retire::{Claim, Discarded, FoundSandbox, Removed};
 pub use sandbox::Sandbox;
+pub use set_aside::SetAside;
 pub use tidy::Tidied;
 pub use volume::{Volume, VolumeReport};
 
@@ -84,6 +101,8 @@ pub struct GitSettings {
     pub environment: Vec<(OsString, OsString)>,
     /// Where submodules may come from.
     pub remotes: RemoteRules,
+    /// A file with patterns of what is never part of the work, in the form of `.gitignore`.
+    pub excludes: Option<PathBuf>,
     /// What opens their hosts.
     pub credentials: Credentials,
 }
@@ -102,6 +121,7 @@ impl GitSettings {
             home,
             environment: Vec::new(),
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: false },
+            excludes: None,
             credentials: Credentials::default(),
         }
     }
@@ -152,6 +172,7 @@ impl Git {
         settings.author_name.clone_from(&config.git.author_name);
         settings.author_email.clone_from(&config.git.author_email);
         settings.remotes.clone_from(&config.remotes);
+        settings.excludes = Some(config.folders.config.join("git").join("ignore"));
         settings.credentials.clone_from(&config.credentials);
         Self::new(settings, root, redactor)
     }

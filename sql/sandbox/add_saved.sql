@@ -1,6 +1,6 @@
--- Notes $3 (SHA-256 $4, $5 bytes) as saved work of order $1, once: of type $2, a bundle below
--- AWO_WORK_ORDER_DIR or an archive below AWO_ARCHIVE_URL. $6 is the generation of the order whose work it
--- is, where that is known: another order under the same id does not get it.
+-- Notes $3 (SHA-256 $4, $5 bytes) as saved work of order $1, once: of type $2, a bundle or what no commit
+-- holds below AWO_WORK_ORDER_DIR, or an archive below AWO_ARCHIVE_URL. $6 is the generation of the order whose
+-- work it is, where that is known: another order under the same id does not get it.
 INSERT INTO public.agent_work_order_artifacts (agent_work_order_id, artifact_type, path, sha256, size_bytes)
 SELECT o.agent_work_order_id, $2, $3, $4, $5
 FROM public.agent_work_orders o

@@ -63,7 +63,9 @@ impl Git {
     ///
     /// Unpushed is what `remote` does not have on the order's branch; without a remote, or when it
     /// does not answer, that is everything since the order started. Files are taken as a commit
-    /// takes them: what `.gitignore` names and repositories inside the checkout are left out.
+    /// takes them: what `.gitignore` names is left out, and what [`Claim::save_left_out`] saves.
+    ///
+    /// [`Claim::save_left_out`]: super::Claim::save_left_out
     #[tracing::instrument(name = "git.save_unpushed", skip_all, fields(order = %order))]
     pub async fn save_unpushed(
         &self,
@@ -176,7 +178,7 @@ impl Sandbox {
     fn snapshot(&self, contents: Contents) -> Result<Header, GitError> {
         let (repository, tree) = match Worktree::open(self) {
             Ok(worktree) => {
-                let mut tree = worktree.stage(&self.branch_head(&worktree.repository)?)?;
+                let mut tree = worktree.stage(&self.branch_head(&worktree.repository)?)?.tree;
                 if contents == Contents::Taken {
                     let base = self.base(&worktree.repository)?;
                     tree = with_contents(&worktree.repository, &base, tree)

@@ -3,8 +3,11 @@
 use git2::{Commit, Diff, DiffFormat, DiffOptions, Oid, Repository, Signature};
 
 use super::{
-    GitError, Sandbox, ancestry::commits_between, blocking, secrets::refuse_secrets,
-    worktree::Worktree,
+    GitError, LeftOut, Sandbox,
+    ancestry::commits_between,
+    blocking,
+    secrets::refuse_secrets,
+    worktree::{Staged, Worktree},
 };
 use crate::domain::WorkOrderId;
 
@@ -30,6 +33,10 @@ pub struct Changes {
     pub truncated: bool,
     /// Whether some of it is not on the order's branch yet.
     pub uncommitted: bool,
+    /// What the agent left and no commit holds.
+    pub left_out: LeftOut,
+    /// Why a commit will be refused, as a sentence.
+    pub refused: Option<String>,
 }
 
 /// A commit on the branch of an order.
@@ -57,12 +64,14 @@ impl Sandbox {
             let repository = &worktree.repository;
             let base = sandbox.base(repository)?;
             let head = sandbox.branch_head(repository)?;
-            let tree = worktree.stage(&head)?;
+            let Staged { tree, left_out, refused } = worktree.stage(&head)?;
             let changes = difference(repository, &base, tree)
                 .map_err(GitError::library("compare the files of the agent with the base"))?;
             drop(lock);
             let diff = sandbox.git.redactor().text(&changes.diff);
-            Ok(Changes { diff, uncommitted: tree != head.tree_id(), ..changes })
+            let (uncommitted, refused) =
+                (tree != head.tree_id(), refused.map(|refused| refused.sentence()));
+            Ok(Changes { diff, uncommitted, left_out, refused, ..changes })
         })
         .await
     }
@@ -77,7 +86,10 @@ impl Sandbox {
             let worktree = Worktree::open(&sandbox)?;
             let repository = &worktree.repository;
             let parent = sandbox.branch_head(repository)?;
-            let tree = worktree.stage(&parent)?;
+            let Staged { tree, refused, .. } = worktree.stage(&parent)?;
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
             if tree != parent.tree_id() {
                 refuse_secrets(sandbox.git.redactor(), repository, &parent, tree)?;
                 sandbox
@@ -197,7 +209,7 @@ fn difference(
         deletions: count(stats.deletions()),
         diff: String::from_utf8_lossy(&text).into_owned(),
         truncated,
-        uncommitted: false,
+        ..Changes::default()
     })
 }
 

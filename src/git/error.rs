@@ -214,6 +214,29 @@ pub enum GitError {
         /// The file.
         path: String,
     },
+    /// A file belongs to Git LFS, and the repository's policy is to leave that alone.
+    #[error(
+        "the file {path:?} belongs to Git LFS (filter=lfs in .gitattributes) and the policy of this \
+         repository does not have its contents kept there: nothing was committed or pushed; run \
+         archon-awo repository URL --lfs true and requeue the order, or have the agent take the file out"
+    )]
+    NeedsLfs {
+        /// The file.
+        path: String,
+    },
+    /// A file is not in the encoding that its attributes name.
+    #[error(
+        "the file {path:?} cannot be converted from working-tree-encoding={encoding} to UTF-8: {reason}; \
+         nothing was committed or pushed; have the agent correct the file or .gitattributes"
+    )]
+    Encoding {
+        /// The file.
+        path: String,
+        /// What `.gitattributes` says.
+        encoding: String,
+        /// Why not.
+        reason: String,
+    },
     /// A value git could not be given.
     #[error("{0}")]
     Unusable(String),
@@ -273,6 +296,8 @@ impl GitError {
             | Self::OtherBranch { .. }
             | Self::TooMuch { .. }
             | Self::Secret { .. }
+            | Self::NeedsLfs { .. }
+            | Self::Encoding { .. }
             | Self::Unusable(_) => ErrorClass::Invalid,
             _ => ErrorClass::Git,
         }
@@ -307,6 +332,8 @@ impl GitError {
             | Self::NoCheckout { .. }
             | Self::TooMuch { .. }
             | Self::Secret { .. }
+            | Self::NeedsLfs { .. }
+            | Self::Encoding { .. }
             | Self::Unusable(_)
             | Self::NoGit { .. } => false,
         }

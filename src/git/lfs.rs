@@ -15,12 +15,12 @@ use super::{
     Git, GitError, Remote, Sandbox,
     ancestry::commits_between,
     blocking,
+    index_entry::{EXECUTABLE, PLAIN},
     invocation::Invocation,
     lfs_content::{FILTER, LONGEST, Pointer},
     lock::FileLock,
     parts::Fresh,
     sparse::Cone,
-    worktree::{EXECUTABLE, PLAIN},
 };
 use crate::disk::{DiskSpace, SystemDisk};
 

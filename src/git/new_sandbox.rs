@@ -16,6 +16,7 @@ use super::{
     parts::Fresh,
     ports_file,
     removal::{delete, discard, require_ours},
+    rule_file,
     sandbox::RECORD,
     sparse::Cone,
     tree_size,
@@ -177,7 +178,10 @@ impl NewSandbox {
         put(&git_dir, &branch.full_ref(), commit.as_bytes())?;
         put(&git_dir, "HEAD", format!("ref: {}\n", branch.full_ref()).as_bytes())?;
         // For the agent's own git; ours leaves the file out whatever stands here.
-        put(&git_dir, "info/exclude", format!("/{}\n", ports_file::NAME).as_bytes())?;
+        let mut exclude = format!("/{}\n", ports_file::NAME).into_bytes();
+        let excludes = self.sandbox.git.settings().excludes.as_deref();
+        exclude.extend(excludes.map(rule_file::read).transpose()?.flatten().unwrap_or_default());
+        put(&git_dir, "info/exclude", &exclude)?;
         let cone = Cone::of(&self.plan.parts.sparse);
         if !cone.is_everything() {
             put(&git_dir, "info/sparse-checkout", cone.patterns().as_bytes())?;

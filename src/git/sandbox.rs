@@ -2,8 +2,9 @@
 //! the agent cannot write, from which everything is committed and pushed.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -197,6 +198,28 @@ impl Sandbox {
         .await
     }
 
+    /// Has the contents of Git LFS kept from now on, as the policy of the repository has come to want it.
+    pub async fn keep_lfs(mut self) -> Result<Self, GitError> {
+        if self.parts.lfs {
+            return Ok(self);
+        }
+        self.parts.lfs = true;
+        let lock = self.git.lock_order(&self.order).await?;
+        blocking(move || {
+            let record = self.trusted.join(RECORD);
+            // Its time stays: it tells what the agent has touched.
+            let keep =
+                |made: SystemTime| File::options().append(true).open(&record)?.set_modified(made);
+            let made = fs::metadata(&record).and_then(|record| record.modified());
+            let made = made.map_err(GitError::file("look at", &record))?;
+            self.rewrite_record()?;
+            keep(made).map_err(GitError::file("write", &record))?;
+            drop(lock);
+            Ok(self)
+        })
+        .await
+    }
+
     /// What the record says of this sandbox.
     pub(super) fn record_for(&self, url: &str) -> Result<Vec<u8>, GitError> {
         let record = Record {
@@ -218,8 +241,8 @@ impl Sandbox {
         let Some((_, url)) = self.git.recorded(&self.order) else {
             return Err(GitError::Unusable(format!("{} is gone", file.display())));
         };
-        let staged = file.with_extension("part");
-        fs::write(&staged, self.record_for(url.clone_url())?)
+        let (staged, record) = (file.with_extension("part"), self.record_for(url.clone_url())?);
+        fs::write(&staged, record)
             .and_then(|()| fs::rename(&staged, &file))
             .map_err(GitError::file("write", &file))
     }

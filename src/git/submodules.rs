@@ -14,13 +14,13 @@ use git2::{Config, Oid, Repository};
 
 use super::{
     Git, GitError, Mirror, Parts, Remote, blocking,
+    index_entry::SUBMODULE,
     objects::{Purpose, new_repository, put},
     parts::Fresh,
     sandbox::is_folder,
     shallow::has_commit,
     sparse::Cone,
     tree_size,
-    worktree::SUBMODULE,
 };
 use crate::domain::{RepositoryUrl, SandboxType};
 

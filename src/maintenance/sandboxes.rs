@@ -6,7 +6,10 @@
 mod order_folders;
 mod verdict;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use serde::Serialize;
@@ -270,6 +273,7 @@ impl Sandboxes {
             let noted = self.store.add_saved(order, found.generation, form, bundle).await;
             noted.map_err(Obstacle::Store)?;
         }
+        self.keep_left_out(&claim, found, &folder).await?;
         // A disk that fills cannot wait for an upload; what matters of the work has its bundle.
         let archive = self.archive.as_ref().filter(|_| sweep.urgency == Urgency::Scheduled);
         let Some(archive) = archive else { return Ok(Saved { claim, bundle }) };
@@ -341,6 +345,30 @@ impl Sandboxes {
         item.saved = bundle.map(|bundle| bundle.path);
         item.entries = removed.entries;
         Ok(item)
+    }
+
+    /// Saves what no commit can hold.
+    async fn keep_left_out(
+        &self,
+        claim: &Claim,
+        found: &FoundSandbox,
+        folder: &Path,
+    ) -> Result<(), Obstacle> {
+        let order = &found.order;
+        let kept = claim.save_left_out(folder).await;
+        let kept = kept.map_err(|error| {
+            Obstacle::Git("what no commit holds cannot be saved, so it stays", error)
+        })?;
+        let Some(kept) = kept else { return Ok(()) };
+        let name = kept.path.file_name().unwrap_or_default().to_string_lossy();
+        let saved = SavedWork {
+            path: format!("{order}/bundles/{name}"),
+            sha256: kept.sha256,
+            size_bytes: i64::try_from(kept.size).unwrap_or(i64::MAX),
+        };
+        let form = SavedForm::LeftOut;
+        let noted = self.store.add_saved(order, found.generation, form, &saved).await;
+        noted.map_err(Obstacle::Store)
     }
 
     /// Notes that what only the agent has is in the archive.

@@ -12,6 +12,8 @@ pub enum SavedForm {
     Bundle,
     /// The agent's own files, below `AWO_ARCHIVE_URL`.
     Archive,
+    /// What no commit of the order holds, as a compressed tar below `AWO_WORK_ORDER_DIR`.
+    LeftOut,
 }
 
 impl SavedForm {
@@ -19,6 +21,7 @@ impl SavedForm {
         match self {
             Self::Bundle => "bundle",
             Self::Archive => "archive",
+            Self::LeftOut => "left_out",
         }
     }
 }

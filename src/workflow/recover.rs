@@ -40,6 +40,8 @@ impl OrderRun<'_> {
         }
         let git = &self.workflow.git;
         if let Some(sandbox) = git.find_sandbox(&self.order.id, &self.order.url).await? {
+            let keeps_lfs = self.order.plan.parts.lfs;
+            let sandbox = if keeps_lfs { sandbox.keep_lfs().await? } else { sandbox };
             self.enter_sandbox(sandbox);
             return Ok(());
         }

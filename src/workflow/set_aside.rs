@@ -76,6 +76,8 @@ async fn retire(workflow: &Workflow, order: &WorkOrderId) -> Result<Option<Strin
     });
     let folder = workflow.settings.work_orders.join(order.as_str()).join("bundles");
     let saved = claim.save(remote.as_ref(), &folder).await?;
+    // It moves along with the folder.
+    claim.save_left_out(&folder).await?;
     claim.discard().await?.delete().await?;
     let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(saved.and_then(|bundle| name(bundle.path)))

@@ -1,6 +1,7 @@
 //! The git layer against real repositories: in folders, over HTTPS, and with a hostile agent.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod attribute_rules;
 mod bench;
 mod bundle;
 mod cache;
@@ -11,11 +12,14 @@ mod git_place;
 mod https;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
+mod ignore_rules;
+mod left_out;
 mod lfs;
 #[path = "../support/lfs_server.rs"]
 mod lfs_server;
 mod parts;
 mod parts_yard;
+mod peer;
 mod poisoned;
 mod poisoned_corpus;
 mod ports_file;

@@ -72,7 +72,7 @@ fn plant(sandbox: &Sandbox, program: &Path, outside: &Path) {
     symlink(outside, file("docs")).unwrap();
     fs::remove_dir_all(file("src")).unwrap();
     symlink(outside, file("src")).unwrap();
-    // A repository inside, one in a tracked folder, and names that are .git elsewhere.
+    // A repository without commits inside, one in a tracked folder, and names that are .git elsewhere.
     for inner in ["vendor/inner", "lib"] {
         fs::create_dir_all(file(inner)).unwrap();
         fs::write(file(inner).join("inner.txt"), "inner\n").unwrap();
@@ -116,7 +116,8 @@ async fn nothing_an_agent_plants_is_run_and_the_commit_holds_its_files_only() {
     assert_eq!(
         listing,
         "100644 .gitattributes\n100644 .gitignore\n100644 README.md\n120000 docs\n\
-         100644 lib/inner.txt\n100644 lib/lib.txt\n120000 passwd\n120000 src\n100644 work.txt"
+         100644 lib/inner.txt\n100644 lib/lib.txt\n120000 passwd\n120000 src\n\
+         100644 vendor/inner/inner.txt\n100644 work.txt"
     );
     assert_eq!(place.ask_remote(&["cat-file", "blob", "feat/x:work.txt"]), "honest work");
     assert_eq!(place.ask_remote(&["cat-file", "blob", "feat/x:passwd"]), "/etc/passwd");

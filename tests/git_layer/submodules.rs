@@ -171,3 +171,38 @@ async fn a_repository_inside_itself_ends() {
     let error = yard.open("wo-1", &plan).await.unwrap_err().to_string();
     assert!(error.contains("more than 6 in each other"), "{error}");
 }
+
+#[tokio::test]
+async fn changes_inside_of_a_submodule_are_named_and_what_it_ignores_is_not() {
+    let yard = Yard::new();
+    add_submodules(&yard);
+    for (id, form) in [("wo-1", SandboxType::GitWorktree), ("wo-2", SandboxType::GitBranch)] {
+        let sandbox = yard.open(id, &with_submodules(form)).await.unwrap();
+        let folder = sandbox.checkout.join("libs/lib");
+        let named = async || {
+            let listed = sandbox.changes().await.unwrap().left_out.listed();
+            listed.into_iter().map(|(path, why)| format!("{path}: {why}")).collect::<Vec<_>>()
+        };
+        assert_eq!(named().await, [""; 0], "{form:?}");
+        git_in(&folder, &["status", "--porcelain"]);
+        write(&sandbox.checkout, &[("README.md", "changed\n")]);
+        assert_eq!(named().await, [""; 0], "{form:?}");
+        for file in ["code.txt", "new.txt", "inner/code.txt"] {
+            let before = fs::read(folder.join(file)).ok();
+            write(&folder, &[(file, "mine\n")]);
+            assert_eq!(named().await, ["libs/lib: changes inside of a submodule"], "{file}");
+            match before {
+                Some(content) => fs::write(folder.join(file), content).unwrap(),
+                None => fs::remove_file(folder.join(file)).unwrap(),
+            }
+        }
+        // One that stands alone has its objects where we do not look: touched counts as changed there.
+        let expected: &[&str] = match form {
+            SandboxType::GitWorktree => &[],
+            SandboxType::GitBranch => &["libs/lib: changes inside of a submodule"],
+        };
+        assert_eq!(named().await, expected, "{form:?}");
+        git_in(&folder, &["commit", "--quiet", "--allow-empty", "-m", "Mine"]);
+        assert_eq!(named().await, ["libs/lib: changes inside of a submodule"], "{form:?}");
+    }
+}

@@ -32,6 +32,7 @@ mod https_place;
 #[path = "../support/https_remote.rs"]
 mod https_remote;
 mod leaks;
+mod left_out;
 #[path = "../support/lfs_server.rs"]
 mod lfs_server;
 mod maintenance;

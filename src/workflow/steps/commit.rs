@@ -5,10 +5,10 @@ use tracing::info;
 
 use crate::{
     domain::{ErrorClass, StepName},
-    git::{Changes, CommitInfo, GitError, Pushed, Sandbox},
+    git::{Changes, CommitInfo, GitError, LeftOut, Pushed, Sandbox},
     store::{Effect, OrderFacts, StartedStep},
     workflow::{
-        failure::StepError,
+        failure::{Failure, StepError},
         message::commit_message,
         order_run::{OrderRun, StepResult},
         turn::Turn,
@@ -19,13 +19,20 @@ use crate::{
 pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
     let sandbox = run.sandbox()?;
     let changes = sandbox.changes().await?;
+    if let Some(refused) = &changes.refused {
+        // Before the agent is asked for words.
+        return Err(Failure::lasting(ErrorClass::Invalid, refused).into());
+    }
+    tell_left_out(run, &changes.left_out).await;
     let message = match sandbox.head().await? {
         // An earlier run of this step committed all there is: same message, so the same commit.
         Some(head) if !changes.uncommitted => head.message,
-        None if changes.files_changed == 0 => return Ok(nothing()),
+        None if changes.files_changed == 0 => return nothing(&changes.left_out),
         _ => propose(run, &sandbox, &changes, started).await?,
     };
-    let Some(commit) = sandbox.commit(&message).await? else { return Ok(nothing()) };
+    let Some(commit) = sandbox.commit(&message).await? else {
+        return nothing(&changes.left_out);
+    };
     run.keep("diff", StepName::Commit, started, &changes.diff).await?;
     let pushed = push(run, &sandbox, &commit).await?;
     run.learn(OrderFacts {
@@ -39,25 +46,58 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         output: json!({ "sha": commit.sha, "message": commit.message,
             "base_branch": sandbox.base_branch, "branch": sandbox.branch.as_str(),
             "files_changed": commit.files_changed, "insertions": changes.insertions,
-            "deletions": changes.deletions, "commit_count": commit.commit_count }),
+            "deletions": changes.deletions, "commit_count": commit.commit_count,
+            "left_out": changes.left_out.count() }),
         text: format!(
-            "{}\n\n{} files changed, pushed as {}{}",
+            "{}\n\n{} files changed, pushed as {}{}{}",
             commit.message,
             commit.files_changed,
             pushed.sha,
-            if pushed.already_there { " (it was there already)" } else { "" }
+            if pushed.already_there { " (it was there already)" } else { "" },
+            line(&changes.left_out)
         ),
         class: None,
     })
 }
 
-fn nothing() -> StepResult {
-    StepResult {
+/// An order without a delivery, unless something is there that no commit holds: a person has to look at that.
+fn nothing(left_out: &LeftOut) -> Result<StepResult, StepError> {
+    if !left_out.is_empty() {
+        let sentence = format!(
+            "there is nothing to commit, but the agent left what no commit can hold: {left_out}; say what \
+             should become of it with archon-awo prompt (for example that the files are to be kept without \
+             their .git); it is saved before the sandbox is removed"
+        );
+        return Err(Failure::lasting(ErrorClass::Invalid, sentence).into());
+    }
+    Ok(StepResult {
         agent_name: "runner",
         output: json!({ "no_changes": true }),
         text: "The agent changed nothing: there is nothing to commit.".to_owned(),
         class: Some(ErrorClass::NoChanges),
+    })
+}
+
+/// Logs what the commit does not hold.
+async fn tell_left_out(run: &OrderRun<'_>, left_out: &LeftOut) {
+    if left_out.is_empty() {
+        return;
     }
+    let files: Vec<_> = left_out
+        .listed()
+        .into_iter()
+        .map(|(path, why)| json!({ "path": path, "why": why }))
+        .collect();
+    let facts = json!({ "count": left_out.count(), "files": files });
+    run.journal.event("warning", "files_left_out", Some(StepName::Commit), facts).await;
+}
+
+/// What the commit does not hold, as a line of the step's text.
+fn line(left_out: &LeftOut) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    format!("\n\nNot committed: {left_out}. It is saved before the sandbox is removed.")
 }
 
 /// The agent's words for the commit, or safe ones of ours.

@@ -25,6 +25,8 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let work = async {
         let mirror = git.refresh_mirror_of(&run.remote(), order.plan.history).await?;
         let sandbox = git.open_sandbox(&mirror, &order.id, &branch, &order.plan).await?;
+        // It may have been made before the policy of its repository came to want them.
+        let sandbox = if order.plan.parts.lfs { sandbox.keep_lfs().await? } else { sandbox };
         Ok::<_, StepError>((mirror, sandbox))
     };
     let (mirror, sandbox) = tokio::select! {

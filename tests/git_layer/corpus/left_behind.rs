@@ -326,14 +326,11 @@ pub const FILES: &[Case] = &[
         "mkdir -p new; printf x > new/x; mkfifo new/.gitattributes",
         "is a pipe or a device",
     ),
+    snag("rules-are-a-link-to-a-device", "ln -sf /dev/zero .gitattributes"),
     refused(
-        "rules-are-a-link-to-a-device",
-        "ln -sf /dev/zero .gitattributes",
-        "is a pipe or a device",
-    ),
-    snag(
         "rules-are-odd",
         r"printf '[attr]a a\n[attr]b c\n[attr]c b\n* a b c eol=crlf text ident working-tree-encoding=UTF-16 filter=x -diff\n' > .gitattributes; printf '\377\000**/**/**/**/a\n!/\n[\n' >> .gitignore",
+        "cannot be converted from working-tree-encoding=UTF-16",
     ),
     snag(
         "modules-of-all-kinds",

@@ -1,0 +1,82 @@
+//! What the index knows of a file: how it was when it was read.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
+
+use git2::{IndexEntry, IndexTime, Oid};
+
+pub(super) const LINK: u32 = 0o120_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
+pub(super) const EXECUTABLE: u32 = 0o100_755;
+pub(super) const PLAIN: u32 = 0o100_644;
+
+/// What git records of a file besides its content.
+fn mode(file: &Metadata) -> u32 {
+    match file {
+        file if file.is_symlink() => LINK,
+        file if file.mode() & 0o100 != 0 => EXECUTABLE,
+        _ => PLAIN,
+    }
+}
+
+/// The entry of a file whose content is the object `id`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the index keeps the low 32 bits of each number"
+)]
+pub(super) fn of(path: Vec<u8>, id: Oid, file: &Metadata) -> IndexEntry {
+    let time = |seconds: i64, nanoseconds: i64| IndexTime::new(seconds as i32, nanoseconds as u32);
+    IndexEntry {
+        ctime: time(file.ctime(), file.ctime_nsec()),
+        mtime: time(file.mtime(), file.mtime_nsec()),
+        dev: file.dev() as u32,
+        ino: file.ino() as u32,
+        mode: mode(file),
+        uid: file.uid(),
+        gid: file.gid(),
+        file_size: file.size() as u32,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path,
+    }
+}
+
+/// The entry of an object that no file was read for: the next look reads it.
+pub(super) fn unseen(path: Vec<u8>, id: Oid, mode: u32) -> IndexEntry {
+    let never = IndexTime::new(0, 0);
+    IndexEntry {
+        ctime: never,
+        mtime: never,
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path,
+    }
+}
+
+/// Whether a file is the one that was read, by what its owner cannot forge: the change time.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the index keeps the low 32 bits of each number"
+)]
+pub(super) fn is_unchanged(known: &IndexEntry, file: &Metadata, index: Option<&Metadata>) -> bool {
+    let time = |seconds: i64, nanoseconds: i64| (seconds as i32, nanoseconds as u32);
+    let modified = time(file.mtime(), file.mtime_nsec());
+    // Written in the same tick as the index: a later change could carry the same times.
+    let settled = index.is_some_and(|index| modified < time(index.mtime(), index.mtime_nsec()));
+    settled
+        && known.mode == mode(file)
+        && known.file_size == file.size() as u32
+        && known.ino == file.ino() as u32
+        && (known.mtime.seconds(), known.mtime.nanoseconds()) == modified
+        && (known.ctime.seconds(), known.ctime.nanoseconds())
+            == time(file.ctime(), file.ctime_nsec())
+}
