@@ -15,7 +15,7 @@ mod sparse_path;
 mod status;
 mod step;
 
-pub use branch::{BranchName, InvalidBranch, branch_name, slug};
+pub use branch::{BranchName, Clash, InvalidBranch, branch_kind, branch_name, clash, slug};
 pub use credentials::{Credential, Credentials};
 pub use cron::{Cron, CronError};
 pub use error_class::{ErrorClass, UnknownErrorClass};

@@ -12,6 +12,7 @@ mod orders;
 mod output;
 mod patience;
 mod prompts;
+mod push_history;
 mod queue;
 mod queue_control;
 mod rebuild;
@@ -35,6 +36,7 @@ pub use orders::{
 };
 pub use output::{NewArtifact, NewLogChunk};
 pub use prompts::Prompt;
+pub use push_history::PushHistory;
 pub use queue::{
     Beat, CHANNELS, Claim, Claimed, Expired, Fence, Pulse, Renewed, Rescued, Settled, Settlement,
     Wait, WorkerRecord, heartbeat, is_listening,

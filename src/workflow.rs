@@ -5,7 +5,9 @@
 mod agent_environment;
 mod attempt;
 mod dossier;
+mod earlier_work;
 mod failure;
+mod follow_branch;
 mod interrupts;
 mod journal;
 pub mod message;

@@ -8,8 +8,8 @@ use archon_awo::{
     clock::Clock,
     domain::{StepName, WorkOrderId},
     store::{
-        Claimed, Effect, NewArtifact, NewLogChunk, OrderFacts, RunError, RunStore, Settlement,
-        Stages, StepCost, StepEnd, Store,
+        Claimed, Effect, NewArtifact, NewLogChunk, OrderFacts, RunError, RunStore, SavedForm,
+        SavedWork, Settlement, Stages, StepCost, StepEnd, Store,
     },
 };
 use serde_json::json;
@@ -88,6 +88,14 @@ async fn write(name: &str, run: &RunStore, order: &WorkOrderId) -> Result<(), Ru
                 size_bytes: 4,
             };
             run.add_artifact(order, &artifact).await
+        }
+        "add_saved" => {
+            let saved = SavedWork {
+                path: "wo-1/bundles/a.bundle".to_owned(),
+                sha256: "0".repeat(64),
+                size_bytes: 4,
+            };
+            run.add_saved(SavedForm::Bundle, &saved).await
         }
         "note_stages" => run.note_stages(Stages { tree_empty: true, ..Stages::default() }).await,
         "append_log" => {

@@ -156,7 +156,7 @@ async fn unpushed_work_is_saved_first_and_can_be_restored(pool: PgPool) {
     let (done, pushed) = setting.order(JobState::Succeeded).await;
     fs::write(pushed.checkout.join("work.txt"), "pushed\n").unwrap();
     pushed.commit("feat: work").await.unwrap().unwrap();
-    pushed.push(&setting.place.remote(), None).await.unwrap();
+    pushed.push(&setting.place.remote(), &[]).await.unwrap();
 
     let report = setting.sweep(POLICY, Urgency::Scheduled).await;
     assert_eq!(report.count(Action::Removed), 2, "{report:?}");

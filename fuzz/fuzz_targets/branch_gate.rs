@@ -15,7 +15,7 @@ fuzz_target!(|input: (&str, &str)| {
     let slug = slug(name);
     assert!(!slug.is_empty() && slug.len() <= 40, "{slug:?}");
     if let Ok(order) = id.parse::<WorkOrderId>() {
-        let made = branch_name(name, &order);
+        let made = branch_name(name, &order, &std::collections::BTreeSet::new());
         assert_eq!(made.as_str().parse::<BranchName>().as_ref(), Ok(&made));
         assert!(made.as_str().ends_with(order.as_str()), "{made}");
         assert!(git2::Reference::is_valid_name(&made.full_ref()), "{made}");

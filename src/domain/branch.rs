@@ -1,6 +1,6 @@
 //! The name of the branch of a work order: made by the runner, never taken from a model unchecked.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use super::WorkOrderId;
 
@@ -81,13 +81,76 @@ pub fn slug(request: &str) -> String {
     if slug.is_empty() { "work".to_owned() } else { slug }
 }
 
-/// The branch of an order: `{type}/{slug}-{id}`, the type guessed from the request's first words.
-pub fn branch_name(request: &str, id: &WorkOrderId) -> BranchName {
+/// How a branch that exists keeps another one from being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash<'a> {
+    /// A branch is named like a folder of the new one.
+    Above(&'a str),
+    /// A branch has the new one's name, or has it as a folder.
+    Same(&'a str),
+}
+
+impl<'a> Clash<'a> {
+    /// The branch that exists.
+    pub fn existing(self) -> &'a str {
+        match self {
+            Self::Above(name) | Self::Same(name) => name,
+        }
+    }
+}
+
+/// The branch among `existing` that keeps `wanted` from being made, whatever the case of its letters: refs are
+/// files, and some servers keep them where case does not count.
+pub fn clash<'a>(
+    wanted: &BranchName,
+    existing: impl Iterator<Item = &'a str>,
+) -> Option<Clash<'a>> {
+    let wanted = wanted.as_str().to_ascii_lowercase();
+    let below = |longer: &str, shorter: &str| {
+        longer.strip_prefix(shorter).is_some_and(|rest| rest.starts_with('/'))
+    };
+    let mut same = None;
+    for name in existing {
+        let lower = name.to_ascii_lowercase();
+        if below(&wanted, &lower) {
+            return Some(Clash::Above(name));
+        }
+        if wanted == lower || below(&lower, &wanted) {
+            same = Some(Clash::Same(name));
+        }
+    }
+    same
+}
+
+/// The branch of an order: `{type}/{slug}-{id}`, the type guessed from the request's first words. Where a branch
+/// is named like the type it is `{type}-{slug}-{id}`, and where the name is taken it ends in a number from 2.
+pub fn branch_name(request: &str, id: &WorkOrderId, existing: &BTreeSet<String>) -> BranchName {
+    let kind = branch_kind(request);
+    // The id's rule is stricter than the branch rule, so the name is always usable.
+    let rest = format!("{}-{id}", slug(request));
+    let named = |separator, number: &str| BranchName(format!("{kind}{separator}{rest}{number}"));
+    // Each number is taken by another branch, so one more than there are is free.
+    for number in 1..=existing.len() + 1 {
+        let number = if number == 1 { String::new() } else { format!("-{number}") };
+        for separator in ['/', '-'] {
+            let name = named(separator, &number);
+            match clash(&name, existing.iter().map(String::as_str)) {
+                None => return name,
+                Some(Clash::Above(_)) => {}
+                Some(Clash::Same(_)) => break,
+            }
+        }
+    }
+    named('-', &format!("-{}", existing.len() + 2))
+}
+
+/// The type of work that a request is about, guessed from its first words.
+pub fn branch_kind(request: &str) -> &'static str {
     let lower = request.to_ascii_lowercase();
     let begins = |words: &[&str]| {
         lower.split(|c: char| !c.is_ascii_alphanumeric()).take(3).any(|word| words.contains(&word))
     };
-    let kind = if begins(&["fix", "bug", "bugfix", "repair", "hotfix"]) {
+    if begins(&["fix", "bug", "bugfix", "repair", "hotfix"]) {
         "fix"
     } else if begins(&["doc", "docs", "document", "readme"]) {
         "docs"
@@ -99,16 +162,14 @@ pub fn branch_name(request: &str, id: &WorkOrderId) -> BranchName {
         "chore"
     } else {
         "feat"
-    };
-    // The id's rule is stricter than the branch rule, so the name is always usable.
-    BranchName(format!("{kind}/{}-{id}", slug(request)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{BranchName, branch_name, slug};
+    use super::{BranchName, branch_name, clash, slug};
     use crate::domain::WorkOrderId;
 
     #[test]
@@ -121,12 +182,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_stands_beside_what_exists() {
+        let id: WorkOrderId = "wo-1".parse().unwrap();
+        for (existing, expected) in [
+            (&[][..], "feat/x-wo-1"),
+            (&["feat/x-wo-10", "feature", "feat/x"], "feat/x-wo-1"),
+            (&["FEAT"], "feat-x-wo-1"),
+            (&["feat/X-wo-1"], "feat/x-wo-1-2"),
+            (&["feat/x-wo-1/deep/er"], "feat/x-wo-1-2"),
+            (&["feat", "feat-x-wo-1/y", "feat-x-wo-1-2"], "feat-x-wo-1-3"),
+        ] {
+            let existing = existing.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(branch_name("x", &id, &existing).as_str(), expected);
+        }
+    }
+
     proptest! {
         #[test]
-        fn every_request_gives_a_usable_branch(request in ".*", id in "[a-z0-9]{1,12}") {
+        fn every_request_gives_a_usable_branch(
+            request in ".*",
+            id in "[a-z0-9]{1,12}",
+            existing in prop::collection::btree_set("feat|fix|(feat|Feat)[/-]work-a(-[2-4])?(/x)?", 0..12),
+        ) {
             let id: WorkOrderId = id.parse().unwrap();
-            let branch = branch_name(&request, &id);
+            let branch = branch_name(&request, &id, &existing);
             prop_assert!(branch.as_str().parse::<BranchName>().is_ok());
+            prop_assert_eq!(clash(&branch, existing.iter().map(String::as_str)), None);
+            let short = branch_name("!", &"a".parse().unwrap(), &existing);
+            prop_assert_eq!(clash(&short, existing.iter().map(String::as_str)), None);
             prop_assert!(slug(&request).len() <= 40);
         }
     }

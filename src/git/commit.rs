@@ -1,11 +1,15 @@
 //! The runner's own commit, and what it would hold.
 
+use std::path::Path;
+
 use git2::{Commit, Diff, DiffFormat, DiffOptions, Oid, Repository, Signature};
 
 use super::{
-    GitError, LeftOut, Sandbox,
+    GitError, LeftOut, Remote, Sandbox,
     ancestry::commits_between,
     blocking,
+    follow::THEIRS,
+    merge::MARK,
     secrets::refuse_secrets,
     worktree::{Staged, Worktree},
 };
@@ -90,11 +94,20 @@ impl Sandbox {
             if let Some(refused) = refused {
                 return Err(refused);
             }
+            sandbox.refuse_marks(repository, tree)?;
             if tree != parent.tree_id() {
                 refuse_secrets(sandbox.git.redactor(), repository, &parent, tree)?;
                 sandbox
                     .record(repository, &parent, tree, &message)
                     .map_err(GitError::library("commit the files of the agent"))?;
+            } else if is_ours(&parent, &sandbox.order)
+                && let Ok(before) = parent.parent(0)
+            {
+                // Made by an earlier run; what is a secret may have become known since.
+                refuse_secrets(sandbox.git.redactor(), repository, &before, tree)?;
+            }
+            if !sandbox.conflicts.is_empty() {
+                Sandbox { conflicts: Vec::new(), ..sandbox.clone() }.amend_record()?;
             }
             let info = sandbox.ahead(repository);
             drop(lock);
@@ -114,6 +127,64 @@ impl Sandbox {
         .await
     }
 
+    /// Takes the commits that the remote does not have off the branch, so that the next one holds the present
+    /// files alone and nothing of what the remote may have refused. One commit of the present files stays.
+    /// `arrived` is the last commit of ours that the remote is known to have had.
+    #[tracing::instrument(name = "git.renew_unpushed", skip_all, fields(order = %self.order))]
+    pub async fn renew_unpushed(
+        &self,
+        remote: &Remote,
+        arrived: Option<&str>,
+        uncommitted: bool,
+    ) -> Result<(), GitError> {
+        let there = self.git.branch_head(remote, &self.branch).await?;
+        let (sandbox, lock) = (self.clone(), self.git.lock_order(&self.order).await?);
+        let arrived = arrived.map(str::to_owned);
+        blocking(move || {
+            let repository = Repository::open_bare(&sandbox.trusted)
+                .map_err(GitError::library("open the trusted repository"))?;
+            let head = sandbox.branch_head(&repository)?.id();
+            let renew = || {
+                // What has been there stays as it was made, also when somebody deleted the branch.
+                let before = || {
+                    let theirs = repository.refname_to_id(THEIRS).ok().map(|id| id.to_string());
+                    let base = Some(sandbox.base_commit.clone());
+                    [theirs, arrived, base].into_iter().flatten().collect()
+                };
+                let known = there.map_or_else(before, |there| vec![there]);
+                let mut own = None;
+                for commit in known.iter().filter_map(|sha| Oid::from_str(sha).ok()) {
+                    own = own
+                        .or(commits_between(&repository, head, commit)?.map(|own| (commit, own)));
+                }
+                // The branch has been given something else: the push will say so.
+                let Some((kept, own)) = own else { return Ok(()) };
+                if own.len() > 1 || (own.len() == 1 && uncommitted) {
+                    sandbox.point_branch(&repository, kept, "what was not pushed is made anew")?;
+                }
+                Ok(())
+            };
+            let renewed = renew().map_err(GitError::library("take back what was not pushed"));
+            drop(lock);
+            renewed
+        })
+        .await
+    }
+
+    /// Moves the branch in the trusted repository. The caller holds the lock of the order.
+    pub(super) fn point_branch(
+        &self,
+        repository: &Repository,
+        commit: Oid,
+        why: &str,
+    ) -> Result<(), git2::Error> {
+        let name = self.branch.full_ref();
+        // Left by a process that was killed; the lock of the order says that it is gone.
+        let _ = std::fs::remove_file(self.trusted.join(format!("{name}.lock")));
+        repository.reference(&name, commit, true, why)?;
+        Ok(())
+    }
+
     pub(super) fn base<'r>(&self, repository: &'r Repository) -> Result<Commit<'r>, GitError> {
         Oid::from_str(&self.base_commit)
             .and_then(|id| repository.find_commit(id))
@@ -130,6 +201,25 @@ impl Sandbox {
         }
     }
 
+    /// Refuses a tree in which a conflict with the work of others is not solved.
+    fn refuse_marks(&self, repository: &Repository, tree: Oid) -> Result<(), GitError> {
+        let holds_marks = |file: &&String| {
+            let entry = repository.find_tree(tree).and_then(|tree| tree.get_path(Path::new(file)));
+            let blob = entry.and_then(|entry| repository.find_blob(entry.id()));
+            blob.is_ok_and(|blob| {
+                blob.content()
+                    .split(|byte| *byte == b'\n')
+                    .any(|line| line.starts_with(MARK.as_bytes()))
+            })
+        };
+        let left: Vec<&str> =
+            self.conflicts.iter().filter(holds_marks).map(String::as_str).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(GitError::Unsolved { order: self.order.to_string(), files: left.join(", ") })
+    }
+
     fn record(
         &self,
         repository: &Repository,
@@ -141,11 +231,7 @@ impl Sandbox {
         let author = Signature::now(&settings.author_name, &settings.author_email)?;
         let tree = repository.find_tree(tree)?;
         let id = repository.commit(None, &author, &author, message, &tree, &[parent])?;
-        let name = self.branch.full_ref();
-        // Left by a process that was killed; the lock of the order says that it is gone.
-        let _ = std::fs::remove_file(self.trusted.join(format!("{name}.lock")));
-        repository.reference(&name, id, true, "commit by archon-awo")?;
-        Ok(())
+        self.point_branch(repository, id, "commit by archon-awo")
     }
 
     fn ahead(&self, repository: &Repository) -> Result<Option<CommitInfo>, GitError> {
@@ -166,6 +252,12 @@ impl Sandbox {
         };
         describe().map(Some).map_err(GitError::library("describe the last commit"))
     }
+}
+
+/// Whether the runner made a commit, for this order.
+fn is_ours(commit: &Commit<'_>, order: &WorkOrderId) -> bool {
+    let trailer = format!("{TRAILER}: {order}");
+    String::from_utf8_lossy(commit.message_bytes()).lines().any(|line| line == trailer)
 }
 
 fn count(number: usize) -> u32 {

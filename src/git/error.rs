@@ -47,8 +47,8 @@ pub enum GitError {
     },
     /// A name that cannot stand beside one that exists, because refs are files.
     #[error(
-        "branch {branch:?} cannot be made because the repository has a branch {existing:?}: \
-         rename one of them"
+        "branch {branch:?} cannot be made because the repository has a branch {existing:?}: rename that \
+         one, or requeue the order from create-branch, which takes another name"
     )]
     BranchConflict {
         /// The new branch.
@@ -145,10 +145,10 @@ pub enum GitError {
         /// What the system said.
         detail: String,
     },
-    /// Somebody else wrote to the branch of the order.
+    /// Somebody else wrote to the branch of the order a moment ago.
     #[error(
-        "somebody else moved the branch {branch} to {found}: delete it or merge it by hand, then \
-         requeue the order"
+        "somebody pushed to the branch {branch} meanwhile, it is at {found}: nothing was pushed, and the \
+         next attempt goes on from there"
     )]
     BranchMoved {
         /// The branch.
@@ -156,15 +156,84 @@ pub enum GitError {
         /// Where it is now.
         found: String,
     },
+    /// The branch on the remote does not build on what the order pushed.
+    #[error(
+        "the branch {branch} does not hold the work of this order any more: it is at {theirs:.12}, with {} that this order does not have, and \
+         the order is at {ours:.12}, with {} that the branch does not have. No agent ran and nothing was \
+         pushed. Merge {ours:.12} into the branch and requeue the order, or order what is left with {branch} \
+         as its base_branch",
+        commits(*only_theirs), commits(*only_ours)
+    )]
+    Diverged {
+        /// The branch.
+        branch: String,
+        /// The head of the order.
+        ours: String,
+        /// The head of the branch.
+        theirs: String,
+        /// How many commits only the order has.
+        only_ours: u64,
+        /// How many only the branch has.
+        only_theirs: u64,
+    },
+    /// An order was to begin anew on a branch with the work of others.
+    #[error(
+        "others have worked on the branch {branch}, which is at {found:.12}: the order does not begin anew \
+         there, and nothing was changed. Order the work anew with awo_enqueue (with {branch} as its \
+         base_branch it goes on from theirs), or put the branch back on the order's own commits and requeue \
+         the order"
+    )]
+    OthersWork {
+        /// The branch.
+        branch: String,
+        /// Its head.
+        found: String,
+    },
+    /// Others and the agent changed the same places.
+    #[error(
+        "others pushed to the branch {branch}, which is at {head:.12}, and changed the same places as this \
+         order in {files}: nothing was pushed. Say what shall become of them (archon-awo prompt {order} \
+         \"…\", or awo_prompt): the agent then finds both versions in these files"
+    )]
+    Conflict {
+        /// The branch.
+        branch: String,
+        /// The order.
+        order: String,
+        /// The head of the branch.
+        head: String,
+        /// The files.
+        files: String,
+    },
+    /// A conflict is left in files that were to be committed.
+    #[error(
+        "both versions of a conflict with the work of others are still in {files}, between lines that begin \
+         with <<<<<<< and >>>>>>>: nothing was committed. Tell the agent which shall stay (archon-awo prompt \
+         {order} \"…\", or awo_prompt)"
+    )]
+    Unsolved {
+        /// The order.
+        order: String,
+        /// The files.
+        files: String,
+    },
     /// The server has a rule against this push.
-    #[error("{url} refused the branch {branch}: {detail}")]
+    #[error(
+        "{url} refused the branch {branch}: {detail}. Nothing of this push is there. Tell the agent what to \
+         mend (archon-awo prompt {order} \"…\", or awo_prompt), or change the rule and requeue the order: \
+         what was refused is then left out of the history"
+    )]
     Rejected {
         /// The remote.
         url: String,
         /// The branch.
         branch: String,
-        /// What the server said.
+        /// The order.
+        order: String,
+        /// What matters of what the server said.
         detail: String,
+        /// All that it said, within limits.
+        answer: Box<str>,
     },
     /// The repository cache is damaged; the next refresh makes a new one.
     #[error("the repository cache {path} is damaged ({detail}): it is made again on the next try")]
@@ -313,6 +382,7 @@ impl GitError {
             | Self::LockTimeout { .. }
             | Self::DiskFull { .. }
             | Self::DamagedCache { .. }
+            | Self::BranchMoved { .. }
             | Self::Failed { .. }
             | Self::Library { .. }
             | Self::File { .. }
@@ -325,7 +395,10 @@ impl GitError {
             | Self::Empty { .. }
             | Self::NoBranch { .. }
             | Self::BranchConflict { .. }
-            | Self::BranchMoved { .. }
+            | Self::Diverged { .. }
+            | Self::OthersWork { .. }
+            | Self::Conflict { .. }
+            | Self::Unsolved { .. }
             | Self::Rejected { .. }
             | Self::NotASandbox { .. }
             | Self::OtherBranch { .. }
@@ -381,4 +454,8 @@ impl GitError {
 /// Whether libgit2 failed because a volume is full: it puts the system's words behind its own.
 pub(super) fn library_is_full(error: &git2::Error) -> bool {
     disk::says_full(error.message())
+}
+
+fn commits(number: u64) -> String {
+    if number == 1 { "1 commit".to_owned() } else { format!("{number} commits") }
 }

@@ -70,6 +70,7 @@ pub(super) struct Invocation<'a> {
     repository: Option<PathBuf>,
     work_tree: Option<PathBuf>,
     remote: Option<&'a Remote>,
+    index: Option<PathBuf>,
     lock: Option<&'a FileLock>,
 }
 
@@ -92,6 +93,7 @@ impl Git {
             repository: None,
             work_tree: None,
             remote: None,
+            index: None,
             lock: None,
         }
     }
@@ -122,6 +124,12 @@ impl<'a> Invocation<'a> {
     /// The files the repository is about. No agent may have written them.
     pub(super) fn over(mut self, work_tree: &Path) -> Self {
         self.work_tree = Some(work_tree.to_owned());
+        self
+    }
+
+    /// The index to use instead of the repository's.
+    pub(super) fn by_index(mut self, index: &Path) -> Self {
+        self.index = Some(index.to_owned());
         self
     }
 
@@ -210,6 +218,9 @@ impl<'a> Invocation<'a> {
         }
         if let Some(work_tree) = &self.work_tree {
             command.env("GIT_WORK_TREE", work_tree);
+        }
+        if let Some(index) = &self.index {
+            command.env("GIT_INDEX_FILE", index);
         }
         if let Some(file) = &settings.ca_file {
             command.env("GIT_SSL_CAINFO", file);

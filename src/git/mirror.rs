@@ -4,8 +4,9 @@
 //! be damaged is moved aside and made again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Advertised, Git, GitError, History, Remote, blocking, cache, lock::FileLock, removal};
@@ -28,6 +29,8 @@ pub struct Mirror {
     pub history: History,
     /// The remote's default branch.
     pub default_branch: String,
+    /// Every branch that the remote had.
+    pub branches: Arc<BTreeSet<String>>,
     /// What it took.
     pub transfer: Transfer,
 }
@@ -70,11 +73,14 @@ impl Git {
         let folder = self.volume().mirror_folder(&remote.url, history);
         let path = folder.join("mirror.git");
         cache::note_use(&folder).await?;
+        let branches: Arc<BTreeSet<String>> =
+            Arc::new(advertised.branches.keys().cloned().collect());
         let mirror = |transfer| Mirror {
             path: path.clone(),
             remote: remote.clone(),
             history,
             default_branch: advertised.default_branch.clone(),
+            branches: Arc::clone(&branches),
             transfer,
         };
         if state(&path, &advertised).await? == State::Current {

@@ -22,7 +22,7 @@ use super::{
     tree_size,
     volume::MARKER,
 };
-use crate::domain::SandboxType;
+use crate::domain::{SandboxType, clash};
 
 /// Where the checkout is made before it gets its name.
 const STAGING: &str = ".staging";
@@ -153,15 +153,13 @@ impl NewSandbox {
             .refname_to_id(&format!("refs/heads/{base_branch}"))
             .map_err(GitError::library("read the branch to start from"))?;
         tree_size::require_sane(&mirror, base)?;
-        let name = branch.as_str();
-        let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|name| exists(name));
-        let below = mirror
-            .references_glob(&format!("refs/heads/{name}/*"))
-            .ok()
-            .and_then(|mut found| found.next().and_then(Result::ok))
-            .and_then(|found| found.shorthand().map(str::to_owned).ok());
-        match above.map(str::to_owned).or(below) {
-            Some(existing) => Err(GitError::BranchConflict { branch: name.to_owned(), existing }),
+        // Its own name may be there: pushed by this order, or about to be refused at the push.
+        let others = self.mirror.branches.iter().map(String::as_str);
+        match clash(branch, others.filter(|name| *name != branch.as_str())) {
+            Some(clash) => Err(GitError::BranchConflict {
+                branch: branch.to_string(),
+                existing: clash.existing().to_owned(),
+            }),
             None => Ok(base.to_string()),
         }
     }

@@ -18,6 +18,8 @@ pub struct Plan {
     /// When the order was made, in microseconds since 1970: tells apart the orders that had its id one
     /// after another.
     pub generation: Option<i64>,
+    /// How often the order has begun anew: what was made before is not its sandbox.
+    pub restarts: i32,
 }
 
 /// How much of a repository's history is fetched.

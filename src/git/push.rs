@@ -1,13 +1,10 @@
 //! Sends the branch of an order to its remote, from the repository the agent cannot write.
 
 use super::{
-    Git, GitError, Remote, Sandbox,
-    ancestry::builds_on,
-    blocking,
-    lock::FileLock,
-    words::{Refusal, refusal},
+    Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lock::FileLock,
+    refusal::Refusal, words,
 };
-use crate::domain::BranchName;
+use crate::domain::{BranchName, clash};
 
 /// A branch that is on its remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,23 +16,27 @@ pub struct Pushed {
 }
 
 impl Sandbox {
-    /// Pushes the branch. `expected` is the commit we pushed last, `None` when we never did: a
-    /// branch that points anywhere else belongs to somebody else and is left alone.
+    /// Pushes the branch. What the remote has of it must be a part of it already, or one of `replaced`:
+    /// commits of ours from before the order began anew. Anything else belongs to somebody else and is
+    /// left alone.
     #[tracing::instrument(name = "git.push", skip_all, fields(order = %self.order))]
-    pub async fn push(&self, remote: &Remote, expected: Option<&str>) -> Result<Pushed, GitError> {
+    pub async fn push(&self, remote: &Remote, replaced: &[String]) -> Result<Pushed, GitError> {
         let Some(head) = self.head().await? else {
             let problem = format!("the branch {} has no commit to push", self.branch);
             return Err(GitError::Unusable(problem));
         };
         let lock = self.git.lock_order(&self.order).await?;
-        self.send_contents(remote, &lock).await?;
-        match self.push_once(remote, &head.sha, expected, &lock).await {
-            // An earlier push of ours whose answer was lost is not somebody else's work.
-            Err(GitError::BranchMoved { found, .. }) if self.is_ours(&found).await? => {
-                self.push_once(remote, &head.sha, Some(&found), &lock).await
-            }
-            other => other,
+        let there = self.git.branch_head(remote, &self.branch).await?;
+        if let Some(found) = there.clone().filter(|found| *found != head.sha)
+            && !replaced.contains(&found)
+            && !self.holds(&found).await?
+        {
+            return Err(GitError::BranchMoved { branch: self.branch.to_string(), found });
         }
+        if there.as_deref() != Some(&head.sha) {
+            self.send_contents(remote, &lock).await?;
+        }
+        self.push_once(remote, &head.sha, there.as_deref(), &lock).await
     }
 
     async fn push_once(
@@ -77,23 +78,23 @@ impl Sandbox {
                     .is_ok_and(|found| found.as_deref() == Some(sha));
             return if there { Ok(pushed(true)) } else { Err(failure) };
         };
-        let branch = || self.branch.to_string();
         match self.git.branch_head(remote, &self.branch).await? {
             Some(found) if found == sha => Ok(pushed(true)),
-            Some(found) if Some(found.as_str()) != expected => {
-                Err(GitError::BranchMoved { branch: branch(), found })
-            }
-            // Deleted by somebody, when we expected our own commit: as good as moved.
-            None if expected.is_some() && refused.contains("stale info") => {
-                let found = "nothing (it was deleted)".to_owned();
-                Err(GitError::BranchMoved { branch: branch(), found })
-            }
-            _ => Err(self.refusal(remote, refused, &outcome.stderr)),
+            found if found.as_deref() != expected => Err(GitError::BranchMoved {
+                branch: self.branch.to_string(),
+                found: found.unwrap_or_else(|| "nothing (it was deleted)".to_owned()),
+            }),
+            Some(_) => Err(self.refusal(remote, refused, &outcome.stderr)),
+            None => match self.in_the_way(remote).await? {
+                Some(error) => Err(error),
+                None => Err(self.refusal(remote, refused, &outcome.stderr)),
+            },
         }
     }
 
-    /// Whether a commit lies between the base and the head of this order's branch.
-    async fn is_ours(&self, sha: &str) -> Result<bool, GitError> {
+    /// Whether a commit belongs to the branch: its head builds on it, and the order did not start from a
+    /// later one.
+    async fn holds(&self, sha: &str) -> Result<bool, GitError> {
         let (trusted, name, sha) = (self.trusted.clone(), self.branch.full_ref(), sha.to_owned());
         let base = self.base_commit.clone();
         blocking(move || {
@@ -101,9 +102,8 @@ impl Sandbox {
                 let repository = git2::Repository::open_bare(&trusted)?;
                 let (sha, base) = (git2::Oid::from_str(&sha)?, git2::Oid::from_str(&base)?);
                 let head = repository.refname_to_id(&name)?;
-                let within = sha != head && sha != base;
                 let above = |upper, lower| builds_on(&repository, upper, lower);
-                Ok::<bool, git2::Error>(within && above(head, sha) && above(sha, base))
+                Ok::<bool, git2::Error>(above(head, sha) && (sha == base || !above(base, sha)))
             };
             // A commit we do not even have is not ours.
             Ok(check().unwrap_or(false))
@@ -111,35 +111,34 @@ impl Sandbox {
         .await
     }
 
+    /// A branch that came meanwhile and beside which this one cannot stand.
+    async fn in_the_way(&self, remote: &Remote) -> Result<Option<GitError>, GitError> {
+        let advertised = self.git.verify(remote).await?;
+        let names = advertised.branches.keys().map(String::as_str);
+        let existing = clash(&self.branch, names).map(|clash| clash.existing().to_owned());
+        let branch = self.branch.to_string();
+        Ok(existing.map(|existing| GitError::BranchConflict { branch, existing }))
+    }
+
     /// The server has a rule: a protected branch, a hook, a missing permission.
     fn refusal(&self, remote: &Remote, line: &str, stderr: &str) -> GitError {
-        let reason = line.rsplit('\t').next().unwrap_or(line);
-        let told: Vec<&str> = stderr
-            .lines()
-            .filter_map(|line| line.strip_prefix("remote:"))
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .take(5)
-            .collect();
-        let detail = if told.is_empty() {
-            reason.to_owned()
-        } else {
-            format!("{reason} ({})", told.join("; "))
-        };
+        let Refusal { reason, told, answer } = Refusal::read(line, stderr);
+        let detail = if told.is_empty() { reason.clone() } else { format!("{reason}: {told}") };
         let (url, branch) = (remote.url.to_string(), self.branch.to_string());
-        match refusal(reason, stderr) {
-            Refusal::Contended => return GitError::Contended { url, branch, detail },
-            Refusal::Server => return GitError::ServerFailed { url, detail },
-            Refusal::Name(existing) => {
+        match words::refusal(&reason, stderr) {
+            words::Refusal::Contended => return GitError::Contended { url, branch, detail },
+            words::Refusal::Server => return GitError::ServerFailed { url, detail },
+            words::Refusal::Name(existing) => {
                 let existing = existing.unwrap_or_else(|| "of such a name".to_owned());
                 return GitError::BranchConflict { branch, existing };
             }
-            Refusal::Rule => {}
+            words::Refusal::Rule => {}
         }
         if detail.contains("`workflow` scope") || detail.contains("permission") {
             return GitError::Auth { url, detail };
         }
-        GitError::Rejected { url, branch, detail }
+        let (order, answer) = (self.order.to_string(), answer.into());
+        GitError::Rejected { url, branch, order, detail, answer }
     }
 }
 

@@ -35,21 +35,38 @@ impl Git {
         let (sandbox, lock) = self.make_empty(mirror, order, branch, plan).await?;
         // The objects of the cache are there already.
         let (made, head) = (sandbox.clone(), header.head.clone());
-        blocking(move || made.point_branch(&head)).await?;
+        blocking(move || {
+            let write = || {
+                let repository = Repository::open_bare(&made.trusted)?;
+                made.point_branch(&repository, Oid::from_str(&head)?, "rebuilt by archon-awo")
+            };
+            write().map_err(GitError::library("put the branch on what was pushed"))
+        })
+        .await?;
         self.adopt(sandbox, mirror, plan, &header, &note, lock).await.map(Some)
     }
 }
 
-impl Sandbox {
-    /// Moves the branch of the trusted repository.
-    fn point_branch(&self, sha: &str) -> Result<(), GitError> {
-        let write = || {
-            let repository = Repository::open_bare(&self.trusted)?;
-            let name = self.branch.full_ref();
-            repository.reference(&name, Oid::from_str(sha)?, true, "rebuilt by archon-awo")?;
-            Ok(())
-        };
-        write().map_err(GitError::library("put the branch on what was pushed"))
+impl Git {
+    /// Makes a sandbox on a commit of an order's branch, for what the order left there and nowhere else. It
+    /// counts as one from before the order began anew.
+    pub async fn sandbox_of_branch(
+        &self,
+        mirror: &Mirror,
+        order: &WorkOrderId,
+        branch: &BranchName,
+        plan: &Plan,
+        head: &str,
+    ) -> Result<Option<Sandbox>, GitError> {
+        let base = plan.base.as_ref().map_or(mirror.default_branch.as_str(), BranchName::as_str);
+        let command = self.invoke("merge-base").args([head, &format!("refs/heads/{base}")]);
+        let found = command.within(&mirror.path).run().await?;
+        if !found.status.success() {
+            return Ok(None);
+        }
+        let (base, plan) =
+            (found.stdout.trim(), Plan { restarts: plan.restarts - 1, ..plan.clone() });
+        self.rebuild_sandbox(mirror, order, branch, &plan, base, &[head.to_owned()]).await
     }
 }
 

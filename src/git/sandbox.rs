@@ -37,6 +37,10 @@ pub struct Sandbox {
     pub base_branch: String,
     /// The commit the order started from.
     pub base_commit: String,
+    /// Files that hold two versions, of the agent and of others, until somebody has chosen.
+    pub conflicts: Vec<String>,
+    /// How often the order had begun anew when it was made.
+    pub restarts: i32,
     /// What its checkout holds.
     pub(super) parts: Parts,
     /// Which of the orders with this id it belongs to; not known of those that older versions made.
@@ -56,6 +60,10 @@ struct Record {
     parts: Parts,
     #[serde(default)]
     generation: Option<i64>,
+    #[serde(default)]
+    conflicts: Vec<String>,
+    #[serde(default)]
+    restarts: i32,
 }
 
 impl Git {
@@ -98,6 +106,7 @@ impl Git {
         let mut sandbox = self.sandbox(order, &mirror.remote.url, branch.clone(), base);
         sandbox.parts = plan.parts.clone();
         sandbox.generation = plan.generation;
+        sandbox.restarts = plan.restarts;
         self.build(NewSandbox::new(sandbox, mirror, plan), lock).await
     }
 
@@ -142,8 +151,9 @@ impl Git {
             return None;
         }
         let sandbox = self.sandbox(order, &url, branch, record.base_branch);
-        let (base_commit, parts) = (record.base_commit, record.parts);
-        Some((Sandbox { base_commit, parts, generation: record.generation, ..sandbox }, url))
+        let Record { base_commit, parts, conflicts, restarts, generation, .. } = record;
+        let made = Sandbox { base_commit, conflicts, restarts, parts, generation, ..sandbox };
+        Some((made, url))
     }
 
     /// Whether nobody holds the sandbox of an order: no agent's shim, no git and no worker.
@@ -176,6 +186,8 @@ impl Git {
             branch,
             base_branch,
             base_commit: String::new(),
+            conflicts: Vec::new(),
+            restarts: 0,
             parts: Parts::default(),
             generation: None,
             git: self.clone(),
@@ -206,14 +218,7 @@ impl Sandbox {
         self.parts.lfs = true;
         let lock = self.git.lock_order(&self.order).await?;
         blocking(move || {
-            let record = self.trusted.join(RECORD);
-            // Its time stays: it tells what the agent has touched.
-            let keep =
-                |made: SystemTime| File::options().append(true).open(&record)?.set_modified(made);
-            let made = fs::metadata(&record).and_then(|record| record.modified());
-            let made = made.map_err(GitError::file("look at", &record))?;
-            self.rewrite_record()?;
-            keep(made).map_err(GitError::file("write", &record))?;
+            self.amend_record()?;
             drop(lock);
             Ok(self)
         })
@@ -230,9 +235,23 @@ impl Sandbox {
             base_commit: self.base_commit.clone(),
             parts: self.parts.clone(),
             generation: self.generation,
+            conflicts: self.conflicts.clone(),
+            restarts: self.restarts,
         };
         serde_json::to_vec(&record)
             .map_err(|error| GitError::Unusable(format!("cannot write {RECORD}: {error}")))
+    }
+
+    /// Replaces the record of a sandbox in which an agent was at work. Its time stays: it tells what the agent
+    /// has touched.
+    pub(super) fn amend_record(&self) -> Result<(), GitError> {
+        let record = self.trusted.join(RECORD);
+        let keep =
+            |made: SystemTime| File::options().append(true).open(&record)?.set_modified(made);
+        let made = fs::metadata(&record).and_then(|record| record.modified());
+        let made = made.map_err(GitError::file("look at", &record))?;
+        self.rewrite_record()?;
+        keep(made).map_err(GitError::file("write", &record))
     }
 
     /// Replaces the record after the base has changed.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::{RunError, RunStore, effects::pushed};
+use super::{RunError, RunStore, effects::pushed, push_history::made_after};
 use crate::sql;
 
 /// Where the work of an order is besides its sandbox.
@@ -23,9 +23,10 @@ pub struct RebuildSource {
 }
 
 impl RebuildSource {
-    /// The commits that this order may have pushed, the newest first.
-    pub fn pushed(&self) -> Vec<String> {
+    /// The commits that this order may have pushed since it began anew so many times, the newest first.
+    pub fn pushed(&self, restarts: i32) -> Vec<String> {
         let intents = self.pushes.as_array().into_iter().flatten();
+        let intents = intents.filter(|intent| made_after(intent) == i64::from(restarts));
         intents.flat_map(|intent| pushed(intent).rev()).map(str::to_owned).collect()
     }
 }
@@ -51,7 +52,8 @@ mod tests {
 
     #[test]
     fn pushed_commits_come_newest_first() {
-        let pushes = json!([{ "sha": "c", "before": ["a", "b"] }, { "sha": "z" }, {}]);
+        let pushes = json!([{ "sha": "c", "before": ["a", "b"] }, { "sha": "z" }, {},
+            { "sha": "later", "restarts": 1 }]);
         let source = RebuildSource {
             bundle: None,
             bundle_is_newer: true,
@@ -60,6 +62,7 @@ mod tests {
             archive_is_newer: true,
             pushes,
         };
-        assert_eq!(source.pushed(), ["c", "b", "a", "z"]);
+        assert_eq!(source.pushed(0), ["c", "b", "a", "z"]);
+        assert_eq!(source.pushed(1), ["later"]);
     }
 }

@@ -65,6 +65,8 @@ pub struct OrderRecord {
     pub sparse_paths: Vec<String>,
     /// How much of the history is fetched: `full` or `shallow`.
     pub clone_depth: String,
+    /// How often it was begun anew.
+    pub restarts: i32,
 }
 
 /// A step that was started.

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Store, StoreError};
+use super::{RunError, RunStore, Store, StoreError};
 use crate::{domain::WorkOrderId, sql};
 
 /// The form of saved work.
@@ -96,5 +96,25 @@ impl Store {
     pub async fn settings(&self, names: &[String]) -> Result<Vec<(String, String)>, StoreError> {
         let query = sqlx::query_as(sql!("settings/values")).bind(names).fetch_all(self.pool());
         query.await.map_err(StoreError::on("settings/values"))
+    }
+}
+
+impl RunStore {
+    /// The same for the order of a run, under its lease.
+    #[tracing::instrument(name = "db.artifacts.add_saved", skip_all, err)]
+    pub async fn add_saved(&self, form: SavedForm, saved: &SavedWork) -> Result<(), RunError> {
+        let owned: bool = self
+            .patiently("run/add_saved", || {
+                sqlx::query_scalar(sql!("run/add_saved"))
+                    .bind(self.fence().job_id)
+                    .bind(self.fence().epoch)
+                    .bind(form.as_str())
+                    .bind(&saved.path)
+                    .bind(&saved.sha256)
+                    .bind(saved.size_bytes)
+                    .fetch_one(self.pool())
+            })
+            .await?;
+        if owned { Ok(()) } else { Err(RunError::Stale(self.fence())) }
     }
 }

@@ -1,7 +1,7 @@
 //! The commit message: the agent's words where they have the required form, never its signatures.
 
 use super::plain_text;
-use crate::domain::{WorkOrderId, branch_name};
+use crate::domain::{WorkOrderId, branch_kind};
 
 /// Longest first line, in characters, as git's own tools expect.
 const MAX_SUBJECT: usize = 72;
@@ -128,8 +128,7 @@ fn wrap(line: &str, lines: &mut Vec<String>) {
 
 /// The first line of the request, with the type its branch has.
 fn fallback_subject(request: &str, order: &WorkOrderId) -> String {
-    let branch = branch_name(request, order);
-    let kind = branch.as_str().split('/').next().unwrap_or("feat");
+    let kind = branch_kind(request);
     let text = plain_text::visible(request);
     let first = text.lines().map(plain_text::one_line).find(|line| !line.is_empty());
     let first = first.unwrap_or_else(|| format!("work order {order}"));

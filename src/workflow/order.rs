@@ -72,6 +72,7 @@ impl Order {
                 submodules: record.submodules,
             },
             generation: Some(record.created_at.timestamp_micros()),
+            restarts: record.restarts,
         };
         Ok(Self {
             id: record.agent_work_order_id.parse().map_err(

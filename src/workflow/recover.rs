@@ -40,10 +40,15 @@ impl OrderRun<'_> {
         }
         let git = &self.workflow.git;
         if let Some(sandbox) = git.find_sandbox(&self.order.id, &self.order.url).await? {
-            let keeps_lfs = self.order.plan.parts.lfs;
-            let sandbox = if keeps_lfs { sandbox.keep_lfs().await? } else { sandbox };
-            self.enter_sandbox(sandbox);
-            return Ok(());
+            if sandbox.restarts == self.order.plan.restarts {
+                let keeps_lfs = self.order.plan.parts.lfs;
+                let sandbox = if keeps_lfs { sandbox.keep_lfs().await? } else { sandbox };
+                let sandbox = self.follow_branch(sandbox).await?;
+                self.enter_sandbox(sandbox);
+                return Ok(());
+            }
+            // The order began anew on another volume.
+            self.set_sandbox_aside().await?;
         }
         if self.results.contains_key(&StepName::Commit) {
             // The work is on the remote: nothing that is left needs the files.
@@ -53,6 +58,7 @@ impl OrderRun<'_> {
             info!(work_order.id = %self.order.id, from, "the sandbox was gone and is made again");
             let facts = json!({ "from": from, "archived_files": files });
             self.journal.event("info", "sandbox_rebuilt", None, facts).await;
+            let sandbox = self.follow_branch(sandbox).await?;
             self.enter_sandbox(sandbox);
             return Ok(());
         }
@@ -67,7 +73,8 @@ impl OrderRun<'_> {
     /// The sandbox, from what it was made, and whether the agent's own files came back too.
     async fn rebuild(&self) -> Result<Option<(Sandbox, &'static str, bool)>, StepError> {
         let Some(found) = self.store.rebuild_source().await? else { return Ok(None) };
-        let sources = sources(&found, &self.workflow.settings.work_orders).await;
+        let restarts = self.order.plan.restarts;
+        let sources = sources(&found, restarts, &self.workflow.settings.work_orders).await;
         let made = self.results.get(&StepName::CreateBranch);
         let base = made.and_then(|made| made.get("base_commit")).and_then(Value::as_str);
         let (Some(branch), Some(base), false) = (&self.order.branch, base, sources.is_empty())
@@ -144,7 +151,7 @@ impl OrderRun<'_> {
 }
 
 /// What holds work of the order, the newest first. A bundle on another host's volume is none.
-async fn sources(found: &RebuildSource, work_orders: &Path) -> Vec<Source> {
+async fn sources(found: &RebuildSource, restarts: i32, work_orders: &Path) -> Vec<Source> {
     let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
     let bundle = found.bundle.as_ref().map(Path::new).filter(|path| plain(path));
     let bundle = match bundle.map(|path| work_orders.join(path)) {
@@ -154,7 +161,7 @@ async fn sources(found: &RebuildSource, work_orders: &Path) -> Vec<Source> {
         }
         None => None,
     };
-    let pushed = found.pushed();
+    let pushed = found.pushed(restarts);
     let branch = (!pushed.is_empty()).then_some(Source::Branch(pushed));
     let both = if found.bundle_is_newer { [bundle, branch] } else { [branch, bundle] };
     both.into_iter().flatten().collect()

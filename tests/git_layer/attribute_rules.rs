@@ -242,7 +242,7 @@ async fn a_file_that_is_not_in_its_encoding_fails_the_commit_with_its_name() {
     place.git.save_unpushed(&sandbox.order, None, &bundles).await.unwrap().unwrap();
     put("app.rc", &utf16("text\n", false, true));
     sandbox.commit("feat: resources").await.unwrap().unwrap();
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     assert_eq!(place.ask_remote(&["show", "feat/x:app.rc"]), "text");
 }
 

@@ -39,7 +39,7 @@ async fn what_is_pushed_or_never_was_needs_no_bundle() {
     sandbox.commit("docs: change").await.unwrap().unwrap();
     let bundle = save(&place, &id).await.expect("nothing is pushed yet");
     assert_eq!(bundle.head, bundle.files);
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     assert_eq!(save(&place, &id).await, None, "the remote has it");
 
     fs::write(sandbox.checkout.join("later.txt"), "later\n").unwrap();
@@ -95,7 +95,7 @@ async fn commits_and_uncommitted_files_come_back_as_they_were() {
     assert_eq!(found.base_commit, base, "the record says so too");
     let next = found.commit("feat: the rest").await.unwrap().unwrap();
     assert_eq!((next.parent, next.commit_count), (commit.sha, 2));
-    found.push(&place.remote(), None).await.unwrap();
+    found.push(&place.remote(), &[]).await.unwrap();
     let files = place.ask_remote(&["ls-tree", "-r", "--name-only", "feat/x"]);
     assert_eq!(files, ".gitignore\nREADME.md\nsrc/new.txt");
 }

@@ -51,7 +51,7 @@ async fn a_sandbox_of_its_own_outlives_the_cache() {
     // So does the runner.
     let commit = sandbox.commit("feat: new").await.unwrap().unwrap();
     assert_eq!((commit.files_changed, commit.commit_count), (1, 1));
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     assert_eq!(place.ask_remote(&["rev-parse", "feat/wo-1"]), commit.sha);
     place.ask_remote(&["fsck", "--strict"]);
 }
@@ -65,7 +65,7 @@ async fn a_change_of_the_agents_objects_reaches_neither_cache_nor_trusted_reposi
     }
     fs::write(sandbox.checkout.join("new.txt"), "new\n").unwrap();
     assert!(sandbox.commit("feat: new").await.unwrap().is_some());
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     let mirror = place.git.refresh_mirror(&place.remote()).await.unwrap();
     git_in(&mirror.path, &["fsck", "--strict"]);
 }

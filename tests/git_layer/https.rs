@@ -102,9 +102,9 @@ async fn an_order_is_cloned_and_pushed_and_the_token_is_nowhere() {
     .collect();
     fs::write(sandbox.checkout.join("noise.bin"), noise).unwrap();
     let commit = sandbox.commit("feat: noise").await.unwrap().unwrap();
-    let answer = sandbox.push(&remote, None).await.unwrap();
+    let answer = sandbox.push(&remote, &[]).await.unwrap();
     assert!(!answer.already_there && answer.sha == commit.sha);
-    assert!(sandbox.push(&remote, None).await.unwrap().already_there);
+    assert!(sandbox.push(&remote, &[]).await.unwrap().already_there);
     assert_eq!(place.git.branch_head(&remote, &sandbox.branch).await.unwrap(), Some(commit.sha));
 
     stop.store(true, Ordering::Relaxed);

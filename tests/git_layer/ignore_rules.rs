@@ -115,7 +115,7 @@ async fn a_folder_that_is_taken_back_below_is_committed() {
     }
     fs::write(sandbox.checkout.join("web/build/x"), "taken\n").unwrap();
     sandbox.commit("feat: files").await.unwrap().unwrap();
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     let listing = place.ask_remote(&["diff", "--name-only", "main", "feat/x"]);
     assert_eq!(listing, "web/.env.example\nweb/build/x\nweb/lib/x\nweb/x.log");
 }

@@ -46,7 +46,7 @@ async fn everything_that_is_in_no_commit_is_named() {
     );
     assert_eq!(changes.left_out.count(), 5);
     sandbox.commit("feat: what there is").await.unwrap().unwrap();
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     let files = place.ask_remote(&["diff", "--name-only", "main", "feat/x"]);
     assert_eq!(files, "generated/inner.txt\nsrc/inner.txt");
 }

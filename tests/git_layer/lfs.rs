@@ -28,7 +28,7 @@ async fn lfs_yard() -> (LfsServer, Yard, Vec<u8>) {
     fs::create_dir(sandbox.checkout.join("data")).unwrap();
     fs::write(sandbox.checkout.join("data/big.bin"), &content).unwrap();
     sandbox.commit("feat: a large file").await.unwrap().unwrap();
-    sandbox.push(&yard.remote(), None).await.unwrap();
+    sandbox.push(&yard.remote(), &[]).await.unwrap();
     git_in(&yard.bare("app"), &["update-ref", "refs/heads/main", "refs/heads/feat/wo-first"]);
     (lfs, yard, content)
 }
@@ -61,7 +61,7 @@ async fn contents_of_git_lfs_are_fetched_and_sent() {
     fs::write(sandbox.checkout.join("new.bin"), "second thoughts").unwrap();
     let commit = sandbox.commit("feat: more").await.unwrap().unwrap();
     assert_eq!(commit.files_changed, 3);
-    sandbox.push(&yard.remote(), None).await.unwrap();
+    sandbox.push(&yard.remote(), &[]).await.unwrap();
     let mut kept = lfs.contents();
     kept.sort_by_key(Vec::len);
     assert_eq!(kept, [b"second thoughts".to_vec(), content, changed.clone()]);
@@ -102,7 +102,7 @@ async fn contents_that_nobody_has_yet_survive_in_a_bundle() {
     assert_eq!(fs::metadata(again.checkout.join("data/big.bin")).unwrap().len(), 1_200_000);
     assert_eq!(git_in(&again.checkout, &["status", "--porcelain"]), "?? loose.bin");
     again.commit("feat: the rest").await.unwrap().unwrap();
-    again.push(&yard.remote(), None).await.unwrap();
+    again.push(&yard.remote(), &[]).await.unwrap();
     for file in ["committed.bin", "loose.bin"] {
         let stands = git_in(&yard.bare("app"), &["show", &format!("feat/wo-1:{file}")]);
         assert!(stands.starts_with("version https://git-lfs"), "{file}: {stands}");

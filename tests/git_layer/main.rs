@@ -6,6 +6,7 @@ mod bench;
 mod bundle;
 mod cache;
 mod corpus;
+mod follow;
 mod forms;
 #[path = "../support/git_place.rs"]
 mod git_place;

@@ -44,7 +44,7 @@ async fn a_sparse_checkout_has_its_folders_and_loses_nothing_of_the_others() {
     write(&sandbox.checkout, &[("docs/other.md", "other\n")]);
     let commit = sandbox.commit("feat: change").await.unwrap().unwrap();
     assert_eq!(commit.files_changed, 3, "a file that was there for a while is none of them");
-    sandbox.push(&yard.remote(), None).await.unwrap();
+    sandbox.push(&yard.remote(), &[]).await.unwrap();
     let served = yard.served("feat/wo-1");
     for name in ["services/web/main.txt", "docs/guide.md", "src/main.txt", "docs/other.md"] {
         assert!(served.iter().any(|file| file == name), "{name}: {served:?}");
@@ -104,8 +104,8 @@ async fn little_history_is_enough_for_an_order() {
         write(&sandbox.checkout, &[("new.txt", "new\n")]);
         let commit = sandbox.commit("feat: new").await.unwrap().unwrap();
         assert_eq!((commit.files_changed, commit.commit_count), (1, 1));
-        sandbox.push(&yard.remote(), None).await.unwrap();
-        assert!(sandbox.push(&yard.remote(), None).await.unwrap().already_there);
+        sandbox.push(&yard.remote(), &[]).await.unwrap();
+        assert!(sandbox.push(&yard.remote(), &[]).await.unwrap().already_there);
         git_in(&sandbox.checkout, &["fsck"]);
     }
     git_in(&yard.bare("app"), &["fsck", "--strict"]);
@@ -127,12 +127,12 @@ async fn work_on_little_history_is_found_again() {
     let sandbox = yard.open("wo-1", &plan).await.unwrap();
     write(&sandbox.checkout, &[("new.txt", "new\n")]);
     sandbox.commit("feat: new").await.unwrap().unwrap();
-    sandbox.push(&yard.remote(), None).await.unwrap();
+    sandbox.push(&yard.remote(), &[]).await.unwrap();
     write(&sandbox.checkout, &[("second.txt", "second\n")]);
     let commit = sandbox.commit("feat: second").await.unwrap().unwrap();
     assert_eq!(commit.commit_count, 2);
     // The answer to the first push was lost.
-    sandbox.push(&yard.remote(), None).await.unwrap();
+    sandbox.push(&yard.remote(), &[]).await.unwrap();
     write(&sandbox.checkout, &[("newer.txt", "newer\n")]);
     let git = &yard.place.git;
     let folder = yard.place.path("bundles");
@@ -160,6 +160,6 @@ async fn work_on_little_history_is_found_again() {
     let again = git.restore_sandbox(&mirror, id, name, &plan, &bundle.path).await.unwrap();
     assert_eq!(git_in(&again.checkout, &["status", "--porcelain"]), "?? newer.txt");
     again.commit("feat: newer").await.unwrap().unwrap();
-    again.push(&yard.remote(), Some(&commit.sha)).await.unwrap();
+    again.push(&yard.remote(), &[]).await.unwrap();
     git_in(&yard.bare("app"), &["fsck", "--strict"]);
 }

@@ -108,7 +108,7 @@ async fn nothing_an_agent_plants_is_run_and_the_commit_holds_its_files_only() {
 
     let changes = sandbox.changes().await.unwrap();
     let commit = sandbox.commit("feat: honest work").await.unwrap().unwrap();
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     let traps = fs::read_to_string(&trace).unwrap_or_default();
     assert_eq!(traps, "", "a trap was run");
 
@@ -165,7 +165,7 @@ async fn a_git_folder_that_was_replaced_or_removed_changes_nothing() {
     fs::write(sandbox.checkout.join("work.txt"), "2\n").unwrap();
     let second = sandbox.commit("feat: two").await.unwrap().unwrap();
     assert_eq!(second.parent, first.sha);
-    sandbox.push(&place.remote(), None).await.unwrap();
+    sandbox.push(&place.remote(), &[]).await.unwrap();
     assert!(!trace.exists());
 }
 

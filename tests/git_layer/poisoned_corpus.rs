@@ -390,7 +390,7 @@ async fn work_on(yard: &Yard, git: &Git, name: &str) -> Results {
     }
     results.note("head", sandbox.head().await);
     if results.failures().next().is_none() {
-        results.note("push", sandbox.push(&remote, None).await);
+        results.note("push", sandbox.push(&remote, &[]).await);
     }
     results
 }
@@ -474,7 +474,7 @@ async fn work_from(yard: &Yard, git: &Git, name: &str, plan: &Plan) -> Results {
         fs::write(sandbox.checkout.join("honest.txt"), "honest\n").unwrap();
         results.note("changes", sandbox.changes().await);
         results.note("commit", sandbox.commit("feat: honest work").await);
-        results.note("push", sandbox.push(&remote, None).await);
+        results.note("push", sandbox.push(&remote, &[]).await);
         results.note("find", git.find_sandbox(&id, &remote.url).await);
     }
     results.note("remove", git.remove_sandbox(&id).await);

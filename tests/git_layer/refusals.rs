@@ -17,12 +17,12 @@ async fn a_branch_that_another_git_holds_on_the_server_is_pushed_later() {
     let lock = place.path("remote/app.git/refs/heads/feat/x.lock");
     fs::create_dir_all(lock.parent().unwrap()).unwrap();
     fs::write(&lock, "").unwrap();
-    let error = sandbox.push(&remote, None).await.unwrap_err();
+    let error = sandbox.push(&remote, &[]).await.unwrap_err();
     assert!(error.retryable(), "{error}");
     assert!(error.to_string().contains("could not move the branch feat/x"), "{error}");
     assert!(error.to_string().contains("x.lock': File exists"), "{error}");
     fs::remove_file(&lock).unwrap();
-    assert_eq!(sandbox.push(&remote, None).await.unwrap().sha, commit.sha);
+    assert_eq!(sandbox.push(&remote, &[]).await.unwrap().sha, commit.sha);
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn a_name_that_became_impossible_meanwhile_is_no_race() {
     fs::write(sandbox.checkout.join("a.txt"), "a").unwrap();
     sandbox.commit("feat: a").await.unwrap();
     place.ask_remote(&["branch", "Feat", "main"]);
-    let error = sandbox.push(&remote, None).await.unwrap_err();
+    let error = sandbox.push(&remote, &[]).await.unwrap_err();
     let named = |error: &GitError| matches!(error, GitError::BranchConflict { existing, .. } if existing == "Feat");
     assert!(named(&error) && !error.retryable(), "{error}");
 }

@@ -158,9 +158,9 @@ async fn an_order_goes_from_checkout_to_a_pushed_branch() {
     let again = sandbox.commit("feat: another message").await.unwrap().unwrap();
     assert_eq!(again, commit, "a repeated commit returns the first one");
 
-    let pushed = sandbox.push(&remote, None).await.unwrap();
+    let pushed = sandbox.push(&remote, &[]).await.unwrap();
     assert_eq!((pushed.sha.as_str(), pushed.already_there), (commit.sha.as_str(), false));
-    assert!(sandbox.push(&remote, None).await.unwrap().already_there, "a lost answer is found out");
+    assert!(sandbox.push(&remote, &[]).await.unwrap().already_there, "a lost answer is found out");
     assert_eq!(
         place.ask_remote(&["show", "--format=%an|%B", "--name-status", &commit.sha]),
         "archon-awo|feat: change things\n\nArchon-Work-Order: wo-1\n\n\n\
@@ -172,7 +172,7 @@ async fn an_order_goes_from_checkout_to_a_pushed_branch() {
     work("src/main.txt", "one\n3\n");
     let second = sandbox.commit("fix: more").await.unwrap().unwrap();
     assert_eq!((second.commit_count, second.parent.as_str()), (2, commit.sha.as_str()));
-    let pushed = sandbox.push(&remote, Some(&commit.sha)).await.unwrap();
+    let pushed = sandbox.push(&remote, &[]).await.unwrap();
     assert_eq!(place.ask_remote(&["rev-parse", name.as_str()]), pushed.sha);
 }
 
@@ -189,13 +189,14 @@ async fn a_branch_somebody_else_moved_is_left_alone() {
     git_in(&place.path("seed"), &["branch", "feat/x"]);
     place.publish();
     let theirs = place.ask_remote(&["rev-parse", "feat/x"]);
-    for expected in [None, Some(commit.sha.as_str())] {
-        let error = sandbox.push(&remote, expected).await.unwrap_err();
+    for replaced in [vec![], vec![commit.sha.clone()]] {
+        let error = sandbox.push(&remote, &replaced).await.unwrap_err();
         assert!(
             matches!(&error, GitError::BranchMoved { found, .. } if *found == theirs),
             "{error}"
         );
-        assert!(error.class() == ErrorClass::Git && !error.retryable());
+        // The next try looks at what it is.
+        assert!(error.class() == ErrorClass::Git && error.retryable());
     }
     assert_eq!(place.ask_remote(&["rev-parse", "feat/x"]), theirs);
 }
@@ -210,7 +211,7 @@ async fn an_own_push_whose_answer_was_lost_is_built_upon() {
     for round in ["1", "2"] {
         fs::write(sandbox.checkout.join("a.txt"), round).unwrap();
         let commit = sandbox.commit("feat: a").await.unwrap().unwrap();
-        sandbox.push(&remote, None).await.unwrap();
+        sandbox.push(&remote, &[]).await.unwrap();
         assert_eq!(place.ask_remote(&["rev-parse", "feat/x"]), commit.sha);
     }
 }
@@ -229,7 +230,7 @@ async fn a_rule_of_the_server_is_reported_in_its_own_words() {
         place.git.open_sandbox(&mirror, &order("wo-1"), &branch("feat/x"), None).await.unwrap();
     fs::write(sandbox.checkout.join("a.txt"), "a").unwrap();
     sandbox.commit("feat: a").await.unwrap();
-    let error = sandbox.push(&remote, None).await.unwrap_err();
+    let error = sandbox.push(&remote, &[]).await.unwrap_err();
     assert!(matches!(error, GitError::Rejected { .. }) && !error.retryable(), "{error}");
     assert!(error.to_string().contains("named after a ticket"), "{error}");
 }

@@ -81,7 +81,7 @@ async fn submodules_are_fetched_and_left_out_of_commits() {
         write(&sandbox.checkout, &[("new.txt", "new\n")]);
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(sandbox.commit("feat: new").await.unwrap().unwrap().files_changed, 1);
-        sandbox.push(&yard.remote(), None).await.unwrap();
+        sandbox.push(&yard.remote(), &[]).await.unwrap();
         let entry = git_in(&yard.bare("app"), &["ls-tree", &format!("feat/{id}"), "libs/lib"]);
         assert!(entry.contains(&format!("160000 commit {lib}")), "{entry}");
     }

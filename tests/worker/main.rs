@@ -1,6 +1,7 @@
 //! Whole orders through real worker processes: Postgres, git, agents and signals are real.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
+mod anew;
 mod backup;
 mod branches;
 mod cancel;
@@ -40,6 +41,7 @@ mod maintenance;
 mod messages_api;
 mod orders;
 mod orphans;
+mod others;
 mod outage;
 mod outage_postgres;
 mod parts;
@@ -52,6 +54,7 @@ mod put_back;
 #[path = "../support/python_place.rs"]
 mod python_place;
 mod redaction;
+mod refused;
 mod replay;
 mod rescue;
 mod reused_id;

@@ -6,7 +6,7 @@ use tracing::info;
 use crate::{
     domain::{ErrorClass, StepName},
     git::{Changes, CommitInfo, GitError, LeftOut, Pushed, Sandbox},
-    store::{Effect, OrderFacts, StartedStep},
+    store::{Effect, OrderFacts, PushHistory, StartedStep},
     workflow::{
         failure::{Failure, StepError},
         message::commit_message,
@@ -30,11 +30,19 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         None if changes.files_changed == 0 => return nothing(&changes.left_out),
         _ => propose(run, &sandbox, &changes, started).await?,
     };
+    let key = sandbox.branch.full_ref();
+    let history = run.store.push_history(&key, run.order.plan.restarts).await?;
+    renew(run, &sandbox, &history, &changes).await?;
     let Some(commit) = sandbox.commit(&message).await? else {
+        if history.is_open {
+            // What was meant is taken back: an effect is not left without its result.
+            let result = json!({ "given_up": true });
+            run.store.complete_effect(Effect::Push, &key, &result).await?;
+        }
         return nothing(&changes.left_out);
     };
     run.keep("diff", StepName::Commit, started, &changes.diff).await?;
-    let pushed = push(run, &sandbox, &commit).await?;
+    let pushed = push(run, &sandbox, &commit, &history).await?;
     run.learn(OrderFacts {
         commits: i32::try_from(commit.commit_count).ok(),
         files_changed: i32::try_from(commit.files_changed).ok(),
@@ -146,38 +154,60 @@ pub fn stat(changes: &Changes) -> String {
     text
 }
 
-/// Pushes under a lease on the remote ref: it must be absent or hold what this order pushed before.
+/// Takes back commits that the remote does not have and that are not all there is: it may have refused what
+/// they hold.
+async fn renew(
+    run: &OrderRun<'_>,
+    sandbox: &Sandbox,
+    history: &PushHistory,
+    changes: &Changes,
+) -> Result<(), StepError> {
+    if sandbox.head().await?.is_none() {
+        return Ok(());
+    }
+    let (remote, arrived) = (run.remote(), history.arrived.as_deref());
+    let renewed = tokio::select! {
+        renewed = sandbox.renew_unpushed(&remote, arrived, changes.uncommitted) => renewed,
+        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
+    };
+    Ok(renewed?)
+}
+
+/// Pushes under a lease on the remote ref: it must be absent, or hold what is a part of the branch or what
+/// this order pushed before it began anew.
 async fn push(
     run: &OrderRun<'_>,
     sandbox: &Sandbox,
     commit: &CommitInfo,
+    history: &PushHistory,
 ) -> Result<Pushed, StepError> {
     let key = sandbox.branch.full_ref();
-    let before = run.store.find_intent(Effect::Push, &key).await?;
-    let mut ours = before.map(|record| record.pushed()).unwrap_or_default();
-    ours.retain(|sha| *sha != commit.sha);
-    let intent = json!({ "sha": commit.sha, "before": ours });
-    run.store.intend(Effect::Push, &key, &intent).await?;
+    run.store.intend(Effect::Push, &key, &history.intent(&commit.sha)).await?;
     run.check_fresh().await?;
-
-    // Newest first, then the case that nothing of ours arrived.
-    let expected = ours.iter().rev().map(|sha| Some(sha.as_str())).chain([None]);
     let remote = run.remote();
-    let mut refusal = None;
-    for expected in expected {
-        let pushed = tokio::select! {
-            pushed = sandbox.push(&remote, expected) => pushed,
-            reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
-        };
-        match pushed {
-            Ok(pushed) => {
-                let result = json!({ "sha": pushed.sha, "already_there": pushed.already_there });
-                run.store.complete_effect(Effect::Push, &key, &result).await?;
-                return Ok(pushed);
+    let pushed = tokio::select! {
+        pushed = sandbox.push(&remote, &history.replaced) => pushed,
+        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
+    };
+    match pushed {
+        Ok(pushed) => {
+            let result = json!({ "sha": pushed.sha, "already_there": pushed.already_there });
+            run.store.complete_effect(Effect::Push, &key, &result).await?;
+            Ok(pushed)
+        }
+        Err(error) => {
+            if let GitError::Rejected { detail, answer, .. } = &error {
+                // The sentence has room for a part of it.
+                let facts = json!({ "branch": sandbox.branch.as_str(), "sha": commit.sha,
+                    "reason": detail, "answer": answer });
+                run.journal.event("warning", "push_refused", Some(StepName::Commit), facts).await;
             }
-            Err(error @ GitError::BranchMoved { .. }) => refusal = Some(error),
-            Err(error) => return Err(error.into()),
+            if !error.retryable() {
+                // It is certain that nothing arrived.
+                let result = json!({ "refused": run.clean(&error.to_string()) });
+                run.store.complete_effect(Effect::Push, &key, &result).await?;
+            }
+            Err(error.into())
         }
     }
-    Err(refusal.unwrap_or(GitError::Interrupted).into())
 }

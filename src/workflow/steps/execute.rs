@@ -25,6 +25,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         None => resumed(commands.read(StepName::Execute).await?.render(&[plan, &before]), started),
         Some(said) => commands.read_follow_up().await?.render(&[&said, &before, plan]),
     };
+    let prompt = with_conflicts(prompt, &sandbox.conflicts);
     let turn = Turn {
         step: StepName::Execute,
         attempt: started.runs,
@@ -45,4 +46,18 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         text: report.text,
         class: None,
     })
+}
+
+/// The prompt, with the files in which others have changed the same places.
+fn with_conflicts(prompt: String, files: &[String]) -> String {
+    if files.is_empty() {
+        return prompt;
+    }
+    let list: Vec<String> = files.iter().map(|file| format!("- {file:?}")).collect();
+    format!(
+        "{prompt}\n\nOthers have pushed to the branch meanwhile, and their work is here. In these files they \
+         changed the same places as you; where both versions stand between lines that begin with <<<<<<< and \
+         >>>>>>>, resolve the conflict and remove those lines:\n\n{}\n",
+        list.join("\n")
+    )
 }

@@ -1,0 +1,425 @@
+//! Takes up what others pushed to the branch of an order: their commits become its head, their files come into the
+//! checkout, and what the agent has not committed stays there.
+//!
+//! What is about to be written is noted first, so that a process that is killed in between is made good by the next.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use git2::{Index, Oid, Repository};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    GitError, Remote, Sandbox,
+    ancestry::{builds_on, fork_point},
+    blocking,
+    index_entry::{SUBMODULE, unseen},
+    lock::FileLock,
+    merge::{Versions, merge},
+    placing::Place,
+    removal::delete,
+    sparse::Cone,
+    worktree::{Staged, Worktree},
+};
+
+/// What is about to be written, in the trusted repository.
+const NOTE: &str = "following.json";
+/// The index by which files are made.
+const INDEX: &str = "following.index";
+/// Where files are made before they take their place.
+const STAGING: &str = ".following";
+/// The last that was fetched of the branch.
+pub(super) const THEIRS: &str = "refs/awo/theirs";
+const BASE: &str = "refs/awo/base";
+
+/// What this order knows of its branch on the remote.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The last commit of ours that is known to have been there.
+    pub arrived: Option<String>,
+    /// Commits of ours that are there to be replaced.
+    pub replaced: Vec<String>,
+    /// Whether an agent comes that can solve conflicts; without one they are an error.
+    pub marks: bool,
+}
+
+/// Work of others that the branch of an order holds from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Where the branch was.
+    pub from: String,
+    /// Where it is now.
+    pub head: String,
+    /// Commits in between, without those of the base branch.
+    pub commits: u64,
+    /// Files that changed in the checkout.
+    pub files: usize,
+    /// Files with both versions between marks.
+    pub conflicts: Vec<String>,
+}
+
+/// What is about to be written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    /// The tree of the checkout as it is.
+    before: String,
+    /// The tree it is about to be.
+    after: String,
+    /// The commit from which the order starts from then on.
+    base: String,
+    followed: Followed,
+}
+
+/// One file that is to change.
+struct Change {
+    path: PathBuf,
+    new: Option<(Oid, u32)>,
+}
+
+impl Sandbox {
+    /// Goes on from the head of the branch on the remote, when that builds on what the order pushed. Answers
+    /// what was taken up, if anything was. No agent may be at work.
+    #[tracing::instrument(name = "git.follow", skip_all, fields(order = %self.order))]
+    pub async fn follow(
+        mut self,
+        remote: &Remote,
+        known: &Known,
+    ) -> Result<(Self, Option<Followed>), GitError> {
+        let lock = self.git.lock_order(&self.order).await?;
+        // A process was killed over it.
+        let unfinished = self.finish_following(&lock).await?;
+        let Some(there) = self.git.branch_head(remote, &self.branch).await? else {
+            return Ok((self, unfinished));
+        };
+        if known.replaced.contains(&there) || self.has_all(&there, known).await? {
+            return Ok((self, unfinished));
+        }
+        let base = self.fetch_theirs(remote, &lock).await?;
+        let Some(note) = self.plan_following(known, base.clone(), &lock).await? else {
+            return Err(self.diverged(base.as_deref(), &lock).await);
+        };
+        let file = self.trusted.join(NOTE);
+        blocking(move || write_note(&file, &note)).await?;
+        let followed = self.finish_following(&lock).await?;
+        Ok((self, followed.or(unfinished)))
+    }
+
+    /// Whether our branch holds all that the remote has, and the remote what it is known to have had.
+    async fn has_all(&self, there: &str, known: &Known) -> Result<bool, GitError> {
+        let (sandbox, there, arrived) = (self.clone(), there.to_owned(), known.arrived.clone());
+        blocking(move || {
+            let repository = sandbox.open_trusted()?;
+            let head = sandbox.branch_head(&repository)?.id();
+            let there = oid(&there)?;
+            let lost = match arrived {
+                Some(arrived) => !builds_on(&repository, there, oid(&arrived)?),
+                None => false,
+            };
+            Ok(there == head || (builds_on(&repository, head, there) && !lost))
+        })
+        .await
+    }
+
+    /// Fetches the branch and the one it starts from; answers the head of the latter when it exists.
+    async fn fetch_theirs(
+        &self,
+        remote: &Remote,
+        lock: &FileLock,
+    ) -> Result<Option<String>, GitError> {
+        let fetch = |names: &[String]| {
+            self.git
+                .invoke("fetch")
+                .args(["--quiet", "--no-tags", "--no-write-fetch-head"])
+                .args(["--", remote.url.clone_url()])
+                .args(names)
+                .within(&self.trusted)
+                .with_remote(remote)
+                .holding(lock)
+                .check()
+        };
+        let branch = format!("+{}:{THEIRS}", self.branch.full_ref());
+        let base = format!("+refs/heads/{}:{BASE}", self.base_branch);
+        match fetch(&[branch.clone(), base]).await {
+            Ok(_) => {}
+            // The branch that the order started from may be gone.
+            Err(GitError::Failed { .. }) => {
+                fetch(&[branch]).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let sandbox = self.clone();
+        blocking(move || {
+            let repository = sandbox.open_trusted()?;
+            Ok(repository.refname_to_id(BASE).ok().map(|id| id.to_string()))
+        })
+        .await
+    }
+
+    /// Decides what the branch and the files become; `None` when what was fetched does not build on ours.
+    async fn plan_following(
+        &self,
+        known: &Known,
+        base: Option<String>,
+        lock: &FileLock,
+    ) -> Result<Option<Note>, GitError> {
+        let (sandbox, known) = (self.clone(), known.clone());
+        let planned = blocking(move || sandbox.bring_together(&known));
+        let Some(mut note) = planned.await? else { return Ok(None) };
+        if let Some(base) = base {
+            note.base = self.new_base(&note.followed.head, &base, lock).await?;
+            note.followed.commits =
+                self.count(&note.followed.head, &[&note.followed.from, &base], lock).await?;
+        } else {
+            note.followed.commits =
+                self.count(&note.followed.head, &[&note.followed.from], lock).await?;
+        }
+        Ok(Some(note))
+    }
+
+    fn bring_together(&self, known: &Known) -> Result<Option<Note>, GitError> {
+        let worktree = Worktree::open(self)?;
+        let repository = &worktree.repository;
+        let library = || GitError::library("bring the work of others and of the agent together");
+        let (head, base) = (self.branch_head(repository)?, oid(&self.base_commit)?);
+        let theirs = repository.refname_to_id(THEIRS).map_err(library())?;
+        let Some(fork) = fork_point(repository, head.id(), base, theirs) else { return Ok(None) };
+        let kept = match &known.arrived {
+            Some(arrived) => builds_on(repository, theirs, oid(arrived)?),
+            // Nothing of ours is known to be there: then the branch must hold a commit of ours.
+            None => fork != base,
+        };
+        if !kept {
+            return Ok(None);
+        }
+        let Staged { tree: ours, refused, .. } = worktree.stage(&head)?;
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        let tree = |commit| repository.find_commit(commit).map(|commit| commit.tree_id());
+        let versions = Versions {
+            before: tree(fork).map_err(library())?,
+            ours,
+            theirs: tree(theirs).map_err(library())?,
+            label: self.branch.as_str(),
+        };
+        let merged = merge(repository, &versions).map_err(library())?;
+        if !merged.conflicts.is_empty() && !known.marks {
+            return Err(GitError::Conflict {
+                branch: self.branch.to_string(),
+                order: self.order.to_string(),
+                head: theirs.to_string(),
+                files: merged.conflicts.join(", "),
+            });
+        }
+        let files = changes(repository, ours, merged.tree).map_err(library())?.len();
+        Ok(Some(Note {
+            before: ours.to_string(),
+            after: merged.tree.to_string(),
+            base: self.base_commit.clone(),
+            followed: Followed {
+                from: head.id().to_string(),
+                head: theirs.to_string(),
+                commits: 0,
+                files,
+                conflicts: merged.conflicts,
+            },
+        }))
+    }
+
+    /// The commit of the base branch that `head` starts from: a later one when others have merged it in.
+    async fn new_base(&self, head: &str, base: &str, lock: &FileLock) -> Result<String, GitError> {
+        let command = self.git.invoke("merge-base").args([head, base]).within(&self.trusted);
+        let outcome = command.holding(lock).run().await?;
+        let found = outcome.stdout.trim().to_owned();
+        // Without a common history, or when all of it is merged already, what was holds.
+        if !outcome.status.success() || found == head {
+            return Ok(self.base_commit.clone());
+        }
+        let (sandbox, new) = (self.clone(), found.clone());
+        let later = blocking(move || {
+            let repository = sandbox.open_trusted()?;
+            Ok(builds_on(&repository, oid(&new)?, oid(&sandbox.base_commit)?))
+        });
+        Ok(if later.await? { found } else { self.base_commit.clone() })
+    }
+
+    /// How many commits lead to `head` and not to one of `without`.
+    async fn count(&self, head: &str, without: &[&str], lock: &FileLock) -> Result<u64, GitError> {
+        let command = self.git.invoke("rev-list").args(["--count", head, "--not"]);
+        let outcome = command.args(without).within(&self.trusted).holding(lock).check().await?;
+        Ok(outcome.stdout.trim().parse().unwrap_or_default())
+    }
+
+    async fn diverged(&self, base: Option<&str>, lock: &FileLock) -> GitError {
+        let tell = async {
+            let sandbox = self.clone();
+            let (ours, theirs) = blocking(move || {
+                let repository = sandbox.open_trusted()?;
+                let library = GitError::library("read the branch of others");
+                let theirs = repository.refname_to_id(THEIRS).map_err(library)?;
+                Ok((sandbox.branch_head(&repository)?.id().to_string(), theirs.to_string()))
+            })
+            .await?;
+            let besides = |other| [Some(other), base].into_iter().flatten().collect::<Vec<&str>>();
+            Ok(GitError::Diverged {
+                branch: self.branch.to_string(),
+                only_ours: self.count(&ours, &besides(&theirs), lock).await?,
+                only_theirs: self.count(&theirs, &besides(&ours), lock).await?,
+                ours,
+                theirs,
+            })
+        };
+        tell.await.unwrap_or_else(|error| error)
+    }
+
+    /// Does what the note says, if there is one; fine to repeat.
+    async fn finish_following(&mut self, lock: &FileLock) -> Result<Option<Followed>, GitError> {
+        let file = self.trusted.join(NOTE);
+        let read = file.clone();
+        let Some(note) = blocking(move || read_note(&read)).await? else { return Ok(None) };
+        let staging = self.root.join(STAGING);
+        let (sandbox, folder) = (self.clone(), staging.clone());
+        let (before, after) = (oid(&note.before)?, oid(&note.after)?);
+        let wanted = blocking(move || {
+            delete(&folder)?;
+            fs::create_dir(&folder).map_err(GitError::file("make the folder", &folder))?;
+            remove_if_there(&sandbox.trusted.join(INDEX))?;
+            let repository = sandbox.open_trusted()?;
+            let wanted = sandbox.wanted(&repository, before, after);
+            wanted.map_err(GitError::library("choose the files of others"))
+        });
+        let wanted = wanted.await?;
+        // git itself turns contents into files, by the attributes that stand among them.
+        self.git
+            .invoke("read-tree")
+            .args(["--reset", "-u", &wanted.to_string()])
+            .within(&self.trusted)
+            .over(&staging)
+            .by_index(&self.trusted.join(INDEX))
+            .holding(lock)
+            .check()
+            .await?;
+        self.base_commit.clone_from(&note.base);
+        self.conflicts.clone_from(&note.followed.conflicts);
+        let sandbox = self.clone();
+        blocking(move || {
+            sandbox.place(&staging, before, after)?;
+            sandbox.amend_record()?;
+            let repository = sandbox.open_trusted()?;
+            let head = oid(&note.followed.head)?;
+            let moved = sandbox.point_branch(&repository, head, "work of others");
+            moved.map_err(GitError::library("put the branch on the work of others"))?;
+            remove_if_there(&file)?;
+            remove_if_there(&sandbox.trusted.join(INDEX))?;
+            delete(&staging)?;
+            Ok(Some(note.followed))
+        })
+        .await
+    }
+
+    /// A tree of the files that are to be written, with all rules about how.
+    fn wanted(&self, repository: &Repository, before: Oid, after: Oid) -> Result<Oid, git2::Error> {
+        let cone = Cone::of(&self.parts.sparse);
+        let mut all = Index::new()?;
+        all.read_tree(&repository.find_tree(after)?)?;
+        let mut chosen = Index::new()?;
+        for entry in all.iter() {
+            if entry.path.split(|byte| *byte == b'/').next_back() == Some(b".gitattributes") {
+                chosen.add(&entry)?;
+            }
+        }
+        for change in changes(repository, before, after)? {
+            let path = change.path.as_os_str().as_bytes().to_vec();
+            if let Some((id, mode)) = change.new.filter(|(_, mode)| *mode != SUBMODULE)
+                && cone.holds(&path)
+            {
+                chosen.add(&unseen(path, id, mode))?;
+            }
+        }
+        chosen.write_tree_to(repository)
+    }
+
+    /// Gives the files their places, and has the trusted repository know them.
+    fn place(&self, staging: &Path, before: Oid, after: Oid) -> Result<(), GitError> {
+        let library = || GitError::library("take up the files of others");
+        let worktree = Worktree::open(self)?;
+        let repository = &worktree.repository;
+        let _ = fs::remove_file(repository.path().join("index.lock"));
+        let mut index = repository.index().map_err(library())?;
+        let cone = Cone::of(&self.parts.sparse);
+        let checkout = &self.checkout;
+        let place = Place::open(checkout).map_err(GitError::file("open the folder", checkout))?;
+        let changes = changes(repository, before, after).map_err(library())?;
+        // What goes makes room first.
+        for change in changes.iter().filter(|change| change.new.is_none()) {
+            let path = &change.path;
+            place.remove(path).map_err(GitError::file("remove", &checkout.join(path)))?;
+            index.remove_path(path).map_err(library())?;
+        }
+        for Change { path, new } in &changes {
+            let Some((id, mode)) = *new else { continue };
+            let bytes = path.as_os_str().as_bytes().to_vec();
+            let from = staging.join(path);
+            if mode != SUBMODULE && cone.holds(&bytes) {
+                place.put(&from, path).map_err(GitError::file("write", &checkout.join(path)))?;
+            }
+            index.add(&unseen(bytes, id, mode)).map_err(library())?;
+        }
+        index.write().map_err(library())
+    }
+
+    fn open_trusted(&self) -> Result<Repository, GitError> {
+        Repository::open_bare(&self.trusted)
+            .map_err(GitError::library("open the trusted repository"))
+    }
+}
+
+/// The files that differ between two trees.
+fn changes(repository: &Repository, before: Oid, after: Oid) -> Result<Vec<Change>, git2::Error> {
+    let (old, new) = (repository.find_tree(before)?, repository.find_tree(after)?);
+    let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
+    let change = |delta: git2::DiffDelta<'_>| {
+        let path = delta.new_file().path().or_else(|| delta.old_file().path())?.to_owned();
+        let file = delta.new_file();
+        let new = (!file.id().is_zero()).then(|| (file.id(), u32::from(file.mode())));
+        Some(Change { path, new })
+    };
+    Ok(diff.deltas().filter_map(change).collect())
+}
+
+fn write_note(file: &Path, note: &Note) -> Result<(), GitError> {
+    let text = serde_json::to_vec(note)
+        .map_err(|error| GitError::Unusable(format!("cannot write {NOTE}: {error}")))?;
+    let staged = file.with_extension("part");
+    fs::write(&staged, text)
+        .and_then(|()| fs::rename(&staged, file))
+        .map_err(GitError::file("write", file))
+}
+
+fn read_note(file: &Path) -> Result<Option<Note>, GitError> {
+    match fs::read(file) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
+            GitError::Unusable(format!("{} cannot be read: {error}", file.display()))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(GitError::file("read", file)(error)),
+    }
+}
+
+fn remove_if_there(file: &Path) -> Result<(), GitError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(GitError::file("remove", file)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn oid(sha: &str) -> Result<Oid, GitError> {
+    Oid::from_str(sha).map_err(GitError::library("read the name of a commit"))
+}
