@@ -184,6 +184,32 @@ async fn requeue_from_a_step_forgets_that_step_and_those_after_it(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_wish_to_reopen_holds_until_the_order_completes(pool: PgPool) {
+    let (order, job) = job_in(&pool, JobState::Failed).await;
+    let wished = async || count(&pool, "SELECT count(*) FROM awo.jobs WHERE reopen").await == 1;
+    let ended = async |state| {
+        claim(&pool, job).await.unwrap().unwrap();
+        settle(&pool, job, state).await.unwrap();
+    };
+    run(&pool, &format!("SELECT awo_requeue('{order}')")).await.unwrap();
+    assert!(!wished().await);
+    // Also while it waits already.
+    run(&pool, &format!("SELECT awo_requeue('{order}', reopen => true)")).await.unwrap();
+    assert!(wished().await);
+    ended(JobState::Failed).await;
+    run(&pool, &format!("SELECT awo_requeue('{order}', 'execute')")).await.unwrap();
+    run(&pool, &format!("SELECT awo_prompt('{order}', 'More')")).await.unwrap();
+    assert!(wished().await, "asked for once");
+    ended(JobState::Succeeded).await;
+    run(&pool, &format!("SELECT awo_prompt('{order}', 'More', reopen => NULL)")).await.unwrap();
+    assert!(!wished().await, "it was fulfilled");
+    run(&pool, &format!("SELECT awo_prompt('{order}', 'Still more', reopen => true)"))
+        .await
+        .unwrap();
+    assert!(wished().await);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn requeue_is_refused_while_another_order_holds_the_key(pool: PgPool) {
     let enqueue = "SELECT awo_enqueue('acme/app', 'x', idempotency_key => 'k')";
     let first = text(&pool, enqueue).await.unwrap();

@@ -10,6 +10,9 @@ pub(super) struct Args {
     /// What the agent should do next, in words; `-` reads it from standard input.
     #[arg(value_name = "TEXT", allow_hyphen_values = true)]
     text: String,
+    /// Open another pull request when that of the order was merged or closed.
+    #[arg(long)]
+    reopen: bool,
     /// Show the progress and end with the order: exit code 0 when it completed, else 5.
     #[arg(long)]
     wait: bool,
@@ -18,6 +21,6 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, output: &Output) -> anyhow::Result<()> {
     let text = words::read(args.text, "prompt").await?;
     let store = open_store(config).await?;
-    let id = store.add_prompt(&args.id, &text).await?;
+    let id = store.add_prompt(&args.id, &text, args.reopen).await?;
     if args.wait { wait::report_end(&store, &id, output).await } else { pending(&id, output) }
 }

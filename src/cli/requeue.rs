@@ -12,10 +12,14 @@ pub(super) struct Args {
     /// Do this step and those after it again; without it, only what is not done.
     #[arg(long, value_name = "STEP")]
     from_step: Option<StepName>,
+    /// Open another pull request when that of the order was merged or closed.
+    #[arg(long)]
+    reopen: bool,
 }
 
 pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow::Result<()> {
-    let id = open_store(config).await?.requeue(&args.id, args.from_step).await?;
+    let store = open_store(config).await?;
+    let id = store.requeue(&args.id, args.from_step, args.reopen).await?;
     if output.is_json() {
         return output.document(&json!({ "agent_work_order_id": id, "status": "pending" }));
     }

@@ -354,16 +354,19 @@ impl Store {
             .map_err(StoreError::on("orders/cancellation"))
     }
 
-    /// Runs an order again, where it stopped or from an earlier step on.
+    /// Runs an order again, where it stopped or from an earlier step on. With `reopen` it gets another
+    /// pull request where its own was merged or closed.
     #[instrument(name = "db.jobs.requeue", skip_all)]
     pub async fn requeue(
         &self,
         id: &str,
         from_step: Option<StepName>,
+        reopen: bool,
     ) -> Result<String, StoreError> {
         sqlx::query_scalar(sql!("orders/requeue"))
             .bind(id)
             .bind(from_step.map(StepName::as_str))
+            .bind(reopen)
             .fetch_one(self.pool())
             .await
             .map_err(StoreError::on("orders/requeue"))

@@ -19,11 +19,20 @@ pub struct Prompt {
 }
 
 impl Store {
-    /// Says more to an order that does not run, and queues it again; answers its id.
+    /// Says more to an order that does not run, and queues it again; answers its id. With `reopen` it
+    /// gets another pull request where its own was merged or closed.
     #[tracing::instrument(name = "db.prompts.add", skip_all, err)]
-    pub async fn add_prompt(&self, id: &str, text: &str) -> Result<String, StoreError> {
-        let query =
-            sqlx::query_scalar(sql!("prompts/add")).bind(id).bind(text).fetch_one(self.pool());
+    pub async fn add_prompt(
+        &self,
+        id: &str,
+        text: &str,
+        reopen: bool,
+    ) -> Result<String, StoreError> {
+        let query = sqlx::query_scalar(sql!("prompts/add"))
+            .bind(id)
+            .bind(text)
+            .bind(reopen)
+            .fetch_one(self.pool());
         query.await.map_err(StoreError::on("prompts/add"))
     }
 

@@ -32,6 +32,7 @@ pub enum RunError {
 
 /// An order as the workflow needs it.
 #[derive(Debug, Clone, sqlx::FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "the columns of a row")]
 pub struct OrderRecord {
     /// Its id, unchecked.
     pub agent_work_order_id: String,
@@ -45,6 +46,10 @@ pub struct OrderRecord {
     pub github_issue_number: Option<String>,
     /// The branch, once it was made.
     pub git_branch_name: Option<String>,
+    /// The pull request, once there was one.
+    pub github_pull_request_url: Option<String>,
+    /// Whether another one is opened where that was merged or closed.
+    pub reopen: bool,
     /// When it was ordered.
     pub created_at: chrono::DateTime<chrono::Utc>,
     /// The branch to start from, when the order names one.
