@@ -2,6 +2,7 @@
 //! "find by head, else create" kept here, a crash would leave an order with two pull requests.
 
 mod error;
+mod found;
 mod github;
 mod github_client;
 mod github_reply;
@@ -14,7 +15,12 @@ use secrecy::SecretString;
 use tracing::Instrument as _;
 use url::Url;
 
-pub use self::{error::ForgeError, github::GitHub, local::LocalForge};
+pub use self::{
+    error::ForgeError,
+    found::{FoundPullRequest, PullRequestState},
+    github::GitHub,
+    local::LocalForge,
+};
 use crate::{
     clock::Clock,
     domain::{BranchName, Redactor, RepositoryUrl, Scheme, WorkOrderId},
@@ -77,6 +83,10 @@ pub struct PullRequest {
     pub title: String,
     /// Markdown.
     pub body: String,
+    /// The commit that was pushed as the head.
+    pub commit: String,
+    /// Whether another one is opened where an earlier one was merged or closed without this commit.
+    pub reopen: bool,
 }
 
 /// What is true after [`Forge::ensure_pull_request`].
@@ -104,6 +114,8 @@ pub enum PullRequestOutcome {
         number: u64,
         /// Merged rather than closed.
         merged: bool,
+        /// Whether it holds the commit of the request: if not, nobody sees that.
+        complete: bool,
     },
     /// The head has no commit that the base lacks.
     NoChanges,
@@ -141,6 +153,36 @@ pub struct RepositoryFacts {
     pub owner: String,
     /// The branch that pull requests go to unless told otherwise.
     pub default_branch: String,
+    /// Whether it takes no writes any more.
+    pub archived: bool,
+    /// Whether the forge has closed it.
+    pub disabled: bool,
+    /// Whether the token may push; nothing where that is not known.
+    pub may_push: Option<bool>,
+}
+
+impl RepositoryFacts {
+    /// `owner/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    /// Proves that a branch may be pushed, as far as the forge knows.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it.
+    pub fn require_writable(&self) -> Result<(), ForgeError> {
+        let repository = self.full_name();
+        if self.archived {
+            Err(ForgeError::Archived { repository })
+        } else if self.disabled {
+            Err(ForgeError::Disabled { repository })
+        } else if self.may_push == Some(false) {
+            Err(ForgeError::ReadOnly { repository })
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// The forge of one repository. Cheap to clone.
@@ -186,6 +228,37 @@ impl Forge {
         }
     }
 
+    /// Finds the pull request of `head`: the open one, else the newest. `url` is where one was last
+    /// seen, and `commit` what it is asked about ([`FoundPullRequest::complete`]).
+    ///
+    /// # Errors
+    /// The forge cannot be read.
+    pub async fn find_pull_request(
+        &self,
+        head: &BranchName,
+        url: Option<&str>,
+        commit: Option<&str>,
+    ) -> Result<Option<FoundPullRequest>, ForgeError> {
+        let span = tracing::info_span!("forge.find_pull_request", branch = %head);
+        match self {
+            Self::GitHub(github) => {
+                github.find_pull_request(head, url, commit).instrument(span).await
+            }
+            Self::Local(local) => local.find_pull_request(head, commit).instrument(span).await,
+        }
+    }
+
+    /// Whether there is what it takes to open pull requests.
+    ///
+    /// # Errors
+    /// There is not: what is missing.
+    pub fn require_token(&self) -> Result<(), ForgeError> {
+        match self {
+            Self::GitHub(github) => github.require_token(),
+            Self::Local(_) => Ok(()),
+        }
+    }
+
     /// Reads an issue.
     ///
     /// # Errors
@@ -198,7 +271,8 @@ impl Forge {
         }
     }
 
-    /// Proves that the repository can be read with these settings.
+    /// Proves that the repository can be read with these settings. One that was renamed or transferred
+    /// on the same server answers under its present name.
     ///
     /// # Errors
     /// What is wrong, as a sentence for the person who configured it.
@@ -252,6 +326,8 @@ mod tests {
                 head: "feat/x".parse().unwrap(),
                 base: "main".to_owned(),
                 title,
+                commit: "c".repeat(40),
+                reopen: false,
                 body: format!("{body}<!-- archon{mark}-awo:wo-1 -->{mark}{body}"),
             };
             let sent = request.presentable(&Redactor::default());

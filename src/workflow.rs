@@ -4,6 +4,7 @@
 
 mod agent_environment;
 mod attempt;
+mod delivered;
 mod dossier;
 mod earlier_work;
 mod failure;

@@ -10,13 +10,18 @@ use std::time::Duration;
 use archon_awo::{
     clock::Clock,
     domain::{ErrorClass, Redactor, RemoteRules, RepositoryUrl},
-    forge::{Forge, ForgeError, ForgeSettings, PullRequest, PullRequestOutcome as Outcome, marker},
+    forge::{
+        Forge, ForgeError, ForgeSettings, PullRequest, PullRequestOutcome as Outcome,
+        PullRequestState, marker,
+    },
 };
 use axum::http::Method;
-use fake_github::{FakeGitHub, Fault, TOKEN};
+use fake_github::{FakeGitHub, Fault, Merge, TOKEN};
 use secrecy::SecretString;
 use serde_json::json;
 
+/// What a branch is said to end with, where nobody asks.
+const COMMIT: &str = "0000000000000000000000000000000000000001";
 const BRANCH: &str = "feat/add+more-wo-1";
 
 fn repository(text: &str) -> RepositoryUrl {
@@ -49,6 +54,8 @@ fn request() -> PullRequest {
         base: "main".to_owned(),
         title: "Add more".to_owned(),
         body: "There was less.".to_owned(),
+        commit: COMMIT.to_owned(),
+        reopen: false,
     }
 }
 
@@ -118,9 +125,93 @@ async fn a_merged_or_closed_one_is_recorded_and_not_opened_again() {
         github.edit_pull(1, &json!({"state": "closed", "merged_at": merged_at}));
         let outcome = forge.ensure_pull_request(&request()).await.unwrap();
         let url = "https://github.com/acme/app/pull/1".to_owned();
-        assert_eq!(outcome, Outcome::AlreadyClosed { url, number: 1, merged });
+        assert_eq!(outcome, Outcome::AlreadyClosed { url, number: 1, merged, complete: false });
     }
     assert_eq!(github.pulls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_closed_one_is_complete_when_it_holds_the_commit_and_else_followed_by_another() {
+    let github = FakeGitHub::start().await;
+    let first = github.push(BRANCH, true);
+    let forge = forge(&github);
+    let request = PullRequest { commit: first, reopen: true, ..request() };
+    forge.ensure_pull_request(&request).await.unwrap();
+    // A person adds a commit and merges both.
+    let second = github.push_onto(BRANCH);
+    github.merge(1, Merge::Squash);
+    for commit in [request.commit.clone(), second.clone()] {
+        let request = PullRequest { commit, ..request.clone() };
+        let outcome = forge.ensure_pull_request(&request).await.unwrap();
+        assert!(matches!(outcome, Outcome::AlreadyClosed { complete: true, .. }), "{outcome:?}");
+    }
+    let third = github.push_onto(BRANCH);
+    let request = PullRequest { commit: third.clone(), ..request };
+    let kept = PullRequest { reopen: false, ..request.clone() };
+    let outcome = forge.ensure_pull_request(&kept).await.unwrap();
+    assert!(matches!(outcome, Outcome::AlreadyClosed { complete: false, .. }), "{outcome:?}");
+    let found = forge.find_pull_request(&request.head, None, Some(&second)).await.unwrap().unwrap();
+    assert_eq!((found.state, found.complete), (PullRequestState::Merged, true));
+    for expected in ["Opened", "Updated"] {
+        let outcome = format!("{:?}", forge.ensure_pull_request(&request).await.unwrap());
+        assert!(outcome.starts_with(expected) && outcome.contains("number: 2"), "{outcome}");
+    }
+    let found = forge.find_pull_request(&request.head, None, Some(&third)).await.unwrap().unwrap();
+    assert_eq!((found.number, found.state), (2, PullRequestState::Open));
+}
+
+#[tokio::test]
+async fn a_renamed_repository_is_followed_with_every_request() {
+    let github = with_branch().await;
+    github.file_issue(7, "It is slow", None);
+    github.rename("other/name");
+    let forge = forge(&github);
+    let outcome = forge.ensure_pull_request(&request()).await.unwrap();
+    let url = "https://github.com/other/name/pull/1".to_owned();
+    assert_eq!(outcome, Outcome::Opened { url, number: 1 });
+    let changed = PullRequest { title: "Add much more".to_owned(), ..request() };
+    forge.ensure_pull_request(&changed).await.unwrap();
+    assert_eq!(github.pulls()[0]["title"], "Add much more");
+    assert_eq!(forge.issue(7).await.unwrap().title, "It is slow");
+    assert_eq!(forge.verify().await.unwrap().full_name(), "other/name");
+}
+
+#[tokio::test]
+async fn a_redirect_that_leads_nowhere_ends() {
+    let github = with_branch().await;
+    let location = [("location", "/api/v3/repositories/1296269")];
+    for _ in 0..6 {
+        github.fail_next(Method::GET, answer(301, &location, "Moved Permanently"));
+    }
+    let error = refusal(&github).await;
+    assert!(matches!(error, ForgeError::Moved { .. }), "{error}");
+    assert_eq!(github.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn the_rights_of_an_installed_app_are_not_those_of_a_user() {
+    for (token, expected) in [(TOKEN, Some(false)), ("ghs_aTokenOfAnApp0123456789", None)] {
+        let own = FakeGitHub::start().await;
+        let github = FakeGitHub::start_over(&own.git_dir(), token).await;
+        github.read_only(true);
+        let forge = forge_with(&github, "acme/app", Some(token));
+        let facts = forge.verify().await.unwrap();
+        assert_eq!(facts.may_push, expected);
+        assert_eq!(facts.require_writable().is_err(), expected.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_pull_request_that_is_not_listed_yet_is_found_by_its_number() {
+    let github = with_branch().await;
+    let forge = forge(&github);
+    let outcome = forge.ensure_pull_request(&request()).await.unwrap();
+    let head = request().head;
+    for (url, expected) in [(outcome.url(), Some(1)), (None, None)] {
+        github.lag(1);
+        let found = forge.find_pull_request(&head, url, None).await.unwrap();
+        assert_eq!(found.map(|found| found.number), expected);
+    }
 }
 
 #[tokio::test]
@@ -211,6 +302,7 @@ async fn without_a_token_nothing_is_sent() {
     let error = forge.ensure_pull_request(&request()).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Auth);
     assert!(error.to_string().contains("GITHUB_TOKEN"), "{error}");
+    assert_eq!(forge.require_token().unwrap_err().class(), ErrorClass::Auth);
     assert!(github.requests().is_empty());
 }
 
@@ -250,7 +342,12 @@ async fn a_refusal_keeps_githubs_own_words() {
     let wrong_base = PullRequest { base: "nowhere".to_owned(), ..request() };
     let error = forge(&github).ensure_pull_request(&wrong_base).await.unwrap_err();
     assert_eq!((error.class(), error.is_retryable()), (ErrorClass::Forge, false));
-    assert!(error.to_string().contains("base is invalid"), "{error}");
+    assert!(error.to_string().contains("no branch \"nowhere\""), "{error}");
+    let words = json!({"message": "Validation Failed", "errors": ["has no history in common"]});
+    github.fail_next(Method::POST, Fault::Answer(422, Vec::new(), words));
+    let error = refusal(&github).await;
+    assert_eq!((error.class(), error.is_retryable()), (ErrorClass::Forge, false));
+    assert!(error.to_string().contains("has no history in common"), "{error}");
 }
 
 #[tokio::test]

@@ -10,11 +10,15 @@ use std::{
 use archon_awo::{
     clock::Clock,
     domain::{ErrorClass, Redactor, RemoteRules, RepositoryUrl},
-    forge::{Forge, ForgeSettings, PullRequest, PullRequestOutcome as Outcome, marker},
+    forge::{
+        Forge, ForgeSettings, PullRequest, PullRequestOutcome as Outcome, PullRequestState, marker,
+    },
     process,
 };
 use tempfile::TempDir;
 
+/// What the branch is said to end with; the remote knows better.
+const COMMIT: &str = "0000000000000000000000000000000000000001";
 const BRANCH: &str = "feat/more-wo-1";
 
 /// A remote with the branches `main`, `BRANCH` (one commit ahead) and `feat/idle` (none ahead).
@@ -123,6 +127,8 @@ fn request() -> PullRequest {
         base: "main".to_owned(),
         title: "Add \"more\": now".to_owned(),
         body: "There was less.".to_owned(),
+        commit: COMMIT.to_owned(),
+        reopen: false,
     }
 }
 
@@ -217,6 +223,32 @@ async fn a_merged_or_closed_one_is_recorded() {
     git(&remote.git_dir, &["update-ref", "refs/heads/main", BRANCH]);
     assert!(matches!(opened(&remote).await, Outcome::AlreadyClosed { merged: true, .. }));
     assert_eq!(remote.files(), 1);
+}
+
+#[tokio::test]
+async fn work_that_a_closed_one_does_not_hold_gets_another_where_that_is_wanted() {
+    let remote = Remote::with_work_tree();
+    opened(&remote).await;
+    git(&remote.folder, &["update-ref", "refs/heads/main", BRANCH]);
+    let merged = remote.commit(BRANCH);
+    let find = async |commit: &str| {
+        let found = remote.forge().find_pull_request(&request().head, None, Some(commit)).await;
+        found.unwrap().unwrap()
+    };
+    let found = find(&merged).await;
+    assert_eq!((found.number, found.state), (1, PullRequestState::Merged));
+    assert_eq!((found.complete, &found.head), (true, &merged));
+    git(&remote.folder, &["checkout", "-q", BRANCH]);
+    git(&remote.folder, &["commit", "-q", "--allow-empty", "-m", "third"]);
+    assert!(!find(&remote.commit(BRANCH)).await.complete);
+    let outcome = opened(&remote).await;
+    let expected = matches!(outcome, Outcome::AlreadyClosed { merged: true, complete: false, .. });
+    assert!(expected, "{outcome:?}");
+    let wanted = PullRequest { reopen: true, ..request() };
+    let outcome = remote.forge().ensure_pull_request(&wanted).await.unwrap();
+    assert!(matches!(outcome, Outcome::Opened { number: 2, .. }), "{outcome:?}");
+    assert_eq!(find(&merged).await.state, PullRequestState::Open);
+    assert_eq!(remote.files(), 2);
 }
 
 #[tokio::test]

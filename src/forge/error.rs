@@ -59,7 +59,8 @@ pub enum ForgeError {
         /// The repository or the issue.
         what: String,
     },
-    /// The repository has another address now.
+    /// The repository has another address now. On the same server it is followed before anybody
+    /// reads this.
     #[error(
         "the repository {repository} has moved: order the work under its new address ({location})"
     )]
@@ -68,6 +69,96 @@ pub enum ForgeError {
         repository: String,
         /// Where the server points to.
         location: String,
+    },
+    /// Nothing can be written to the repository any more.
+    #[error(
+        "the repository {repository} is archived, so no branch can be pushed to it: unarchive it in \
+         its settings on GitHub, or order the work for another repository"
+    )]
+    Archived {
+        /// `owner/name`.
+        repository: String,
+    },
+    /// GitHub has closed the repository.
+    #[error(
+        "the repository {repository} was disabled by GitHub: its owner finds the reason on its page"
+    )]
+    Disabled {
+        /// `owner/name`.
+        repository: String,
+    },
+    /// The token reads the repository and may not write to it.
+    #[error(
+        "the GitHub token may read {repository} but not push to it: give its user write access \
+         (a fine-grained token needs Contents and Pull requests, read and write), or set GITHUB_TOKEN \
+         to a token that has it"
+    )]
+    ReadOnly {
+        /// `owner/name`.
+        repository: String,
+    },
+    /// The branch that the pull request goes to is not there.
+    #[error(
+        "{repository} has no branch {branch:?} for the pull request to go to: make it again and \
+         requeue the order; the work is on its own branch {head}"
+    )]
+    NoBase {
+        /// `owner/name`.
+        repository: String,
+        /// The missing branch.
+        branch: String,
+        /// The branch with the work.
+        head: String,
+    },
+    /// The repository has no issues.
+    #[error(
+        "issue {number} cannot be read because {repository} has its issues switched off: switch them \
+         on in its settings on GitHub, or order the work without github_issue_number and put the \
+         text of the issue into the request"
+    )]
+    IssuesDisabled {
+        /// `owner/name`.
+        repository: String,
+        /// The issue.
+        number: u64,
+    },
+    /// The issue is gone for good.
+    #[error(
+        "issue {number} of {repository} was deleted: order the work without github_issue_number and \
+         put what is to be done into the request"
+    )]
+    IssueDeleted {
+        /// `owner/name`.
+        repository: String,
+        /// The issue.
+        number: u64,
+    },
+    /// The issue belongs to another repository now.
+    #[error(
+        "issue {number} of {repository} was transferred to {location}: order the work for that \
+         repository, or without github_issue_number and with the text of the issue in the request"
+    )]
+    IssueMoved {
+        /// `owner/name`.
+        repository: String,
+        /// The issue.
+        number: u64,
+        /// Where it is now.
+        location: String,
+    },
+    /// Something that is not GitHub's API answered.
+    #[error(
+        "asked to {action} of {repository}, the address in GITHUB_API_URL answered with a page instead \
+         of data ({page}): check that address, and the proxy, firewall or login page between it and \
+         this worker"
+    )]
+    Page {
+        /// What was asked.
+        action: &'static str,
+        /// `owner/name`.
+        repository: String,
+        /// HTTP status and the title of the page.
+        page: String,
     },
     /// The forge understood and said no.
     #[error("github refused to {action} of {repository} ({status}): {message}")]
@@ -126,7 +217,7 @@ impl ForgeError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unusable(_) => ErrorClass::Invalid,
-            Self::NoToken { .. } | Self::Auth { .. } => ErrorClass::Auth,
+            Self::NoToken { .. } | Self::Auth { .. } | Self::ReadOnly { .. } => ErrorClass::Auth,
             Self::RateLimited { .. } => ErrorClass::RateLimited,
             Self::File { source, .. } if disk::is_full(source) => ErrorClass::Disk,
             _ => ErrorClass::Forge,
@@ -139,6 +230,7 @@ impl ForgeError {
         match self {
             Self::RateLimited { .. }
             | Self::Unavailable { .. }
+            | Self::Page { .. }
             | Self::Git { .. }
             | Self::Locked { .. } => true,
             Self::File { source, .. } => disk::is_full(source),

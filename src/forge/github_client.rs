@@ -10,6 +10,7 @@ use octocrab::Octocrab;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use url::Url;
 
 use super::{
     ForgeError, ForgeSettings,
@@ -22,6 +23,8 @@ use crate::{
 
 /// Attempts inside one call, the first included, when the server or the network fails.
 const ATTEMPTS: u32 = 4;
+/// What the tokens of installed apps begin with.
+const APP_TOKEN: &str = "ghs_";
 /// Longest answer that is read, in bytes: thirty pull requests with the longest bodies fit.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
@@ -29,11 +32,15 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub(super) struct Client {
     octocrab: Octocrab,
+    /// Root of the API.
+    api: Url,
     /// Path of the API below its host, for example `/api/v3`; without a slash at its end.
     prefix: String,
     owner: String,
     name: String,
     has_token: bool,
+    /// Whether the token is one of an installed app, whose rights are not those of a user.
+    is_app: bool,
     timeout: Duration,
     retry_delay: Duration,
     clock: Clock,
@@ -70,17 +77,21 @@ impl Client {
             .base_uri(origin)
             .map_err(|error| unusable_client(&redactor, &error))?
             .set_connect_timeout(Some(settings.timeout));
+        let token = token.map(|token| checked(&token)).transpose()?;
         let has_token = token.is_some();
+        let is_app = token.as_ref().is_some_and(|t| t.expose_secret().starts_with(APP_TOKEN));
         if let Some(token) = token {
-            builder = builder.personal_token(checked(&token)?);
+            builder = builder.personal_token(token);
         }
         let octocrab = builder.build().map_err(|error| unusable_client(&redactor, &error))?;
         Ok(Self {
             octocrab,
+            api: settings.api_url.clone(),
             prefix: settings.api_url.path().trim_end_matches('/').to_owned(),
             owner: url.owner().to_owned(),
             name: url.name().to_owned(),
             has_token,
+            is_app,
             timeout: settings.timeout,
             retry_delay: settings.retry_delay,
             clock: settings.clock.clone(),
@@ -99,7 +110,7 @@ impl Client {
         let mut delay = self.retry_delay;
         for _ in 1..ATTEMPTS {
             match attempt().await {
-                Err(error @ ForgeError::Unavailable { .. }) => {
+                Err(error @ (ForgeError::Unavailable { .. } | ForgeError::Page { .. })) => {
                     tracing::warn!(%error, "the forge failed, asking again");
                     self.clock.sleep(self.clock.between(delay / 2, delay)).await;
                     delay *= 2;
@@ -110,6 +121,7 @@ impl Client {
         attempt().await
     }
 
+    /// Asks for something of the repository; `path` is what follows its name.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -117,7 +129,19 @@ impl Client {
         body: Option<&Value>,
         action: &'static str,
     ) -> Result<T, Failure> {
-        let reply = tokio::time::timeout(self.timeout, self.send(method, path, body))
+        let uri = format!("{}/repos/{}/{}{path}", self.prefix, self.owner, self.name);
+        self.call_at(method, uri, body, action).await
+    }
+
+    /// The same for a path as the server named it.
+    pub(super) async fn call_at<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        uri: String,
+        body: Option<&Value>,
+        action: &'static str,
+    ) -> Result<T, Failure> {
+        let reply = tokio::time::timeout(self.timeout, self.send(method, uri, body))
             .await
             .map_err(|_| format!("no answer within {:?}", self.timeout))
             .flatten()
@@ -126,7 +150,7 @@ impl Client {
             return Err(Failure::Rejected(reply.status.as_u16(), rejection));
         }
         serde_json::from_slice(&reply.body).map_err(|error| {
-            // A proxy's page or a half answer: the next one may be whole.
+            // Half an answer: the next one may be whole.
             let message = format!("the answer is not what was expected ({error})");
             Failure::Forge(self.unavailable(action, &message))
         })
@@ -135,10 +159,9 @@ impl Client {
     async fn send(
         &self,
         method: Method,
-        path: &str,
+        uri: String,
         body: Option<&Value>,
     ) -> Result<Reply, String> {
-        let uri = format!("{}/repos/{}/{}{path}", self.prefix, self.owner, self.name);
         let builder = request::Builder::new()
             .method(method)
             .uri(uri)
@@ -180,8 +203,13 @@ impl Client {
             Rejection::Moved(location) => {
                 ForgeError::Moved { repository, location: clean(location) }
             }
+            Rejection::Archived => ForgeError::Archived { repository },
+            Rejection::Page(page) => ForgeError::Page { action, repository, page: clean(page) },
             Rejection::Server(message) => self.unavailable(action, &format!("{status}: {message}")),
-            Rejection::UnknownHead(message) | Rejection::Refused(message) => {
+            Rejection::UnknownHead(message)
+            | Rejection::UnknownBase(message)
+            | Rejection::Gone(message)
+            | Rejection::Refused(message) => {
                 ForgeError::Refused { action, repository, status, message: clean(message) }
             }
             Rejection::AlreadyExists | Rejection::NoCommits => {
@@ -192,6 +220,35 @@ impl Client {
 
     pub(super) fn owner(&self) -> &str {
         &self.owner
+    }
+
+    /// The path that a redirect leads to; nothing when that is on another server, which the token
+    /// is not for.
+    pub(super) fn own_path(&self, location: &str) -> Option<String> {
+        let target = self.api.join(location).ok()?;
+        let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+        (target.origin() == self.api.origin()).then(|| format!("{}{query}", target.path()))
+    }
+
+    /// The same API about the repository under another name; nothing when that is no name.
+    pub(super) fn renamed(&self, owner: &str, name: &str) -> Option<Self> {
+        let plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        let renamed = || Self { owner: owner.to_owned(), name: name.to_owned(), ..self.clone() };
+        (plain(owner) && plain(name)).then(renamed)
+    }
+
+    /// Whether `owner/name` is this repository.
+    pub(super) fn is_called(&self, full_name: &str) -> bool {
+        self.repository().eq_ignore_ascii_case(full_name)
+    }
+
+    /// Whether what GitHub says of the rights of the token's user tells what the token may do.
+    pub(super) fn acts_for_a_user(&self) -> bool {
+        self.has_token && !self.is_app
     }
 
     pub(super) fn has_token(&self) -> bool {

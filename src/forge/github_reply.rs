@@ -9,6 +9,10 @@ use serde_json::Value;
 
 /// Longest text taken over from an answer, in characters.
 const MAX_MESSAGE: usize = 500;
+/// How much of a page is searched for its title, in bytes.
+const MAX_PAGE: usize = 16 * 1024;
+/// Longest title taken over from a page, in characters.
+const MAX_TITLE: usize = 100;
 /// Longest wait that is believed; GitHub's own windows are one hour.
 const MAX_WAIT: Duration = Duration::from_hours(2);
 /// The wait when GitHub limits without saying for how long, as its documentation asks.
@@ -31,6 +35,10 @@ pub(super) enum Rejection {
     RateLimited(Duration, String),
     /// Not there, or not for us.
     NotFound,
+    /// 410: an issue that was deleted, or a repository without issues; in the server's words.
+    Gone(String),
+    /// 403: the repository takes no writes any more.
+    Archived,
     /// Has another address now.
     Moved(String),
     /// 422: a pull request for this head exists.
@@ -39,6 +47,10 @@ pub(super) enum Rejection {
     NoCommits,
     /// 422: the head is unknown. Seen for moments after a push, until all servers know it.
     UnknownHead(String),
+    /// 422: the base is unknown.
+    UnknownBase(String),
+    /// A page for people, from whatever stands before the API: status and title.
+    Page(String),
     /// The server failed.
     Server(String),
     /// Anything else: a refusal in the server's words.
@@ -51,31 +63,81 @@ struct Problem {
     message: String,
     #[serde(default)]
     errors: Value,
+    /// Where a redirect leads to.
+    url: Option<String>,
 }
 
 impl Reply {
     /// Nothing when the answer is a success.
     pub(super) fn rejection(&self) -> Option<Rejection> {
+        let page = self.page();
         if self.status.is_success() {
-            return None;
+            return page.map(Rejection::Page);
         }
         let problem: Problem = serde_json::from_slice(&self.body).unwrap_or_default();
         let message = self.message(&problem);
+        let limited = self.status == StatusCode::TOO_MANY_REQUESTS
+            || (self.status == StatusCode::FORBIDDEN && self.is_rate_limit(&message));
+        if limited {
+            return Some(Rejection::RateLimited(self.wait(), message));
+        }
+        if self.status.is_server_error() || self.status == StatusCode::REQUEST_TIMEOUT {
+            return Some(Rejection::Server(message));
+        }
+        if let Some(page) = page {
+            return Some(Rejection::Page(page));
+        }
         Some(match self.status {
-            StatusCode::TOO_MANY_REQUESTS => Rejection::RateLimited(self.wait(), message),
-            StatusCode::FORBIDDEN if self.is_rate_limit(&message) => {
-                Rejection::RateLimited(self.wait(), message)
+            StatusCode::FORBIDDEN if message.to_ascii_lowercase().contains("archived") => {
+                Rejection::Archived
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Rejection::Auth(message),
-            StatusCode::NOT_FOUND | StatusCode::GONE => Rejection::NotFound,
-            StatusCode::UNPROCESSABLE_ENTITY => unprocessable(&problem, message),
-            StatusCode::REQUEST_TIMEOUT => Rejection::Server(message),
-            status if status.is_server_error() => Rejection::Server(message),
+            StatusCode::NOT_FOUND => Rejection::NotFound,
+            StatusCode::GONE => Rejection::Gone(message),
+            StatusCode::UNPROCESSABLE_ENTITY => self.unprocessable(&problem, message),
             status if status.is_redirection() => {
-                Rejection::Moved(self.header(&header::LOCATION).unwrap_or(&message).to_owned())
+                let location = self.header(&header::LOCATION).or(problem.url.as_deref());
+                Rejection::Moved(location.unwrap_or(&message).to_owned())
             }
             _ => Rejection::Refused(message),
         })
+    }
+
+    /// Status and title, when the answer is a page for people. GitHub's API sends JSON but for
+    /// failures of its own.
+    fn page(&self) -> Option<String> {
+        let says = |kind| self.header(&header::CONTENT_TYPE).is_some_and(|t| t.contains(kind));
+        let start = self.body.trim_ascii_start();
+        if says("json") || !(says("html") || start.first() == Some(&b'<')) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&start[..start.len().min(MAX_PAGE)]);
+        let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+        let title = title.map(|(title, _)| printable(title.trim(), MAX_TITLE));
+        Some(match title.filter(|title| !title.is_empty()) {
+            Some(title) => format!("{}, {title:?}", self.status),
+            None => self.status.to_string(),
+        })
+    }
+
+    fn unprocessable(&self, problem: &Problem, message: String) -> Rejection {
+        let details = details(&problem.errors);
+        let says = |words: &str| details.iter().any(|detail| detail.contains(words));
+        let is = |words: &str| details.iter().any(|detail| detail == words);
+        // The limit for what makes content: no header says so, and only waiting helps.
+        if says("submitted too quickly") || message.contains("submitted too quickly") {
+            Rejection::RateLimited(self.wait(), message)
+        } else if says("pull request already exists") {
+            Rejection::AlreadyExists
+        } else if says("No commits between") {
+            Rejection::NoCommits
+        } else if is("head is invalid") {
+            Rejection::UnknownHead(message)
+        } else if is("base is invalid") {
+            Rejection::UnknownBase(message)
+        } else {
+            Rejection::Refused(message)
+        }
     }
 
     fn header(&self, name: &header::HeaderName) -> Option<&str> {
@@ -92,6 +154,7 @@ impl Reply {
             || self.headers.contains_key(header::RETRY_AFTER)
             || message.contains("rate limit")
             || message.contains("abuse detection")
+            || message.contains("temporarily blocked from content creation")
     }
 
     /// How long to wait. Times are compared with the answer's own `Date`, so that a wrong clock
@@ -119,8 +182,7 @@ impl Reply {
         if parts.is_empty() {
             parts.push(self.status.to_string());
         }
-        let text = parts.join(": ");
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
+        printable(&parts.join(": "), MAX_MESSAGE)
     }
 }
 
@@ -148,18 +210,9 @@ fn details(errors: &Value) -> Vec<String> {
     }
 }
 
-fn unprocessable(problem: &Problem, message: String) -> Rejection {
-    let details = details(&problem.errors);
-    let says = |words: &str| details.iter().any(|detail| detail.contains(words));
-    if says("pull request already exists") {
-        Rejection::AlreadyExists
-    } else if says("No commits between") {
-        Rejection::NoCommits
-    } else if details.iter().any(|detail| detail == "head is invalid") {
-        Rejection::UnknownHead(message)
-    } else {
-        Rejection::Refused(message)
-    }
+/// The first characters of a text of the server, without what could upset a terminal.
+fn printable(text: &str, most: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +260,8 @@ mod tests {
             (r#"{"message": "Validation Failed", "errors": ["Too long"]}"#, "Too long"),
             (r#"{"message": "Nope", "errors": [{"field": "base", "code": "invalid"}]}"#, "base is"),
             (r#"{"message": "Nope", "errors": 7, "new": {}}"#, "Nope"),
-            ("<html>", "422"),
+            (r#"{"errors": "?"}"#, "?"),
+            ("", "422"),
         ] {
             let rejection = reply(422, &[], body).rejection();
             let Some(Rejection::Refused(message)) = rejection else {
@@ -215,6 +269,37 @@ mod tests {
             };
             assert!(message.contains(words), "{message:?} does not say {words:?}");
         }
+    }
+
+    #[test]
+    fn what_makes_content_too_fast_waits_a_minute_or_as_long_as_it_is_told() {
+        let body = r#"{"message": "Validation Failed",
+            "errors": [{"resource": "PullRequest", "code": "custom", "message": "was submitted too quickly"}]}"#;
+        for (headers, seconds) in [(&[][..], 60), (&[("retry-after", "30")][..], 30)] {
+            match reply(422, headers, body).rejection() {
+                Some(Rejection::RateLimited(wait, _)) => {
+                    assert_eq!(wait, Duration::from_secs(seconds));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // The secondary limit without any header.
+        let body = r#"{"message": "You have exceeded a secondary rate limit."}"#;
+        let rejection = reply(403, &[("x-ratelimit-remaining", "4290")], body).rejection();
+        assert!(matches!(rejection, Some(Rejection::RateLimited(..))), "{rejection:?}");
+    }
+
+    #[test]
+    fn a_page_is_no_answer_of_the_api_whatever_its_status() {
+        let page = " <!DOCTYPE html><title>\n Access denied </title>";
+        for status in [200, 302, 401, 403, 404, 422] {
+            let rejection = reply(status, &[("content-type", "text/html")], page).rejection();
+            let Some(Rejection::Page(page)) = rejection else { panic!("{status}: {rejection:?}") };
+            assert!(page.starts_with(&status.to_string()) && page.ends_with("\"Access denied\""));
+        }
+        assert!(matches!(reply(502, &[], page).rejection(), Some(Rejection::Server(_))));
+        assert!(matches!(reply(429, &[], page).rejection(), Some(Rejection::RateLimited(..))));
+        assert_eq!(reply(200, &[("content-type", "application/json")], "<>").rejection(), None);
     }
 
     proptest! {

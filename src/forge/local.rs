@@ -14,12 +14,13 @@ use std::{
 use tokio::fs;
 
 use super::{
-    ForgeError, ForgeSettings, Issue, PullRequest, PullRequestOutcome, RepositoryFacts, marker,
-    pull_file,
+    ForgeError, ForgeSettings, FoundPullRequest, Issue, PullRequest, PullRequestOutcome,
+    PullRequestState, RepositoryFacts, marker,
+    pull_file::{self, PullFile},
 };
 use crate::{
     clock::Clock,
-    domain::{Redactor, RepositoryUrl},
+    domain::{BranchName, Redactor, RepositoryUrl},
     process,
 };
 
@@ -44,7 +45,7 @@ pub struct LocalForge {
 /// A pull request that was found.
 struct Found {
     number: u64,
-    state: String,
+    pull: PullFile,
     text: String,
 }
 
@@ -98,14 +99,17 @@ impl LocalForge {
             if !ahead {
                 return Ok(PullRequestOutcome::NoChanges);
             }
-            let number = self.free_number(&git_dir, highest, &head).await?;
-            self.write(&pulls, number, &request).await?;
-            self.point(&git_dir, number, &head).await?;
-            return Ok(PullRequestOutcome::Opened { url: address(&pulls, number), number });
+            return self.open(&git_dir, &pulls, highest, &request, &head).await;
         };
         let (number, url) = (found.number, address(&pulls, found.number));
-        if !ahead || found.state != "open" {
-            return Ok(PullRequestOutcome::AlreadyClosed { url, number, merged: !ahead });
+        let state = self.state(&git_dir, &found).await?;
+        if state != PullRequestState::Open {
+            let merged = state == PullRequestState::Merged;
+            let complete = !ahead || self.holds(&git_dir, number, &head).await;
+            if !complete && request.reopen {
+                return self.open(&git_dir, &pulls, highest, &request, &head).await;
+            }
+            return Ok(PullRequestOutcome::AlreadyClosed { url, number, merged, complete });
         }
         if found.text.contains(&marker(&request.order))
             && found.text != pull_file::render(number, &request)
@@ -114,6 +118,66 @@ impl LocalForge {
         }
         self.point(&git_dir, number, &head).await?;
         Ok(PullRequestOutcome::Updated { url, number })
+    }
+
+    async fn open(
+        &self,
+        git_dir: &Path,
+        pulls: &Path,
+        highest: u64,
+        request: &PullRequest,
+        head: &str,
+    ) -> Result<PullRequestOutcome, ForgeError> {
+        let number = self.free_number(git_dir, highest, head).await?;
+        self.write(pulls, number, request).await?;
+        self.point(git_dir, number, head).await?;
+        Ok(PullRequestOutcome::Opened { url: address(pulls, number), number })
+    }
+
+    pub(super) async fn find_pull_request(
+        &self,
+        head: &BranchName,
+        commit: Option<&str>,
+    ) -> Result<Option<FoundPullRequest>, ForgeError> {
+        let git_dir = self.git_dir().await?;
+        let pulls = git_dir.join("awo/pulls");
+        if !fs::try_exists(&pulls).await.map_err(file_error("read", &pulls))? {
+            return Ok(None);
+        }
+        let Some(found) = find(&pulls, head.as_str()).await?.0 else { return Ok(None) };
+        let number = found.number;
+        let complete = match commit {
+            Some(commit) => self.holds(&git_dir, number, commit).await,
+            None => false,
+        };
+        Ok(Some(FoundPullRequest {
+            number,
+            url: address(&pulls, number),
+            state: self.state(&git_dir, &found).await?,
+            head: self.commit(&git_dir, &pull_ref(number)).await?.unwrap_or_default(),
+            complete,
+        }))
+    }
+
+    /// What became of a pull request: merged where git shows that, else what its file says.
+    async fn state(&self, git_dir: &Path, found: &Found) -> Result<PullRequestState, ForgeError> {
+        let told = match found.pull.state.as_str() {
+            "open" => PullRequestState::Open,
+            "merged" => PullRequestState::Merged,
+            _ => PullRequestState::Closed,
+        };
+        let base = self.commit(git_dir, &format!("refs/heads/{}", found.pull.base)).await?;
+        let ours = self.commit(git_dir, &pull_ref(found.number)).await?;
+        let (Some(base), Some(ours)) = (base, ours) else { return Ok(told) };
+        let left = self.git(git_dir, &["rev-list", "--count", &format!("{base}..{ours}")]).await?;
+        Ok(if left.trim() == "0" { PullRequestState::Merged } else { told })
+    }
+
+    /// Whether a pull request holds a commit. One that the remote does not have it does not.
+    async fn holds(&self, git_dir: &Path, number: u64, commit: &str) -> bool {
+        let range = format!("{}..{commit}", pull_ref(number));
+        let left = self.git(git_dir, &["rev-list", "--count", &range, "--"]).await;
+        left.is_ok_and(|left| left.trim() == "0")
     }
 
     pub(super) async fn issue(&self, number: u64) -> Result<Issue, ForgeError> {
@@ -136,6 +200,9 @@ impl LocalForge {
             name: self.name.clone(),
             owner: "local".to_owned(),
             default_branch: branch.trim().to_owned(),
+            archived: false,
+            disabled: false,
+            may_push: None,
         })
     }
 
@@ -216,8 +283,7 @@ impl LocalForge {
     }
 
     async fn point(&self, git_dir: &Path, number: u64, head: &str) -> Result<(), ForgeError> {
-        let name = format!("refs/awo/pulls/{number}");
-        self.git(git_dir, &["update-ref", &name, head]).await.map(drop)
+        self.git(git_dir, &["update-ref", &pull_ref(number), head]).await.map(drop)
     }
 
     /// The commit a full ref name points at, if it exists.
@@ -282,7 +348,7 @@ async fn find(pulls: &Path, head: &str) -> Result<(Option<Found>, u64), ForgeErr
         let Some(text) = read(&entry.path()).await? else { continue };
         match pull_file::parse(&text) {
             Some(pull) if pull.head == head && found.as_ref().is_none_or(|f| f.number < number) => {
-                found = Some(Found { number, state: pull.state, text });
+                found = Some(Found { number, pull, text });
             }
             Some(_) => {}
             None => tracing::warn!(path = %entry.path().display(), "not a pull request file"),
@@ -302,6 +368,10 @@ async fn read(path: &Path) -> Result<Option<String>, ForgeError> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut bytes).await.map_err(file_error("read", path))?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn pull_ref(number: u64) -> String {
+    format!("refs/awo/pulls/{number}")
 }
 
 fn address(pulls: &Path, number: u64) -> String {

@@ -7,6 +7,7 @@ use super::PullRequest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PullFile {
     pub(super) head: String,
+    pub(super) base: String,
     /// `open`, or `merged` or `closed` where a person wrote that.
     pub(super) state: String,
 }
@@ -28,15 +29,20 @@ pub(super) fn parse(text: &str) -> Option<PullFile> {
     if lines.next()?.trim_end() != "---" {
         return None;
     }
-    let (mut head, mut state) = (None, None);
+    let (mut head, mut base, mut state) = (None, None, None);
     for line in lines {
         if line.trim_end() == "---" {
-            return Some(PullFile { head: head?, state: state.unwrap_or("open".to_owned()) });
+            let state = state.unwrap_or("open".to_owned());
+            return Some(PullFile { head: head?, base: base.unwrap_or_default(), state });
         }
         let (name, value) = line.split_once(':')?;
-        let value = value.trim().trim_matches('"').to_owned();
+        let value = value.trim();
+        // A person may have written it without quotes.
+        let quoted: Option<String> = serde_json::from_str(value).ok();
+        let value = quoted.unwrap_or_else(|| value.trim_matches('"').to_owned());
         match name.trim() {
             "head" => head = Some(value),
+            "base" => base = Some(value),
             "state" => state = Some(value),
             _ => {}
         }
@@ -57,11 +63,14 @@ mod tests {
             let request = PullRequest {
                 order: "wo-1".parse().unwrap(),
                 head: "feat/x".parse().unwrap(),
-                base,
+                base: base.clone(),
                 title,
                 body,
+                commit: "c".repeat(40),
+                reopen: false,
             };
-            let expected = PullFile { head: "feat/x".to_owned(), state: "open".to_owned() };
+            let expected =
+                PullFile { head: "feat/x".to_owned(), base, state: "open".to_owned() };
             prop_assert_eq!(parse(&render(1, &request)), Some(expected));
         }
 

@@ -336,6 +336,20 @@ impl RunStore {
         Ok(())
     }
 
+    /// Counts that the order begins anew; answers how often it has by now.
+    #[tracing::instrument(name = "db.jobs.begin_anew", skip_all, err)]
+    pub async fn begin_anew(&self) -> Result<i32, RunError> {
+        let restarts = self
+            .patiently("run/begin_anew", || {
+                sqlx::query_scalar(sql!("run/begin_anew"))
+                    .bind(self.fence.job_id)
+                    .bind(self.fence.epoch)
+                    .fetch_optional(self.store.pool())
+            })
+            .await?;
+        restarts.ok_or(RunError::Stale(self.fence))
+    }
+
     /// Stores what became known of the order.
     #[tracing::instrument(name = "db.orders.update", skip_all, err)]
     pub async fn update_order(

@@ -21,8 +21,7 @@ impl OrderRun<'_> {
         if !is_ahead(StepName::Commit) {
             return Ok(sandbox);
         }
-        let key = sandbox.branch.full_ref();
-        let history = self.store.push_history(&key, self.order.plan.restarts).await?;
+        let history = self.push_history(&sandbox.branch).await?;
         if history.ours.is_empty() && history.replaced.is_empty() {
             // Nothing of this order was ever meant to be there.
             return Ok(sandbox);

@@ -31,6 +31,10 @@ pub struct Order {
     pub issue: Option<u64>,
     /// The branch, if a run made one.
     pub branch: Option<BranchName>,
+    /// The pull request, if a run made one.
+    pub pull_request: Option<String>,
+    /// Whether another one is opened where that was merged or closed.
+    pub reopen: bool,
     /// How its sandbox is made.
     pub plan: Plan,
     /// Whether the agent configuration that the repository brings along is obeyed.
@@ -84,6 +88,8 @@ impl Order {
             steps: Steps::parse(&record.selected_commands)?,
             issue: record.github_issue_number.and_then(|number| number.parse().ok()),
             branch: branch(record.git_branch_name)?,
+            pull_request: record.github_pull_request_url,
+            reopen: record.reopen,
             plan,
             trusted: record.trusted,
             agent_environment: record.agent_environment,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Workflow,
+    delivered::Delivered,
     dossier::Dossier,
     failure::{Failure, StepError},
     interrupts::Interrupts,
@@ -75,6 +76,8 @@ pub struct OrderRun<'a> {
     pub(super) isolation: Option<String>,
     /// Whether a step succeeded in this run.
     pub progressed: bool,
+    /// The merged pull request after which the work on the branch begins.
+    pub(super) after: Option<Delivered>,
 }
 
 impl<'a> OrderRun<'a> {
@@ -109,6 +112,7 @@ impl<'a> OrderRun<'a> {
             session: None,
             isolation: None,
             progressed: false,
+            after: None,
         }
     }
 }
@@ -136,6 +140,7 @@ impl OrderRun<'_> {
 
     async fn remaining_steps(&mut self) -> Result<Option<ErrorClass>, StepError> {
         let interrupts = self.interrupts.clone();
+        interrupts.unless_stopped(Box::pin(self.check_forge())).await?;
         interrupts.unless_stopped(Box::pin(self.recover_sandbox())).await?;
         let chosen = self.order.steps.clone();
         let mut class = None;

@@ -126,6 +126,7 @@ impl HttpsRemote {
              server {{\n\
              listen 127.0.0.1:{port} ssl;\n\
              ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;\n\
+             rewrite ^/former/(.*)$ https://127.0.0.1:{port}/acme/$1 permanent;\n\
              rewrite ^/moved/(.*)$ https://localhost:{port}/acme/$1 permanent;\n\
              location ~ ^/tricked/(.*)$ {{ return 301 \
              https://x-access-token%40127.0.0.1%3a{port}%27@localhost:{port}/acme/$1$is_args$args; }}\n\

@@ -77,14 +77,8 @@ fn is_root() -> bool {
 }
 
 impl Battlefield {
-    async fn new(pool: PgPool, names: &[&str]) -> Self {
-        let branches: Vec<String> = names
-            .iter()
-            .flat_map(|name| ["attack", "victim"].map(|kind| format!("wo-{kind}-{name}")))
-            .map(|order| format!("feat/write-a-file-{order}"))
-            .collect();
-        let branches: Vec<&str> = branches.iter().map(String::as_str).collect();
-        let mut place = Place::new(pool, &branches).await;
+    async fn new(pool: PgPool) -> Self {
+        let mut place = Place::new(pool).await;
         // In hexadecimal: base64 of it can be told from the rest of a log.
         let secret = format!("s3/{}+\"", uuid::Uuid::new_v4().simple());
         let harness = &mut place.harness;
@@ -451,7 +445,7 @@ fn assert_control(file: &std::path::Path) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn what_a_hostile_agent_can_do_is_what_the_page_on_security_says(pool: PgPool) {
-    let mut field = Battlefield::new(pool, &["off", "same", "other"]).await;
+    let mut field = Battlefield::new(pool).await;
     let mut plain = Outcomes::new();
     let setup = Setup { name: "off", isolation: "off", agent: None };
     let (_, off) = field.attack(&setup, Some(&mut plain)).await;
@@ -480,7 +474,7 @@ async fn a_worker_without_any_privilege_shuts_its_agents_in_all_the_same(pool: P
         eprintln!("not root: the other test of this file shows the same");
         return;
     }
-    let mut field = Battlefield::new(pool, &["plain-user"]).await;
+    let mut field = Battlefield::new(pool).await;
     field.place.harness.run_as(WORKER);
     let setup = Setup { name: "plain-user", isolation: "auto", agent: None };
     let (reached, outcomes) = field.attack(&setup, None).await;

@@ -47,7 +47,7 @@ async fn assert_no_trace(place: &Place, token: &str, watch: Watch) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     let token = place.token.clone();
     place.harness.tell_agent("extra", NOSY);
     place.harness.set("GITHUB_TOKEN", &token);
@@ -95,7 +95,7 @@ async fn an_order_over_https_leaves_no_trace_of_its_token(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_wrong_token_fails_the_order_at_once(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     let token = "ghp_thisTokenIsNotTheRightOne98765432100";
     place.harness.set("GITHUB_TOKEN", token);
     let worker = place.harness.start_worker();
@@ -119,13 +119,16 @@ async fn a_wrong_token_fails_the_order_at_once(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     place.harness.set("GITHUB_TOKEN", place.token.clone());
     let refusal = serde_json::json!({"message": "Bad credentials", "status": "401"});
     let refusal = fake_github::Fault::Answer(401, vec![], refusal);
-    place.github.fail_next(axum::http::Method::GET, refusal);
+    place.harness.hold("create-pr");
     place.harness.start_worker();
     place.harness.order_named(ORDER, "Write a file", STEPS).await;
+    place.harness.until_agent_in("create-pr").await;
+    place.github.fail_next(axum::http::Method::GET, refusal);
+    place.harness.let_go("create-pr");
     place.harness.until_status(ORDER, "failed").await;
     let (_, class, message, attempts) = place.harness.outcome(ORDER).await;
     assert_eq!((class.as_deref(), attempts), (Some("auth"), 1), "{message:?}");
@@ -144,7 +147,7 @@ async fn a_token_the_forge_refuses_fails_the_order_after_the_push(pool: PgPool) 
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn the_token_of_github_opens_no_other_host(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     // It would open this host, if it were sent.
     place.harness.set("GITHUB_TOKEN", place.token.clone());
     place.harness.set("AWO_GITHUB_HOST", "github.com");
@@ -171,7 +174,7 @@ async fn the_token_of_github_opens_no_other_host(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_host_of_its_own_is_opened_by_its_own_credential(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     let token = place.token.clone();
     let other = "ghp_theTokenOfAnotherHost0123456789abc";
     place.harness.tell_agent("extra", NOSY);

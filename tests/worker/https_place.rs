@@ -18,23 +18,20 @@ pub struct Place {
 }
 
 impl Place {
-    /// With branches that the forge will have been told of.
-    pub async fn new(pool: PgPool, branches: &[&str]) -> Self {
-        Self::with_lfs(pool, branches, None).await
+    pub async fn new(pool: PgPool) -> Self {
+        Self::with_lfs(pool, None).await
     }
 
     /// The same in front of a server of Git LFS, which listens on this port of loopback.
-    pub async fn with_lfs(pool: PgPool, branches: &[&str], lfs: Option<u16>) -> Self {
+    pub async fn with_lfs(pool: PgPool, lfs: Option<u16>) -> Self {
         let mut harness = Harness::new(pool);
         let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
         let server = HttpsRemote::start_with(&token, lfs);
-        let github = FakeGitHub::start_for(&token).await;
-        for branch in branches {
-            github.push(branch, true);
-        }
         let path = fake_github::REPOSITORY;
         let url = format!("https://{}/{path}", server.host());
-        harness.serve_remote(&server.repositories().join(format!("{path}.git")), url);
+        let bare = server.repositories().join(format!("{path}.git"));
+        harness.serve_remote(&bare, url);
+        let github = FakeGitHub::start_over(&bare, &token).await;
         harness.set("AWO_ALLOWED_HOSTS", server.host());
         harness.set("AWO_ALLOW_LOCAL_REMOTES", "false");
         harness.set("AWO_GIT_CA_FILE", server.ca_file().display().to_string());

@@ -64,7 +64,7 @@ fn publish(place: &Place) {
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn an_order_works_on_the_parts_its_repository_names(pool: PgPool) {
     let lfs = LfsServer::start();
-    let mut place = Place::with_lfs(pool, &[BRANCH], Some(lfs.port)).await;
+    let mut place = Place::with_lfs(pool, Some(lfs.port)).await;
     let token = place.token.clone();
     place.harness.set("GITHUB_TOKEN", &token);
     let seed = place.harness.path("seed");
@@ -81,7 +81,6 @@ async fn an_order_works_on_the_parts_its_repository_names(pool: PgPool) {
 
     // The first order brings the large file.
     let first = "wo-f1257";
-    place.github.push(&format!("feat/write-a-file-{first}"), true);
     place.harness.order_named(first, "Write a file", STEPS).await;
     place.harness.until_status(first, "completed").await;
     let from = format!("refs/heads/feat/write-a-file-{first}");
@@ -116,7 +115,7 @@ async fn an_order_works_on_the_parts_its_repository_names(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_submodule_on_a_host_that_is_not_allowed_fails_the_order_with_a_sentence(pool: PgPool) {
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     let token = place.token.clone();
     place.harness.set("GITHUB_TOKEN", &token);
     add_submodule(&place, "https://elsewhere.example/acme/lib.git");

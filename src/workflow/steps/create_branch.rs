@@ -24,6 +24,7 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     }
     let work = async {
         let mirror = git.refresh_mirror_of(&run.remote(), order.plan.history).await?;
+        run.check_repository().await?;
         let found = git.find_sandbox(&order.id, &order.url).await?;
         let branch = match found {
             // Made by a worker that died before it could say so.
@@ -53,7 +54,7 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
     let result = StepResult {
         agent_name: "runner",
         output: json!({ "branch": sandbox.branch.as_str(), "base_branch": sandbox.base_branch,
-            "base_commit": sandbox.base_commit }),
+            "base_commit": sandbox.base_commit, "after": run.after }),
         text: format!(
             "Branch {} from {} at {} ({:?})",
             sandbox.branch, sandbox.base_branch, sandbox.base_commit, mirror.transfer
@@ -73,7 +74,7 @@ async fn leave_earlier_work(
 ) -> Result<(), StepError> {
     let (git, order) = (&run.workflow.git, &run.order);
     if let Some(branch) = &order.branch {
-        let history = run.store.push_history(&branch.full_ref(), order.plan.restarts).await?;
+        let history = run.push_history(branch).await?;
         let own: Vec<String> = history.replaced.into_iter().chain(history.ours).collect();
         let there = git.branch_head(&mirror.remote, branch).await?.filter(|_| !own.is_empty());
         if let Some(found) = there.clone().filter(|there| !own.contains(there)) {
@@ -93,7 +94,7 @@ async fn choose_branch(run: &OrderRun<'_>, mirror: &Mirror) -> Result<BranchName
     let order = &run.order;
     let mut others: BTreeSet<String> = (*mirror.branches).clone();
     if let Some(branch) = &order.branch {
-        let history = run.store.push_history(&branch.full_ref(), order.plan.restarts).await?;
+        let history = run.push_history(branch).await?;
         let is_known = !history.ours.is_empty() || !history.replaced.is_empty();
         // Only what this order may have pushed is its own.
         if is_known {

@@ -8,6 +8,7 @@ use crate::{
     forge::{PullRequest, PullRequestOutcome},
     store::{Effect, OrderFacts, StartedStep},
     workflow::{
+        delivered::too_late,
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
         pull_request_text::title_and_body,
@@ -33,8 +34,15 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let intent = json!({ "title": title, "body": body, "base": word("base_branch") });
     run.store.intend(Effect::PullRequest, &key, &intent).await?;
     run.check_fresh().await?;
-    let request =
-        PullRequest { order: run.order.id.clone(), head, base: word("base_branch"), title, body };
+    let request = PullRequest {
+        order: run.order.id.clone(),
+        head,
+        base: word("base_branch"),
+        title,
+        body,
+        commit: word("sha"),
+        reopen: run.order.reopen,
+    };
     let forge = run.forge()?;
     let outcome = tokio::select! {
         outcome = forge.ensure_pull_request(&request) => outcome?,
@@ -44,6 +52,9 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     run.store.complete_effect(Effect::PullRequest, &key, &json!({ "url": url })).await?;
     if matches!(outcome, PullRequestOutcome::NoChanges) {
         return Ok(nothing());
+    }
+    if let PullRequestOutcome::AlreadyClosed { url, merged, complete: false, .. } = &outcome {
+        return Err(too_late(&run.order.id, &word("branch"), url, *merged).into());
     }
     run.learn(OrderFacts { pull_request_url: url.clone(), ..OrderFacts::default() }).await?;
     Ok(StepResult {
