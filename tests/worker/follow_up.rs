@@ -164,6 +164,25 @@ async fn a_requeue_from_a_step_makes_a_lost_sandbox_again(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_follow_up_after_the_merge_goes_on_when_it_is_asked_to_reopen(pool: PgPool) {
+    let (harness, order, _) = completed(pool).await;
+    let branch = harness.deliveries().0[0].clone();
+    harness.git(&["-C", "remote.git", "update-ref", "refs/heads/main", &branch]);
+    let runs = harness.agent_runs().len();
+    let (code, said) = harness.command(&["prompt", &order, "Add another", "--wait"]);
+    assert!(code == Some(5) && said.contains("/awo/pulls/1.md was merged"), "{said}");
+    assert_eq!(harness.agent_runs().len(), runs, "no agent was paid for");
+    let (code, said) = harness.command(&["requeue", &order, "--reopen"]);
+    assert_eq!(code, Some(0), "{said}");
+    harness.until_status(&order, "completed").await;
+    let (branches, pulls) = harness.deliveries();
+    assert_eq!((branches.as_slice(), pulls.len()), ([branch].as_slice(), 2));
+    let new = harness.git(&["-C", "remote.git", "diff", "--name-only", "main", &pulls[1]]);
+    assert_eq!(new, "added-2.txt\n");
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_prompt_survives_the_death_of_the_worker_and_is_answered_once(pool: PgPool) {
     let (mut harness, order, pid) = completed(pool).await;
     harness.hold("execute");

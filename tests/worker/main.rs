@@ -21,6 +21,7 @@ mod fake_github;
 mod follow_up;
 #[path = "../support/frozen.rs"]
 mod frozen;
+mod github;
 mod halt;
 mod hammer;
 mod harness;
