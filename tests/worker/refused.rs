@@ -147,7 +147,7 @@ async fn a_secret_the_remote_found_is_gone_from_the_history_after_a_requeue(pool
 async fn a_refusal_over_https_has_the_same_way_out(pool: PgPool) {
     const ORDER: &str = "wo-5ec7e8";
     const BRANCH: &str = "feat/write-a-file-wo-5ec7e8";
-    let mut place = Place::new(pool, &[BRANCH]).await;
+    let mut place = Place::new(pool).await;
     place.harness.refuse(&hook(HOLDS_KEY, PROTECTED));
     place.harness.set("GITHUB_TOKEN", place.token.clone());
     place.harness.tell_agent("extra", "[ \"$AWO_STEP$AWO_ATTEMPT\" = execute1 ] && echo key_of_a_provider > config.txt\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && echo none > config.txt\ntrue\n");
