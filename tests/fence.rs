@@ -121,7 +121,7 @@ fn writes() -> Vec<String> {
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .filter(|name| {
-            !["load_order", "finished_steps", "find_intent", "rebuild_source"]
+            !["load_order", "finished_steps", "find_intent", "former_owner", "rebuild_source"]
                 .contains(&name.as_str())
         })
         .collect();
