@@ -129,8 +129,9 @@ mod tests {
     #[test]
     fn a_long_answer_keeps_the_lines_that_tell_the_place() {
         let chatter = "remote: please read the handbook of this company with care\n".repeat(9);
-        let many: String = (0..900).map(|n| format!("remote: note {n} of the checker\n")).collect();
-        let stderr = format!("{chatter}{many}remote: File big.bin is 123 MB\n");
+        let many: Vec<String> =
+            (0..900).map(|n| format!("remote: note {n} of the checker")).collect();
+        let stderr = format!("{chatter}{}\nremote: File big.bin is 123 MB\n", many.join("\n"));
         let refusal = Refusal::read(LINE, &stderr);
         assert!(refusal.told.ends_with("; File big.bin is 123 MB"), "{}", refusal.told);
         assert!(refusal.answer.len() < ANSWER + 100 && refusal.answer.contains("are left out"));
