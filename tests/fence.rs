@@ -71,8 +71,8 @@ async fn write(name: &str, run: &RunStore, order: &WorkOrderId) -> Result<(), Ru
             run.start_step(order, StepName::Planning, 2, "command", Uuid::new_v4()).await.map(drop)
         }
         "end_step" => run.end_step(order, step, 3, &end(true)).await.map(drop),
-        "begin_anew" => run.begin_anew().await.map(drop),
         "forget_steps" => run.forget_steps(&[StepName::CreateBranch]).await,
+        "begin_anew" => run.begin_anew(&[]).await.map(drop),
         "update_order" => {
             let facts = OrderFacts { branch: Some("feat/x".to_owned()), ..OrderFacts::default() };
             run.update_order(order, &facts).await

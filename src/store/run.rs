@@ -336,18 +336,18 @@ impl RunStore {
         Ok(())
     }
 
-    /// Counts that the order begins anew; answers how often it has by now.
+    /// Counts that the order begins anew, and drops checkpoints; answers the count.
     #[tracing::instrument(name = "db.jobs.begin_anew", skip_all, err)]
-    pub async fn begin_anew(&self) -> Result<i32, RunError> {
-        let restarts = self
-            .patiently("run/begin_anew", || {
-                sqlx::query_scalar(sql!("run/begin_anew"))
-                    .bind(self.fence.job_id)
-                    .bind(self.fence.epoch)
-                    .fetch_optional(self.store.pool())
-            })
-            .await?;
-        restarts.ok_or(RunError::Stale(self.fence))
+    pub async fn begin_anew(&self, steps: &[StepName]) -> Result<i32, RunError> {
+        let names: Vec<&str> = steps.iter().map(|step| step.as_str()).collect();
+        let count = self.patiently("run/begin_anew", || {
+            sqlx::query_scalar(sql!("run/begin_anew"))
+                .bind(self.fence.job_id)
+                .bind(self.fence.epoch)
+                .bind(&names)
+                .fetch_optional(self.store.pool())
+        });
+        count.await?.ok_or(RunError::Stale(self.fence))
     }
 
     /// Stores what became known of the order.

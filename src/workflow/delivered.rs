@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{ErrorClass, StepName, WorkOrderId},
     forge::{Forge, FoundPullRequest, PullRequestState},
-    store::Effect,
+    store::{Effect, PushHistory},
 };
 
 /// The steps that are done again when an order begins after its merged pull request; its plan stays.
@@ -111,15 +111,25 @@ impl OrderRun<'_> {
         // What is pushed and in no pull request yet gets one as it is.
         if merged && !self.results.contains_key(&StepName::Commit) {
             self.after = Some(delivered);
-            // create-branch saves what there is, and begins at the present base.
-            self.order.plan.restarts = self.store.begin_anew().await?;
-            self.store.forget_steps(&BEGUN_ANEW).await?;
+            self.order.plan.restarts = self.store.begin_anew(&BEGUN_ANEW).await?;
             self.results.retain(|step, _| !BEGUN_ANEW.contains(step));
         }
         info!(work_order.id = %self.order.id, merged, "the order goes on after its pull request");
         let facts = json!({ "pull_request": found.url, "merged": merged });
         self.journal.event("info", "pull_request_reopened", None, facts).await;
         Ok(())
+    }
+
+    /// What the order has pushed to a branch so far. What was merged of it may be replaced like the
+    /// order's own, with what others had added before.
+    pub(super) async fn push_history(&self, key: &str) -> Result<PushHistory, StepError> {
+        let mut history = self.store.push_history(key, self.order.plan.restarts).await?;
+        if let Some(Delivered { head, .. }) = &self.after
+            && !history.replaced.contains(head)
+        {
+            history.replaced.push(head.clone());
+        }
+        Ok(history)
     }
 }
 

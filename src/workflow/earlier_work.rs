@@ -8,23 +8,11 @@ use super::{
     order_run::OrderRun,
 };
 use crate::{
-    domain::{BranchName, ErrorClass},
-    store::{PushHistory, RunError, SavedForm, SavedWork},
+    domain::ErrorClass,
+    store::{SavedForm, SavedWork},
 };
 
 impl OrderRun<'_> {
-    /// What the order has pushed to a branch so far. After a merged pull request the next push replaces what was
-    /// merged, with what others had added to it before.
-    pub(super) async fn push_history(&self, branch: &BranchName) -> Result<PushHistory, RunError> {
-        let restarts = self.order.plan.restarts;
-        let mut history = self.store.push_history(&branch.full_ref(), restarts).await?;
-        let merged = self.after.as_ref().map(|merged| &merged.head);
-        if let Some(head) = merged.filter(|head| !history.replaced.contains(head)) {
-            history.replaced.push(head.clone());
-        }
-        Ok(history)
-    }
-
     /// Saves all that the sandbox of the order holds beyond the commit it started from, as a bundle that is
     /// noted with the order, and takes the sandbox away. Fine to repeat after a crash.
     pub(super) async fn set_sandbox_aside(&self) -> Result<(), StepError> {

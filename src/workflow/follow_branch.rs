@@ -21,7 +21,8 @@ impl OrderRun<'_> {
         if !is_ahead(StepName::Commit) {
             return Ok(sandbox);
         }
-        let history = self.push_history(&sandbox.branch).await?;
+        let key = sandbox.branch.full_ref();
+        let history = self.push_history(&key).await?;
         if history.ours.is_empty() && history.replaced.is_empty() {
             // Nothing of this order was ever meant to be there.
             return Ok(sandbox);

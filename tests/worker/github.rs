@@ -486,3 +486,32 @@ async fn what_github_refuses_is_told_and_the_work_stays_on_its_branch(pool: PgPo
     assert_eq!(place.pulls(), [format!("open {BRANCH}")]);
     assert_eq!(place.git(&["rev-parse", BRANCH]), head);
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_persons_commit_on_the_branch_stays_in_the_pull_request(pool: PgPool) {
+    let place = delivered(pool).await;
+    let theirs = place.github.push_onto(BRANCH);
+    place.say(&["prompt", ORDER, "Now add another"]);
+    place.completed().await;
+    assert_eq!(place.pulls(), [format!("open {BRANCH}")]);
+    assert_eq!(place.new_on_branch().0, 3);
+    place.git(&["merge-base", "--is-ancestor", &theirs, BRANCH]);
+    assert!(place.log().contains("branch_followed"), "{}", place.log());
+
+    // Merged with one more of theirs: what is new begins after it, and replaces the branch.
+    place.github.push_onto(BRANCH);
+    place.github.merge(1, Merge::Squash);
+    place.say(&["prompt", ORDER, "And a third", "--reopen"]);
+    place.completed().await;
+    assert_eq!(place.pulls(), [format!("closed merged {BRANCH}"), format!("open {BRANCH}")]);
+    assert_eq!(place.new_on_branch().0, 1);
+
+    // What is pushed after the merge is nobody's to replace.
+    place.github.merge(2, Merge::Squash);
+    let theirs = place.github.push_onto(BRANCH);
+    let runs = place.harness.agent_runs().len();
+    place.say(&["prompt", ORDER, "And a fourth", "--reopen"]);
+    place.assert_failed("git", &[BRANCH]).await;
+    assert_eq!(place.git(&["rev-parse", BRANCH]), theirs);
+    assert_eq!(place.harness.agent_runs().len(), runs, "no agent was paid for");
+}

@@ -31,7 +31,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         _ => propose(run, &sandbox, &changes, started).await?,
     };
     let key = sandbox.branch.full_ref();
-    let history = run.push_history(&sandbox.branch).await?;
+    let history = run.push_history(&key).await?;
     renew(run, &sandbox, &history, &changes).await?;
     let Some(commit) = sandbox.commit(&message).await? else {
         if history.is_open {

@@ -74,7 +74,7 @@ async fn leave_earlier_work(
 ) -> Result<(), StepError> {
     let (git, order) = (&run.workflow.git, &run.order);
     if let Some(branch) = &order.branch {
-        let history = run.push_history(branch).await?;
+        let history = run.push_history(&branch.full_ref()).await?;
         let own: Vec<String> = history.replaced.into_iter().chain(history.ours).collect();
         let there = git.branch_head(&mirror.remote, branch).await?.filter(|_| !own.is_empty());
         if let Some(found) = there.clone().filter(|there| !own.contains(there)) {
@@ -94,7 +94,7 @@ async fn choose_branch(run: &OrderRun<'_>, mirror: &Mirror) -> Result<BranchName
     let order = &run.order;
     let mut others: BTreeSet<String> = (*mirror.branches).clone();
     if let Some(branch) = &order.branch {
-        let history = run.push_history(branch).await?;
+        let history = run.push_history(&branch.full_ref()).await?;
         let is_known = !history.ours.is_empty() || !history.replaced.is_empty();
         // Only what this order may have pushed is its own.
         if is_known {
