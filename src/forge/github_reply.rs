@@ -258,7 +258,7 @@ mod tests {
     fn unknown_errors_keep_githubs_own_words() {
         for (body, words) in [
             (r#"{"message": "Validation Failed", "errors": ["Too long"]}"#, "Too long"),
-            (r#"{"message": "Nope", "errors": [{"field": "base", "code": "invalid"}]}"#, "base is"),
+            (r#"{"message": "Nope", "errors": [{"field": "draft", "code": "invalid"}]}"#, "draft is"),
             (r#"{"message": "Nope", "errors": 7, "new": {}}"#, "Nope"),
             (r#"{"errors": "?"}"#, "?"),
             ("", "422"),
