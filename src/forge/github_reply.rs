@@ -258,7 +258,7 @@ mod tests {
     fn unknown_errors_keep_githubs_own_words() {
         for (body, words) in [
             (r#"{"message": "Validation Failed", "errors": ["Too long"]}"#, "Too long"),
-            (r#"{"message": "Nope", "errors": [{"field": "draft", "code": "invalid"}]}"#, "draft is"),
+            (r#"{"message": "Nope", "errors": [{"field": "side", "code": "invalid"}]}"#, "side is"),
             (r#"{"message": "Nope", "errors": 7, "new": {}}"#, "Nope"),
             (r#"{"errors": "?"}"#, "?"),
             ("", "422"),
