@@ -111,7 +111,7 @@ fn judge(name: &str, end: End, results: &Results, complaints: &mut Vec<String>) 
         End::Works => {
             complaints.extend(results.failures().map(|failure| format!("{name}: {failure:?}")));
         }
-        End::Refused(words) => {
+        End::Refused(words) | End::WantsLfs(words) => {
             if !results.failures().any(|(_, sentence)| sentence.contains(words)) {
                 complaints.push(format!("{name}: not refused with {words:?}: {results:?}"));
             }
@@ -187,7 +187,8 @@ fn nothing_is_run(table: &str, parts: &str) {
     check(&yard, &executed, &before, &yard.surroundings());
     let mut complaints = Vec::new();
     for case in cases {
-        judge(case.name, case.end, &results(&yard, case.name), &mut complaints);
+        let end = case.end.with(parts);
+        judge(case.name, end, &results(&yard, case.name), &mut complaints);
         let listing =
             ["ls-tree", "-r", "--name-only", "-z", &format!("feat/{}", case.name)].join(" ");
         let listing = yard.shell(&yard.path("remote/app.git"), &format!("git {listing}")).stdout;
@@ -195,7 +196,7 @@ fn nothing_is_run(table: &str, parts: &str) {
             .split(|byte| *byte == 0)
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .collect();
-        if matches!(case.end, End::Works) && !names.iter().any(|name| name == "honest-2.txt") {
+        if matches!(end, End::Works) && !names.iter().any(|name| name == "honest-2.txt") {
             complaints
                 .push(format!("{}: the honest work is not on the remote: {names:?}", case.name));
         }

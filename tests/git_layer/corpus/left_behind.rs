@@ -73,11 +73,12 @@ pub const PROGRAMS: &[Case] = &[
         r#"mkdir -p .git/info; echo '* filter=trap' > .git/info/attributes; conf filter.trap.clean "$TRAP"; echo 2 >> README.md"#,
         "git add --all",
     ),
-    trap(
-        "filter-lfs",
-        r#"echo '* filter=lfs' > .gitattributes; conf filter.lfs.clean "$TRAP"; conf filter.lfs.process "$TRAP""#,
-        "git add --all",
-    ),
+    Case {
+        name: "filter-lfs",
+        plant: r#"echo '* filter=lfs' > .gitattributes; conf filter.lfs.clean "$TRAP"; conf filter.lfs.process "$TRAP""#,
+        careless: "git add --all",
+        end: End::WantsLfs("belongs to Git LFS"),
+    },
     trap(
         "diff-textconv",
         r#"echo '* diff=trap' > .gitattributes; conf diff.trap.textconv "$TRAP"; echo 2 >> README.md"#,

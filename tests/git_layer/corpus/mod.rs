@@ -11,4 +11,17 @@ pub enum End {
     Works,
     /// Some operation refuses it, in words that contain these.
     Refused(&'static str),
+    /// Refused in words that contain these where the policy of the repository has no Git LFS, else it works.
+    WantsLfs(&'static str),
+}
+
+impl End {
+    /// The end where nothing but the files of git is fetched (`plain`), or every part (`whole`).
+    pub fn with(self, parts: &str) -> Self {
+        match self {
+            Self::WantsLfs(_) if parts == "whole" => Self::Works,
+            Self::WantsLfs(words) => Self::Refused(words),
+            end => end,
+        }
+    }
 }
