@@ -98,8 +98,11 @@ async fn only_what_ended_long_ago_is_deleted_and_everything_of_it(pool: PgPool) 
              VALUES ('ORDER', 1, 'planning', 'runner', 1, true, 1)",
             "INSERT INTO agent_work_order_artifacts (agent_work_order_id, artifact_type, content, sha256, size_bytes)
              VALUES ('ORDER', 'plan', 'x', repeat('a', 64), 1)",
-            "INSERT INTO awo.log_chunks (agent_work_order_id, seq, epoch, stream, data) VALUES ('ORDER', 1, 1, 'event', 'x')",
-            "INSERT INTO awo.log_heads (agent_work_order_id, epoch, next_seq) VALUES ('ORDER', 1, 2)",
+            // One that has ended has its end in its log.
+            "INSERT INTO awo.log_chunks (agent_work_order_id, seq, epoch, stream, data) SELECT 'ORDER', 1, 1, 'event', 'x'
+             WHERE NOT EXISTS (SELECT FROM awo.log_heads WHERE agent_work_order_id = 'ORDER')",
+            "INSERT INTO awo.log_heads (agent_work_order_id, epoch, next_seq) VALUES ('ORDER', 1, 2)
+             ON CONFLICT (agent_work_order_id) DO NOTHING",
             "INSERT INTO awo.steps (job_id, step_name, epoch) VALUES (JOB, 'planning', 1)",
             "INSERT INTO awo.side_effects (job_id, kind, key, intent, intent_epoch, completed_at) VALUES (JOB, 'push', 'k', '{}', 1, now())",
         ] {

@@ -17,7 +17,7 @@ use super::{
     GitError, Remote, Sandbox,
     ancestry::{builds_on, fork_point},
     blocking,
-    index_entry::{SUBMODULE, unseen},
+    index_entry::{SUBMODULE, mode_in, unseen},
     lock::FileLock,
     merge::{Versions, merge},
     placing::Place,
@@ -383,13 +383,15 @@ impl Sandbox {
 fn changes(repository: &Repository, before: Oid, after: Oid) -> Result<Vec<Change>, git2::Error> {
     let (old, new) = (repository.find_tree(before)?, repository.find_tree(after)?);
     let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
-    let change = |delta: git2::DiffDelta<'_>| {
-        let path = delta.new_file().path().or_else(|| delta.old_file().path())?.to_owned();
+    let mut changes = Vec::new();
+    for delta in diff.deltas() {
         let file = delta.new_file();
-        let new = (!file.id().is_zero()).then(|| (file.id(), u32::from(file.mode())));
-        Some(Change { path, new })
-    };
-    Ok(diff.deltas().filter_map(change).collect())
+        let Some(path) = file.path().or_else(|| delta.old_file().path()) else { continue };
+        let is_there = !file.id().is_zero();
+        let mode = if is_there { Some(mode_in(&new, path)?) } else { None };
+        changes.push(Change { path: path.to_owned(), new: mode.map(|mode| (file.id(), mode)) });
+    }
+    Ok(changes)
 }
 
 fn write_note(file: &Path, note: &Note) -> Result<(), GitError> {

@@ -1,8 +1,8 @@
 //! What the index knows of a file: how it was when it was read.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt};
+use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
 
-use git2::{IndexEntry, IndexTime, Oid};
+use git2::{IndexEntry, IndexTime, Oid, Tree};
 
 pub(super) const LINK: u32 = 0o120_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
@@ -40,6 +40,12 @@ pub(super) fn of(path: Vec<u8>, id: Oid, file: &Metadata) -> IndexEntry {
         flags_extended: 0,
         path,
     }
+}
+
+/// The mode of a file of a tree as git understands it. A tree may hold any number there, and to ask a
+/// difference for one that git does not know is a panic.
+pub(super) fn mode_in(tree: &Tree<'_>, path: &Path) -> Result<u32, git2::Error> {
+    Ok(tree.get_path(path)?.filemode().cast_unsigned())
 }
 
 /// The entry of an object that no file was read for: the next look reads it.

@@ -112,14 +112,15 @@ impl Worktree {
             .filter_map(|delta| {
                 let (old, new) = (delta.old_file(), delta.new_file());
                 let path = old.path_bytes().or_else(|| new.path_bytes())?.to_vec();
-                Some((path, old.id(), u32::from(old.mode())))
+                Some((path, old.id()))
             })
             .collect();
         drop(diff);
-        for (path, _, _) in changes.iter().filter(|(_, id, _)| id.is_zero()) {
+        for (path, _) in changes.iter().filter(|(_, id)| id.is_zero()) {
             index.remove(path_of(path), 0)?;
         }
-        for (path, id, mode) in changes.into_iter().filter(|(_, id, _)| !id.is_zero()) {
+        for (path, id) in changes.into_iter().filter(|(_, id)| !id.is_zero()) {
+            let mode = index_entry::mode_in(&tree, path_of(&path))?;
             index.add(&index_entry::unseen(path, id, mode))?;
         }
         Ok(())
