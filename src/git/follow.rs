@@ -17,7 +17,7 @@ use super::{
     GitError, Remote, Sandbox,
     ancestry::{builds_on, fork_point},
     blocking,
-    index_entry::{SUBMODULE, mode_in, unseen},
+    index_entry::{SUBMODULE, files_of, known_mode, unseen},
     lock::FileLock,
     merge::{Versions, merge},
     placing::Place,
@@ -383,13 +383,14 @@ impl Sandbox {
 fn changes(repository: &Repository, before: Oid, after: Oid) -> Result<Vec<Change>, git2::Error> {
     let (old, new) = (repository.find_tree(before)?, repository.find_tree(after)?);
     let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
+    let files = files_of(&new)?;
     let mut changes = Vec::new();
     for delta in diff.deltas() {
         let file = delta.new_file();
         let Some(path) = file.path().or_else(|| delta.old_file().path()) else { continue };
-        let is_there = !file.id().is_zero();
-        let mode = if is_there { Some(mode_in(&new, path)?) } else { None };
-        changes.push(Change { path: path.to_owned(), new: mode.map(|mode| (file.id(), mode)) });
+        let there = files.get_path(path, 0).filter(|_| !file.id().is_zero());
+        let new = there.map(|there| (file.id(), known_mode(there.mode)));
+        changes.push(Change { path: path.to_owned(), new });
     }
     Ok(changes)
 }

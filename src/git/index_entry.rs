@@ -1,8 +1,8 @@
 //! What the index knows of a file: how it was when it was read.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
-use git2::{IndexEntry, IndexTime, Oid, Tree};
+use git2::{Index, IndexEntry, IndexTime, Oid, Tree};
 
 pub(super) const LINK: u32 = 0o120_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
@@ -42,10 +42,21 @@ pub(super) fn of(path: Vec<u8>, id: Oid, file: &Metadata) -> IndexEntry {
     }
 }
 
-/// The mode of a file of a tree as git understands it. A tree may hold any number there, and to ask a
-/// difference for one that git does not know is a panic.
-pub(super) fn mode_in(tree: &Tree<'_>, path: &Path) -> Result<u32, git2::Error> {
-    Ok(tree.get_path(path)?.filemode().cast_unsigned())
+/// The mode that an index takes for one of a tree.
+pub(super) const fn known_mode(mode: u32) -> u32 {
+    match mode {
+        LINK | SUBMODULE => mode,
+        mode if mode & 0o100 != 0 => EXECUTABLE,
+        _ => PLAIN,
+    }
+}
+
+/// The files of a tree as an index has them. A tree may hold any number as a mode, to ask a difference for which
+/// is a panic, and names in any order, among which none is found by its path.
+pub(super) fn files_of(tree: &Tree<'_>) -> Result<Index, git2::Error> {
+    let mut files = Index::new()?;
+    files.read_tree(tree)?;
+    Ok(files)
 }
 
 /// The entry of an object that no file was read for: the next look reads it.

@@ -71,7 +71,7 @@ impl Worktree {
         // Left by a process that was killed; the lock of the order says that it is gone.
         let _ = fs::remove_file(self.repository.path().join("index.lock"));
         let mut index = self.repository.index().map_err(library())?;
-        self.reset(&mut index, head).map_err(library())?;
+        Self::reset(&mut index, head).map_err(library())?;
         let tracked: Vec<IndexEntry> = index.iter().collect();
         let mut found = self.walk(&index, &tracked)?;
         if found.bytes > LIMIT_MIB << 20 {
@@ -101,27 +101,23 @@ impl Worktree {
 
     /// Has the index know what the branch has, and of its files what was read of them. What an earlier look
     /// took in and nobody committed is read again: by the rules there are now.
-    fn reset(&self, index: &mut Index, head: &git2::Commit<'_>) -> Result<(), git2::Error> {
+    fn reset(index: &mut Index, head: &git2::Commit<'_>) -> Result<(), git2::Error> {
         let tree = head.tree()?;
         if index.is_empty() || index.has_conflicts() {
             return index.read_tree(&tree);
         }
-        let diff = self.repository.diff_tree_to_index(Some(&tree), Some(index), None)?;
-        let changes: Vec<_> = diff
-            .deltas()
-            .filter_map(|delta| {
-                let (old, new) = (delta.old_file(), delta.new_file());
-                let path = old.path_bytes().or_else(|| new.path_bytes())?.to_vec();
-                Some((path, old.id()))
-            })
-            .collect();
-        drop(diff);
-        for (path, _) in changes.iter().filter(|(_, id)| id.is_zero()) {
-            index.remove(path_of(path), 0)?;
+        let files = index_entry::files_of(&tree)?;
+        let known: Vec<IndexEntry> = index.iter().collect();
+        for entry in known.iter().filter(|entry| files.get_path(path_of(&entry.path), 0).is_none())
+        {
+            index.remove(path_of(&entry.path), 0)?;
         }
-        for (path, id) in changes.into_iter().filter(|(_, id)| !id.is_zero()) {
-            let mode = index_entry::mode_in(&tree, path_of(&path))?;
-            index.add(&index_entry::unseen(path, id, mode))?;
+        for entry in files.iter() {
+            let mode = index_entry::known_mode(entry.mode);
+            let known = index.get_path(path_of(&entry.path), 0);
+            if known.is_none_or(|known| (known.id, known.mode) != (entry.id, mode)) {
+                index.add(&index_entry::unseen(entry.path, entry.id, mode))?;
+            }
         }
         Ok(())
     }
