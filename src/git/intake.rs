@@ -107,7 +107,18 @@ impl Intake<'_> {
     }
 
     fn blob(&self, content: &[u8]) -> Result<Oid, GitError> {
-        self.repository.blob(content).map_err(GitError::library("stage the files of the agent"))
+        self.repository.blob(content).map_err(|error| {
+            // libgit2 does not say why a write failed, and shows what it said last: the volume is asked.
+            let place = self.repository.path();
+            let free = nix::sys::statvfs::statvfs(place).map_or(u64::MAX, |found| {
+                found.blocks_available().saturating_mul(found.fragment_size())
+            });
+            if free < content.len() as u64 {
+                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return GitError::file("stage the files of the agent in", place)(full);
+            }
+            GitError::library("stage the files of the agent")(error)
+        })
     }
 
     /// Stores a file without holding it in memory.

@@ -108,9 +108,11 @@ impl Worktree {
         }
         let files = index_entry::files_of(&tree)?;
         let known: Vec<IndexEntry> = index.iter().collect();
-        for entry in known.iter().filter(|entry| files.get_path(path_of(&entry.path), 0).is_none())
-        {
-            index.remove(path_of(&entry.path), 0)?;
+        for entry in &known {
+            let path = path_of(&entry.path);
+            if files.get_path(path, 0).is_none() && index.get_path(path, 0).is_some() {
+                index.remove(path, 0)?;
+            }
         }
         for entry in files.iter() {
             let mode = index_entry::known_mode(entry.mode);
@@ -154,7 +156,7 @@ impl Worktree {
                     found.left_out.add(&file.path, Reason::Unreadable);
                     continue;
                 }
-                Taken::Gone if known.is_some() => {
+                Taken::Gone if index.get_path(path_of(&file.path), 0).is_some() => {
                     index.remove(path_of(&file.path), 0).map_err(library())?;
                     continue;
                 }
