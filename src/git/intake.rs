@@ -83,7 +83,8 @@ impl Intake<'_> {
         }
         if about.len() > LONGEST {
             let refusal = refuse_long(file, read);
-            return Ok(self.copy(&mut source)?.map(|id| finish(id, about, refusal)));
+            let stored = self.copy(&mut source, about.len())?;
+            return Ok(stored.map(|id| finish(id, about, refusal)));
         }
         let mut content = Vec::new();
         source.take(LONGEST).read_to_end(&mut content)?;
@@ -107,34 +108,43 @@ impl Intake<'_> {
     }
 
     fn blob(&self, content: &[u8]) -> Result<Oid, GitError> {
-        self.repository.blob(content).map_err(|error| {
-            // libgit2 does not say why a write failed, and shows what it said last: the volume is asked.
+        self.repository.blob(content).map_err(self.not_stored(content.len() as u64))
+    }
+
+    /// Stores a file without holding it in memory. The outer error is of reading it.
+    fn copy(&self, source: &mut File, length: u64) -> io::Result<Result<Oid, GitError>> {
+        let mut writer = match self.repository.blob_writer(None) {
+            Ok(writer) => writer,
+            Err(error) => return Ok(Err(self.not_stored(length)(error))),
+        };
+        let mut chunk = vec![0; 256 << 10];
+        let mut left = length;
+        loop {
+            let read = source.read(&mut chunk)?;
+            if read == 0 {
+                return Ok(writer.commit().map_err(self.not_stored(left)));
+            }
+            if let Err(error) = writer.write_all(&chunk[..read]) {
+                let error = git2::Error::from_str(&error.to_string());
+                return Ok(Err(self.not_stored(left)(error)));
+            }
+            left = left.saturating_sub(read as u64);
+        }
+    }
+
+    /// Why a content could not be stored of which that many bytes were still to be written. libgit2 does
+    /// not say why a write failed, and shows what it said last: the volume is asked.
+    fn not_stored(&self, left: u64) -> impl FnOnce(git2::Error) -> GitError {
+        move |error| {
             let place = self.repository.path();
             let free = nix::sys::statvfs::statvfs(place).map_or(u64::MAX, |found| {
                 found.blocks_available().saturating_mul(found.fragment_size())
             });
-            if free < content.len() as u64 {
-                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            if free <= left {
+                let full = io::Error::from(io::ErrorKind::StorageFull);
                 return GitError::file("stage the files of the agent in", place)(full);
             }
             GitError::library("stage the files of the agent")(error)
-        })
-    }
-
-    /// Stores a file without holding it in memory.
-    fn copy(&self, source: &mut File) -> io::Result<Result<Oid, GitError>> {
-        let library = || GitError::library("stage the files of the agent");
-        let mut writer = match self.repository.blob_writer(None) {
-            Ok(writer) => writer,
-            Err(error) => return Ok(Err(library()(error))),
-        };
-        let mut chunk = vec![0; 256 << 10];
-        loop {
-            let read = source.read(&mut chunk)?;
-            if read == 0 {
-                return Ok(writer.commit().map_err(library()));
-            }
-            writer.write_all(&chunk[..read])?;
         }
     }
 }
