@@ -35,10 +35,7 @@ impl OrderRun<'_> {
         let marks = is_ahead(StepName::Execute);
         let known = Known { arrived: history.arrived, replaced: history.replaced, marks };
         let remote = self.remote();
-        let (sandbox, followed) = tokio::select! {
-            followed = sandbox.follow(&remote, &known) => followed?,
-            reason = self.lease.aborted() => return Err(StepError::Stopped(reason)),
-        };
+        let (sandbox, followed) = sandbox.follow(&remote, &known).await?;
         if let Some(followed) = followed {
             info!(work_order.id = %self.order.id, commits = followed.commits, head = followed.head,
                 "others pushed to the branch, the order goes on from there");

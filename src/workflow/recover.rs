@@ -81,33 +81,24 @@ impl OrderRun<'_> {
         else {
             return Ok(None);
         };
-        let work = async {
-            let mirror = self
-                .workflow
-                .git
-                .refresh_mirror_of(&self.remote(), self.order.plan.history)
-                .await?;
-            for source in &sources {
-                match self.rebuild_from(source, &mirror, branch, base).await {
-                    Ok(Some(sandbox)) => {
-                        let files = self.bring_back(&found, &sandbox).await?;
-                        return Ok(Some((sandbox, source.name(), files)));
-                    }
-                    Ok(None) => {}
-                    // The next attempt may find it in order.
-                    Err(error) if error.retryable() => return Err(error.into()),
-                    Err(error) => {
-                        warn!(work_order.id = %self.order.id, from = source.name(),
-                            "the sandbox cannot be made again: {}", error.sentence());
-                    }
+        let git = &self.workflow.git;
+        let mirror = git.refresh_mirror_of(&self.remote(), self.order.plan.history).await?;
+        for source in &sources {
+            match self.rebuild_from(source, &mirror, branch, base).await {
+                Ok(Some(sandbox)) => {
+                    let files = self.bring_back(&found, &sandbox).await?;
+                    return Ok(Some((sandbox, source.name(), files)));
+                }
+                Ok(None) => {}
+                // The next attempt may find it in order.
+                Err(error) if error.retryable() => return Err(error.into()),
+                Err(error) => {
+                    warn!(work_order.id = %self.order.id, from = source.name(),
+                        "the sandbox cannot be made again: {}", error.sentence());
                 }
             }
-            Ok(None)
-        };
-        tokio::select! {
-            done = work => done,
-            reason = self.lease.aborted() => Err(StepError::Stopped(reason)),
         }
+        Ok(None)
     }
 
     async fn rebuild_from(

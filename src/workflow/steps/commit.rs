@@ -166,11 +166,7 @@ async fn renew(
         return Ok(());
     }
     let (remote, arrived) = (run.remote(), history.arrived.as_deref());
-    let renewed = tokio::select! {
-        renewed = sandbox.renew_unpushed(&remote, arrived, changes.uncommitted) => renewed,
-        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
-    };
-    Ok(renewed?)
+    Ok(sandbox.renew_unpushed(&remote, arrived, changes.uncommitted).await?)
 }
 
 /// Pushes under a lease on the remote ref: it must be absent, or hold what is a part of the branch or what
@@ -185,11 +181,7 @@ async fn push(
     run.store.intend(Effect::Push, &key, &history.intent(&commit.sha)).await?;
     run.check_fresh().await?;
     let remote = run.remote();
-    let pushed = tokio::select! {
-        pushed = sandbox.push(&remote, &history.replaced) => pushed,
-        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
-    };
-    match pushed {
+    match sandbox.push(&remote, &history.replaced).await {
         Ok(pushed) => {
             let result = json!({ "sha": pushed.sha, "already_there": pushed.already_there });
             run.store.complete_effect(Effect::Push, &key, &result).await?;

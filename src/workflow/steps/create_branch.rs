@@ -22,29 +22,22 @@ pub async fn run(run: &mut OrderRun<'_>) -> Result<StepResult, StepError> {
         // Better now than after the work: a host without a forge we know opens no pull request.
         run.forge()?;
     }
-    let work = async {
-        let mirror = git.refresh_mirror_of(&run.remote(), order.plan.history).await?;
-        run.check_repository().await?;
-        let found = git.find_sandbox(&order.id, &order.url).await?;
-        let branch = match found {
-            // Made by a worker that died before it could say so.
-            Some(sandbox) if sandbox.restarts == order.plan.restarts => sandbox.branch,
-            found => {
-                if order.plan.restarts > 0 {
-                    leave_earlier_work(run, &mirror, found.is_some()).await?;
-                }
-                choose_branch(run, &mirror).await?
+    let mirror = git.refresh_mirror_of(&run.remote(), order.plan.history).await?;
+    run.check_repository().await?;
+    let found = git.find_sandbox(&order.id, &order.url).await?;
+    let branch = match found {
+        // Made by a worker that died before it could say so.
+        Some(sandbox) if sandbox.restarts == order.plan.restarts => sandbox.branch,
+        found => {
+            if order.plan.restarts > 0 {
+                leave_earlier_work(run, &mirror, found.is_some()).await?;
             }
-        };
-        let sandbox = git.open_sandbox(&mirror, &order.id, &branch, &order.plan).await?;
-        // It may have been made before the policy of its repository came to want them.
-        let sandbox = if order.plan.parts.lfs { sandbox.keep_lfs().await? } else { sandbox };
-        Ok::<_, StepError>((mirror, sandbox))
+            choose_branch(run, &mirror).await?
+        }
     };
-    let (mirror, sandbox) = tokio::select! {
-        done = work => done?,
-        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
-    };
+    let sandbox = git.open_sandbox(&mirror, &order.id, &branch, &order.plan).await?;
+    // It may have been made before the policy of its repository came to want them.
+    let sandbox = if order.plan.parts.lfs { sandbox.keep_lfs().await? } else { sandbox };
     run.learn(OrderFacts {
         branch: Some(sandbox.branch.to_string()),
         sandbox: Some(order.id.to_string()),

@@ -44,10 +44,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         reopen: run.order.reopen,
     };
     let forge = run.forge()?;
-    let outcome = tokio::select! {
-        outcome = forge.ensure_pull_request(&request) => outcome?,
-        reason = run.lease.aborted() => return Err(StepError::Stopped(reason)),
-    };
+    let outcome = forge.ensure_pull_request(&request).await?;
     let url = outcome.url().map(str::to_owned);
     run.store.complete_effect(Effect::PullRequest, &key, &json!({ "url": url })).await?;
     if matches!(outcome, PullRequestOutcome::NoChanges) {
