@@ -5,6 +5,11 @@ use std::{
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -52,13 +57,16 @@ fn gits_below(folder: &Path) -> Vec<String> {
 }
 
 /// A listener on loopback that takes every connection and never answers, or answers byte by byte with
-/// the beginning of something that never ends.
-fn silent_server(trickles: bool) -> u16 {
+/// the beginning of something that never ends. Answers its port and the number of its visitors.
+fn silent_server(trickles: bool) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    let visitors = Arc::new(AtomicUsize::new(0));
+    let counter = visitors.clone();
     thread::spawn(move || {
         let mut kept = Vec::new();
         for connection in listener.incoming().map_while(Result::ok) {
+            counter.fetch_add(1, Ordering::Relaxed);
             if trickles {
                 let mut connection = connection.try_clone().unwrap();
                 thread::spawn(move || {
@@ -72,7 +80,7 @@ fn silent_server(trickles: bool) -> u16 {
             kept.push(connection);
         }
     });
-    port
+    (port, visitors)
 }
 
 fn order_lock(harness: &Harness, order: &str) -> PathBuf {
@@ -90,7 +98,7 @@ fn hold(path: &Path) -> File {
 async fn a_cancel_is_heard_while_the_remote_hangs(pool: PgPool) {
     for trickles in [false, true] {
         let mut harness = Harness::new(pool.clone());
-        let host = format!("127.0.0.1:{}", silent_server(trickles));
+        let host = format!("127.0.0.1:{}", silent_server(trickles).0);
         harness.set("AWO_ALLOWED_HOSTS", &host);
         harness.set("AWO_GITHUB_HOST", &host);
         let worker = harness.start_worker();
@@ -207,4 +215,53 @@ async fn a_stopped_worker_ends_although_the_database_is_away() {
     harness.signal(worker, Signal::SIGTERM);
     assert_eq!(harness.ended(worker).await, Some(0));
     assert!(processes_of(&run).is_empty(), "processes outlived their worker");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn an_upload_that_stalls_holds_up_neither_its_order_nor_a_stop(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    let (port, visitors) = silent_server(false);
+    // Something that only an archive keeps.
+    harness.tell_agent(
+        "extra",
+        "[ \"$AWO_STEP\" = execute ] && echo '*.built' > .gitignore && echo built > it.built\ntrue\n",
+    );
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "completed").await;
+    sqlx::query("update awo.jobs set finished_at = now() - interval '30 days'")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    let mut gc = harness
+        .product()
+        .arg("gc")
+        .env("AWO_ALLOW_LOCAL_REMOTES", "true")
+        .env("AWO_ARCHIVE_URL", "s3://stalls/x")
+        .env("AWO_ARCHIVE_ENDPOINT", format!("http://127.0.0.1:{port}"))
+        .env("AWO_ARCHIVE_REGION", "us-east-1")
+        .env("AWO_ARCHIVE_ACCESS_KEY_ID", "id")
+        .env("AWO_ARCHIVE_SECRET_ACCESS_KEY", "a-key-of-this-test")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the upload stalls", || visitors.load(Ordering::Relaxed) > 0).await;
+    let (code, said) = harness.command(&["prompt", &order, "Add another", "--wait"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(gc.try_wait().unwrap().is_none(), "the upload is not over");
+
+    let start = Instant::now();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(gc.id().try_into().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    tokio::task::spawn_blocking(move || gc.wait().unwrap()).await.unwrap();
+    assert!(start.elapsed() < PROMISED, "took {:?}", start.elapsed());
+    assert!(
+        harness.path("repositories").join(&order).exists(),
+        "nothing was archived, so it stays"
+    );
+    harness.assert_sound().await;
 }
