@@ -299,15 +299,17 @@ impl Battlefield {
         let files = leaks::forms_in_files(&harness.path("work-orders"), &forms);
         let mut found = leaks::forms_in_rows(&harness.pool, forms).await;
         found.extend(files.iter().map(|path| path.display().to_string()));
-        let marks: i64 = sqlx::query_scalar(
-            "select coalesce(sum((length(t) - length(replace(t, '[redacted]', ''))) / 10), 0)::bigint
-             from (select convert_from(data, 'UTF8') t from awo.log_chunks
-                   where step_name = 'execute' and stream in ('stdout', 'stderr')) as logged",
+        let logged: Vec<(String, i64, String)> = sqlx::query_as(
+            "select stream, coalesce(file_offset, -1), convert_from(data, 'UTF8')
+             from awo.log_chunks
+             where step_name = 'execute' and stream in ('stdout', 'stderr')
+             order by agent_work_order_id, stream, file_offset",
         )
-        .fetch_one(&harness.pool)
+        .fetch_all(&harness.pool)
         .await
         .unwrap();
-        assert!(marks >= 7, "seven forms were printed, {marks} were redacted");
+        let marks: usize = logged.iter().map(|(.., text)| text.matches("[redacted]").count()).sum();
+        assert!(marks >= 7, "seven forms were printed, {marks} were redacted: {logged:#?}");
         eprintln!("found of the secret: {found:?}");
         !found.is_empty()
     }
