@@ -1,6 +1,16 @@
 //! A FAKE of the vendor's Messages API on loopback: no model, it plays back a script. The real CLI
 //! talks to it as it would to the real one.
+//!
+//! Its limits: nothing is checked, neither key nor request; tokens are what the script says, whatever
+//! was sent; caching, rate limits and batches exist only as figures and refusals of the script.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
+
+#[path = "messages_api/ledger.rs"]
+mod ledger;
+#[path = "messages_api/reply.rs"]
+mod reply;
+#[path = "messages_api/stream.rs"]
+mod stream;
 
 use std::{
     future::pending,
@@ -8,31 +18,25 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, post},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use self::ledger::Ledger;
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub use self::{
+    ledger::Served,
+    reply::{Block, Refusal, Reply, Turn, Usage},
+};
+
 /// Words that every prompt holds.
 pub const PROMPT: &str = "play your script";
-
-/// What the fake says when it is its turn.
-#[derive(Debug, Clone)]
-pub enum Turn {
-    /// A final answer.
-    Text(&'static str),
-    /// Calls a tool of the CLI.
-    Tool(&'static str, Value),
-    /// Refuses with this status and error type.
-    Refuse(u16, &'static str),
-    /// Never answers.
-    Hang,
-}
 
 /// A running fake.
 pub struct MessagesApi {
@@ -46,10 +50,14 @@ pub struct MessagesApi {
 /// prompt, the last one again and again.
 pub type Script = (&'static str, Vec<Turn>);
 
+/// Chooses what to say to a request, which is asked for once in the order in which they come.
+pub type Director = Box<dyn FnMut(&Value) -> Turn + Send>;
+
 #[derive(Clone)]
 struct Stage {
-    scripts: Arc<Mutex<Vec<Script>>>,
+    director: Arc<Mutex<Director>>,
     requests: Arc<Mutex<Vec<Value>>>,
+    ledger: Ledger,
 }
 
 impl MessagesApi {
@@ -60,9 +68,19 @@ impl MessagesApi {
 
     /// Starts a fake that knows the prompts it is sent by their words.
     pub async fn start_with(scripts: Vec<Script>) -> Self {
-        let stage = Stage { scripts: Arc::new(Mutex::new(scripts)), requests: Arc::default() };
+        Self::directed(Box::new(move |request| by_words(&scripts, request))).await
+    }
+
+    /// Starts a fake that says what `director` chooses.
+    pub async fn directed(director: Director) -> Self {
+        let stage = Stage {
+            director: Arc::new(Mutex::new(director)),
+            requests: Arc::default(),
+            ledger: Ledger::default(),
+        };
         let routes = Router::new()
             .route("/v1/messages", post(answer))
+            .route("/v1/messages/count_tokens", post(|| async { Json(json!({"input_tokens": 1})) }))
             .fallback(any(|| async { StatusCode::OK }))
             .layer(DefaultBodyLimit::disable())
             .with_state(stage.clone());
@@ -74,12 +92,22 @@ impl MessagesApi {
 
     /// Plays other scripts from now on.
     pub fn play(&self, scripts: Vec<Script>) {
-        *self.stage.scripts.lock().unwrap() = scripts;
+        *self.stage.director.lock().unwrap() = Box::new(move |request| by_words(&scripts, request));
     }
 
     /// The bodies of the requests so far.
     pub fn requests(&self) -> Vec<Value> {
         self.stage.requests.lock().unwrap().clone()
+    }
+
+    /// What became of them, in the same order.
+    pub fn served(&self) -> Vec<Served> {
+        self.stage.ledger.read()
+    }
+
+    /// What all complete answers consumed together.
+    pub fn spent(&self) -> Usage {
+        self.served().iter().filter(|served| served.is_complete).map(|served| served.usage).sum()
     }
 }
 
@@ -92,82 +120,75 @@ impl Drop for MessagesApi {
 async fn answer(State(stage): State<Stage>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
     let streams = request["stream"].as_bool().unwrap_or_default();
-    let turn = stage.turn(&request);
-    // The CLI takes messages of one id for one message, over several runs too.
-    let number = {
+    let (parts, entry, number) = {
+        // One at a time, so that requests, bill and script have one order.
+        let mut director = stage.director.lock().unwrap();
+        let parts = director(&request).parts();
+        let usage = parts.as_ref().and_then(|parts| parts.as_ref().ok()).map(|reply| reply.usage);
+        let entry = stage.ledger.enter(&request, usage.unwrap_or(Usage::ZERO));
         let mut requests = stage.requests.lock().unwrap();
-        requests.push(request);
-        requests.len()
+        requests.push(request.clone());
+        (parts, entry, requests.len())
     };
-    let (block, stop) = match turn {
-        Turn::Text(text) => (json!({"type": "text", "text": text}), "end_turn"),
-        Turn::Tool(name, input) => {
-            let id = format!("toolu_fake{number}");
-            (json!({"type": "tool_use", "id": id, "name": name, "input": input}), "tool_use")
-        }
-        Turn::Refuse(status, kind) => {
-            let error = json!({"type": "error", "error": {"type": kind, "message": kind}});
-            let status = StatusCode::from_u16(status).unwrap();
-            return (status, [(header::CONTENT_TYPE, "application/json")], error.to_string())
-                .into_response();
-        }
-        Turn::Hang => pending().await,
+    let reply = match parts {
+        None => pending().await,
+        Some(Err(refusal)) => return refuse(&refusal),
+        Some(Ok(reply)) => reply,
     };
-    let usage = json!({"input_tokens": 100, "output_tokens": 20});
-    let message = json!({
+    tokio::time::sleep(reply.delay).await;
+    let message = message(&reply, number, &request["model"]);
+    let (kind, body) = if streams {
+        ("text/event-stream", stream::body(&reply, &message, entry))
+    } else {
+        ("application/json", stream::whole(&message, entry))
+    };
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// The message; the CLI takes those of one id for one message, over several runs too.
+fn message(reply: &Reply, number: usize, model: &Value) -> Value {
+    let block = |(index, block): (usize, &Block)| match block {
+        Block::Text(text) => json!({"type": "text", "text": text}),
+        Block::Thinking(text) => {
+            json!({"type": "thinking", "thinking": text, "signature": "ZmFrZQ=="})
+        }
+        Block::Tool(name, input) => {
+            let id = format!("toolu_fake{number}x{index}");
+            json!({"type": "tool_use", "id": id, "name": name, "input": input})
+        }
+    };
+    let content: Vec<Value> = reply.blocks.iter().enumerate().map(block).collect();
+    json!({
         "id": format!("msg_fake{number}"), "type": "message", "role": "assistant",
-        "model": "claude-fake", "content": [block], "stop_reason": stop, "stop_sequence": null,
-        "usage": usage,
-    });
-    if streams {
-        ([(header::CONTENT_TYPE, "text/event-stream")], events(&message)).into_response()
-    } else {
-        ([(header::CONTENT_TYPE, "application/json")], message.to_string()).into_response()
-    }
+        "model": model, "content": content, "stop_reason": reply.stop_reason(),
+        "stop_sequence": null, "usage": reply.usage.told(reply.usage.output),
+    })
 }
 
-impl Stage {
-    /// What to say now. The CLI adds messages of its own, so a prompt is told by its words; of
-    /// several prompts in one conversation the last one counts.
-    fn turn(&self, request: &Value) -> Turn {
-        let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        let scripts = self.scripts.lock().unwrap();
-        let last_with =
-            |words: &str| messages.iter().rposition(|message| message.to_string().contains(words));
-        let script = scripts.iter().max_by_key(|(words, _)| last_with(words)).unwrap();
-        let after = last_with(script.0).map_or(0, |at| at + 1);
-        let blocks = messages[after..].iter().filter_map(|message| message["content"].as_array());
-        let results = blocks.flatten().filter(|block| block["type"] == "tool_result").count();
-        script.1[results.min(script.1.len() - 1)].clone()
+fn refuse(refusal: &Refusal) -> Response {
+    let error = json!({"type": refusal.kind, "message": refusal.message});
+    let body = json!({"type": "error", "error": error}).to_string();
+    let (kind, body) = match &refusal.body {
+        Some(body) => ("text/html", body.clone()),
+        None => ("application/json", body),
+    };
+    let status = StatusCode::from_u16(refusal.status).unwrap();
+    let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+    for (name, value) in &refusal.headers {
+        response.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
     }
+    response
 }
 
-/// The message as the stream of events in which the API sends it.
-fn events(message: &Value) -> String {
-    let block = &message["content"][0];
-    let mut start = message.clone();
-    start["content"] = json!([]);
-    start["stop_reason"] = Value::Null;
-    let (empty, delta) = if block["type"] == "text" {
-        let delta = json!({"type": "text_delta", "text": block["text"]});
-        (json!({"type": "text", "text": ""}), delta)
-    } else {
-        let mut empty = block.clone();
-        empty["input"] = json!({});
-        let input = block["input"].to_string();
-        (empty, json!({"type": "input_json_delta", "partial_json": input}))
-    };
-    let stop = json!({"stop_reason": message["stop_reason"], "stop_sequence": null});
-    let events = [
-        json!({"type": "message_start", "message": start}),
-        json!({"type": "content_block_start", "index": 0, "content_block": empty}),
-        json!({"type": "content_block_delta", "index": 0, "delta": delta}),
-        json!({"type": "content_block_stop", "index": 0}),
-        json!({"type": "message_delta", "delta": stop, "usage": message["usage"]}),
-        json!({"type": "message_stop"}),
-    ];
-    let line = |event: &Value| {
-        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
-    };
-    events.iter().map(line).collect()
+/// What to say now. The CLI adds messages of its own, so a prompt is told by its words; of several
+/// prompts in one conversation the last one counts.
+fn by_words(scripts: &[Script], request: &Value) -> Turn {
+    let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
+    let last_with =
+        |words: &str| messages.iter().rposition(|message| message.to_string().contains(words));
+    let script = scripts.iter().max_by_key(|(words, _)| last_with(words)).unwrap();
+    let after = last_with(script.0).map_or(0, |at| at + 1);
+    let blocks = messages[after..].iter().filter_map(|message| message["content"].as_array());
+    let results = blocks.flatten().filter(|block| block["type"] == "tool_result").count();
+    script.1[results.min(script.1.len() - 1)].clone()
 }
