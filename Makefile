@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz \
+.PHONY: help demo build test test-claude ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz \
 	image up dev-awo awo-logs awo-restart awo-roll stop docker-test docker-clean clean
 
 help: ## List the targets
@@ -27,6 +27,9 @@ build: ## Compile the debug binary
 
 test: ## Run the tests against a private Postgres
 	@.ci/test $(ARGS)
+
+test-claude: ## Play the scenarios with both versions of the Claude CLI: make test-claude ARGS="bill/a_requeue@2.1.332", or --list
+	@.ci/test-claude $(ARGS)
 
 ci: ## Run what a change must pass
 	@.ci/run
