@@ -1,6 +1,6 @@
 //! No statement waits for ever and none commits after its caller is gone; a write of a run is tried again
 //! for as long as its kind of error is worth it.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 #[path = "support/role.rs"]
 mod role;
@@ -53,6 +53,13 @@ async fn limits(database: &Database) -> (String, String, String) {
     .unwrap()
 }
 
+/// Whether somebody waits for a lock in this database ...
+const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock')";
+/// ... and whether nobody does any more.
+const GONE: &str = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock')";
+
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn the_server_limits_every_statement_in_both_modes(pool: PgPool) {
     for mode in [DatabaseMode::Direct, DatabaseMode::Pooler] {
@@ -78,13 +85,9 @@ async fn a_claim_whose_answer_nobody_waits_for_takes_no_job_later(pool: PgPool) 
             .unwrap();
         let store = Store::new(database.clone());
         let claiming = tokio::spawn(async move { claim(&store).await });
-        const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock')";
         until("the claim waits for the lock", &pool, WAITS).await;
         claiming.abort();
         // The lock is still held: the server itself must let the claim go.
-        const GONE: &str = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock')";
         until("the server ends the claim", &pool, GONE).await;
         locked.rollback().await.unwrap();
         database.connections().close().await;
@@ -127,7 +130,7 @@ impl Run {
         Self { role, database, store, lost }
     }
 
-    fn write(&self, store: &RunStore) -> tokio::task::JoinHandle<Result<(), RunError>> {
+    fn write(store: &RunStore) -> tokio::task::JoinHandle<Result<(), RunError>> {
         let store = store.clone();
         tokio::spawn(async move {
             let facts = OrderFacts { commits: Some(1), ..OrderFacts::default() };
@@ -146,8 +149,8 @@ async fn a_right_that_is_missing_is_waited_for_and_not_for_ever(pool: PgPool) {
     let run = Run::start(&pool).await;
     let revoke = format!("REVOKE ALL ON awo.leases FROM {}", run.role.name);
     say(&pool, &revoke).await;
-    let writing = run.write(&run.store);
-    let given_up = run.write(&run.store.clone().waiting_out(Duration::from_millis(200)));
+    let writing = Run::write(&run.store);
+    let given_up = Run::write(&run.store.clone().waiting_out(Duration::from_millis(200)));
     let error = given_up.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("permission denied"), "{error}");
     assert!(!writing.is_finished(), "the other one may take minutes");
@@ -160,7 +163,7 @@ async fn a_right_that_is_missing_is_waited_for_and_not_for_ever(pool: PgPool) {
 async fn what_no_second_try_can_mend_is_told_at_once(pool: PgPool) {
     let run = Run::start(&pool).await;
     say(&pool, "ALTER TABLE awo.leases RENAME TO leases_away").await;
-    let error = run.write(&run.store).await.unwrap().unwrap_err().to_string();
+    let error = Run::write(&run.store).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("awo.leases"), "{error}");
     say(&pool, "ALTER TABLE awo.leases_away RENAME TO leases").await;
     run.end(&pool).await;
@@ -177,7 +180,7 @@ async fn a_database_that_is_away_is_waited_for_as_long_as_the_lease(pool: PgPool
     say(&pool, &end).await;
     // A refusal would be given up at once.
     let hasty = run.store.clone().waiting_out(Duration::ZERO);
-    let (written, lost) = (run.write(&hasty), run.write(&hasty));
+    let (written, lost) = (Run::write(&hasty), Run::write(&hasty));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!written.is_finished() && !lost.is_finished(), "the database may come back");
     say(&pool, &format!("ALTER ROLE {name} LOGIN")).await;
@@ -186,7 +189,7 @@ async fn a_database_that_is_away_is_waited_for_as_long_as_the_lease(pool: PgPool
 
     say(&pool, &format!("ALTER ROLE {name} NOLOGIN")).await;
     say(&pool, &end).await;
-    let writing = run.write(&hasty);
+    let writing = Run::write(&hasty);
     run.lost.cancel();
     let error = writing.await.unwrap().unwrap_err();
     assert!(matches!(error, RunError::Stale(_)), "{error}");
