@@ -124,9 +124,6 @@ impl Workflow {
 
     /// The name stored with steps that the agent does.
     pub(crate) fn agent_name(&self) -> &'static str {
-        match self.settings.agent {
-            AgentKind::Claude(_) => "claude",
-            AgentKind::Command(_) => "command",
-        }
+        self.settings.agent.name()
     }
 }

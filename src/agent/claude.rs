@@ -8,6 +8,12 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use super::{
+    command::{InvalidCommand, find_program},
+    launch::Launch,
+    request::AgentRequest,
+};
+
 /// Settings of the `claude` agent.
 #[derive(Debug, Clone)]
 pub struct ClaudeSettings {
@@ -78,6 +84,33 @@ impl ClaudeSettings {
         }
     }
 
+    /// How it is called for a request. `may_resume` is false when resuming was tried and failed.
+    pub(super) fn launch(
+        &self,
+        request: &AgentRequest,
+        path: &str,
+        may_resume: bool,
+    ) -> Result<Launch, InvalidCommand> {
+        let program = find_program(&self.cli, path)?;
+        let known = has_transcript(&request.home, request.session);
+        let resumed = known && request.resume && may_resume;
+        // The CLI refuses an id that was used before, so a fresh start needs a new one.
+        let session = if known && !resumed || !may_resume {
+            Uuid::new_v5(&request.session, request.run_id.as_bytes())
+        } else {
+            request.session
+        };
+        Ok(Launch {
+            program,
+            arguments: self.arguments(session, resumed, request.trusted),
+            environment: self.environment(&request.home),
+            folders: vec![config_dir(&request.home)],
+            session: Some(session),
+            resumed,
+            needs_result: true,
+        })
+    }
+
     /// The arguments of a run; values that could begin with `-` stand behind `=`. Only of a `trusted`
     /// repository its own settings, hooks and servers count.
     pub fn arguments(&self, session: Uuid, resume: bool, trusted: bool) -> Vec<String> {
@@ -138,12 +171,12 @@ impl ClaudeSettings {
 }
 
 /// The CLI's own folder below `home`.
-pub fn config_dir(home: &Path) -> PathBuf {
+fn config_dir(home: &Path) -> PathBuf {
     home.join(".claude")
 }
 
 /// Whether the CLI has a transcript of `session`, in the folder of any working directory.
-pub fn has_transcript(home: &Path, session: Uuid) -> bool {
+fn has_transcript(home: &Path, session: Uuid) -> bool {
     let name = format!("{session}.jsonl");
     let Ok(folders) = fs::read_dir(config_dir(home).join("projects")) else { return false };
     folders.filter_map(Result::ok).any(|folder| folder.path().join(&name).is_file())

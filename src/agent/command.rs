@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use super::launch::Launch;
+
 /// Which program (`AWO_AGENT_COMMAND`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSettings {
@@ -34,6 +36,20 @@ pub enum InvalidCommand {
 }
 
 impl CommandSettings {
+    /// How it is called.
+    pub(super) fn launch(&self, path: &str) -> Result<Launch, InvalidCommand> {
+        let (program, arguments) = self.split(path)?;
+        Ok(Launch {
+            program,
+            arguments,
+            environment: Vec::new(),
+            folders: Vec::new(),
+            session: None,
+            resumed: false,
+            needs_result: false,
+        })
+    }
+
     /// The program, found in `path` if need be, and its arguments.
     pub fn split(&self, path: &str) -> Result<(PathBuf, Vec<String>), InvalidCommand> {
         let mut words = shell_words::split(&self.command_line)

@@ -9,12 +9,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{
-    claude::{self, ClaudeSettings},
-    command::{CommandSettings, find_program},
-    report::Failure,
-    request::AgentRequest,
-};
+use super::{kind::AgentKind, report::Failure, request::AgentRequest};
 use crate::{disk, domain::ErrorClass};
 
 /// Where programs are looked for unless the request's environment says otherwise.
@@ -24,20 +19,14 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const GIT_CONFIG: &str = "[user]\n\tname = archon-awo\n\temail = archon-awo@localhost\n\
                           [credential]\n\thelper =\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n";
 
-/// Which agent, with its settings.
-#[derive(Debug, Clone)]
-pub enum AgentKind {
-    /// The Claude Code CLI.
-    Claude(ClaudeSettings),
-    /// Any program.
-    Command(CommandSettings),
-}
-
 /// A program ready to be started by the shim.
 pub struct Launch {
     pub program: PathBuf,
     pub arguments: Vec<String>,
+    /// A later entry replaces an earlier one of its name.
     pub environment: Vec<(String, String)>,
+    /// Folders of its own in its home.
+    pub folders: Vec<PathBuf>,
     /// The conversation of this run; the agent may report another one.
     pub session: Option<Uuid>,
     pub resumed: bool,
@@ -57,31 +46,11 @@ impl AgentKind {
         let mut environment = common_environment(request);
         let path = environment.iter().rfind(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
-        let launch = match self {
-            Self::Claude(settings) => {
-                let program =
-                    find_program(&settings.cli, &path).map_err(|e| invalid(e.to_string()))?;
-                let known = claude::has_transcript(&request.home, request.session);
-                let resumed = known && request.resume && may_resume;
-                // The CLI refuses an id that was used before, so a fresh start needs a new one.
-                let session = if known && !resumed || !may_resume {
-                    Uuid::new_v5(&request.session, request.run_id.as_bytes())
-                } else {
-                    request.session
-                };
-                environment.extend(settings.environment(&request.home));
-                let arguments = settings.arguments(session, resumed, request.trusted);
-                let session = Some(session);
-                Launch { program, arguments, environment, session, resumed, needs_result: true }
-            }
-            Self::Command(settings) => {
-                let (program, arguments) =
-                    settings.split(&path).map_err(|e| invalid(e.to_string()))?;
-                let (session, resumed) = (None, false);
-                Launch { program, arguments, environment, session, resumed, needs_result: false }
-            }
-        };
-        make_folders(request).map_err(|error| {
+        let mut launch =
+            self.launch(request, &path, may_resume).map_err(|error| invalid(error.to_string()))?;
+        environment.append(&mut launch.environment);
+        launch.environment = environment;
+        make_folders(request, &launch.folders).map_err(|error| {
             let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
             let home = request.home.display();
             Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
@@ -128,8 +97,8 @@ fn common_environment(request: &AgentRequest) -> Vec<(String, String)> {
 
 /// Makes home and temporary folder. An earlier run could write here, so nothing it may have put
 /// in the place of a folder or a file is followed.
-fn make_folders(request: &AgentRequest) -> io::Result<()> {
-    for folder in [&request.home, &request.tmp, &claude::config_dir(&request.home)] {
+fn make_folders(request: &AgentRequest, own: &[PathBuf]) -> io::Result<()> {
+    for folder in [&request.home, &request.tmp].into_iter().chain(own) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         if !fs::symlink_metadata(folder)?.is_dir() {
             let message = format!("{} is not a folder of its own", folder.display());

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cgroup::OwnCgroup,
-    claude::ClaudeCredential,
     isolation::{Confinement, Isolation},
-    launch::{AgentKind, Launch},
+    kind::AgentKind,
+    launch::Launch,
     process_table::TreeRule,
     pump::Progress,
     report::{AgentReport, Delivered, Failure, Usage},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Freezer, IsolationConfig},
+    config::{Config, Freezer, IsolationConfig},
     disk::{DiskSpace, SystemDisk},
     domain::{ErrorClass, Redactor},
 };
@@ -109,6 +109,18 @@ impl Supervisor {
         let (freezer, isolation) = (Freezer::Auto, IsolationConfig::default());
         let reached = watch::Sender::default();
         Self { shim, redactor, clock, kill_plan, limits, freezer, isolation, reached }
+    }
+
+    /// A supervisor as the settings of this process want it; `shim` is this very binary.
+    pub fn configured(
+        config: &Config,
+        shim: impl Into<PathBuf>,
+        redactor: Redactor,
+        clock: Clock,
+    ) -> Self {
+        Self::new(shim, redactor, clock, KillPlan::default())
+            .with_freezer(config.agent.freezer)
+            .with_isolation(config.agent.isolation.clone())
     }
 
     /// The same, which tells `reached` how far an agent is shut in as soon as it runs.
@@ -193,13 +205,7 @@ impl Supervisor {
     ) -> Result<Attempt, Failure> {
         let (launch, arguments, oom_kills_before) =
             self.prepare(agent, request, before.is_none()).await?;
-        let redactor = match agent {
-            AgentKind::Claude(settings) => {
-                let secret = settings.credential.as_ref().map(ClaudeCredential::secret);
-                self.redactor.with(secret.cloned())
-            }
-            AgentKind::Command(_) => self.redactor.clone(),
-        };
+        let redactor = self.redactor.with(agent.secrets());
         let spools = Spools::open(&request.spool, before, self.limits.spool).await?;
         let (mut shim, mut pipes) = ShimProcess::start(&self.shim, &arguments, &launch, request)
             .map_err(|error| {

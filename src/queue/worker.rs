@@ -20,10 +20,7 @@ use super::{
     wake::Pace,
 };
 use crate::{
-    agent::{
-        self, AgentKind, ClaudeCredential, ClaudeSettings, CommandSettings, FreezerReport,
-        Isolation, IsolationLevel, KillPlan, Supervisor,
-    },
+    agent::{self, AgentKind, FreezerReport, Isolation, IsolationLevel, Supervisor},
     archive::Archive,
     backoff::Backoff,
     clock::Clock,
@@ -416,7 +413,7 @@ fn workflow(
             remotes: config.remotes.clone(),
             credentials: config.credentials.clone(),
             github_token: config.github.token.clone(),
-            agent: agent_of(config),
+            agent: AgentKind::configured(config),
             timeout: config.agent.timeout,
             idle_timeout: config.agent.idle_timeout,
             review_rounds: config.agent.review_rounds,
@@ -437,32 +434,9 @@ fn workflow(
         archive,
         forge,
         commands,
-        supervisor: Supervisor::new(
-            this_binary,
-            redactor.clone(),
-            clock.clone(),
-            KillPlan::default(),
-        )
-        .with_freezer(config.agent.freezer)
-        .with_isolation(config.agent.isolation.clone()),
+        supervisor: Supervisor::configured(config, this_binary, redactor.clone(), clock.clone()),
         redactor,
         clock,
         metrics,
     })
-}
-
-fn agent_of(config: &Config) -> AgentKind {
-    let agent = &config.agent;
-    if let (config::AgentKind::Command, Some(words)) = (&agent.kind, &agent.command_line) {
-        return AgentKind::Command(CommandSettings { command_line: shell_words::join(words) });
-    }
-    let claude = &agent.claude;
-    let mut settings = ClaudeSettings::new(claude.cli.clone());
-    settings.model.clone_from(&claude.model);
-    settings.max_turns = claude.max_turns;
-    settings.max_budget_usd = claude.max_budget_usd;
-    settings.base_url.clone_from(&claude.base_url);
-    let key = claude.api_key.clone().map(ClaudeCredential::ApiKey);
-    settings.credential = claude.oauth_token.clone().map(ClaudeCredential::OAuthToken).or(key);
-    AgentKind::Claude(settings)
 }
