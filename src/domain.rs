@@ -14,6 +14,7 @@ mod sandbox_type;
 mod sparse_path;
 mod status;
 mod step;
+mod task;
 
 pub use branch::{BranchName, Clash, InvalidBranch, branch_kind, branch_name, clash, slug};
 pub use credentials::{Credential, Credentials};
@@ -28,3 +29,4 @@ pub use sandbox_type::{InvalidSandboxType, SandboxType};
 pub use sparse_path::{InvalidSparsePath, SparsePath};
 pub use status::{JobState, OrderStatus};
 pub use step::{InvalidSteps, StepName, Steps};
+pub use task::Task;

@@ -86,8 +86,10 @@ fn common_environment(request: &AgentRequest) -> Vec<(String, String)> {
         [
             ("AWO_WORK_ORDER_ID", request.order.to_string()),
             ("AWO_STEP", request.step.to_string()),
+            ("AWO_TASK", request.task.to_string()),
             ("AWO_ATTEMPT", request.attempt.to_string()),
             ("AWO_RUN_ID", request.run_id.to_string()),
+            ("AWO_SESSION_ID", request.session.to_string()),
             ("AWO_SANDBOX", path(&request.sandbox_root)),
         ]
         .map(|(name, value)| (name.to_owned(), value)),

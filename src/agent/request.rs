@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use uuid::Uuid;
 
-use crate::domain::{StepName, WorkOrderId};
+use crate::domain::{StepName, Task, WorkOrderId};
 
 /// One run of an agent in one sandbox.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct AgentRequest {
     pub order: WorkOrderId,
     /// The step it is for.
     pub step: StepName,
+    /// What is asked of it within the step.
+    pub task: Task,
     /// Counts the attempts of that step from 1.
     pub attempt: u32,
     /// Marks every process of this run; never used twice.

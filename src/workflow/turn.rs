@@ -18,7 +18,7 @@ use crate::{
     agent::{
         AgentReport, AgentRequest, Delivered, Isolation, IsolationLevel, OutputChunk, deliver_rest,
     },
-    domain::{ErrorClass, StepName},
+    domain::{ErrorClass, StepName, Task},
     git::Sandbox,
     lease::Lease,
 };
@@ -30,6 +30,8 @@ const OUTPUT_BACKLOG: usize = 32;
 pub struct Turn {
     /// For which step.
     pub step: StepName,
+    /// For what within the step.
+    pub task: Task,
     /// Which run of that step, from 1.
     pub attempt: i32,
     /// Tells apart several turns within one run of a step.
@@ -84,6 +86,7 @@ impl OrderRun<'_> {
         let request = AgentRequest {
             order: self.order.id.clone(),
             step: turn.step,
+            task: turn.task,
             attempt: u32::try_from(turn.attempt).unwrap_or(u32::MAX),
             run_id,
             checkout: sandbox.checkout.clone(),

@@ -10,7 +10,7 @@ use archon_awo::{
     },
     clock::{Clock, boot_time},
     config::{Freezer, IsolationConfig},
-    domain::{Redactor, StepName},
+    domain::{Redactor, StepName, Task},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -47,6 +47,7 @@ impl Bench {
         let request = AgentRequest {
             order: "wo-test".parse().unwrap(),
             step: StepName::Execute,
+            task: Task::Change,
             attempt: 1,
             run_id: Uuid::new_v4(),
             checkout: root.join("checkout"),

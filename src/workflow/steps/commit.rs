@@ -4,7 +4,7 @@ use serde_json::json;
 use tracing::info;
 
 use crate::{
-    domain::{ErrorClass, StepName},
+    domain::{ErrorClass, StepName, Task},
     git::{Changes, CommitInfo, GitError, LeftOut, Pushed, Sandbox},
     store::{Effect, OrderFacts, PushHistory, StartedStep},
     workflow::{
@@ -124,6 +124,7 @@ async fn propose(
         .render(&[run.order.latest_words(), &stat]);
     let turn = Turn {
         step: StepName::Commit,
+        task: Task::CommitMessage,
         attempt: started.runs,
         label: String::new(),
         session: started.session_id,

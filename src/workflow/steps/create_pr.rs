@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use crate::{
-    domain::{ErrorClass, StepName},
+    domain::{ErrorClass, StepName, Task},
     forge::{PullRequest, PullRequestOutcome},
     store::{Effect, OrderFacts, StartedStep},
     workflow::{
@@ -101,6 +101,7 @@ async fn words(
         Ok(sandbox) => {
             let turn = Turn {
                 step: StepName::CreatePr,
+                task: Task::PullRequest,
                 attempt: started.runs,
                 label: String::new(),
                 session: started.session_id,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::resumed;
 use crate::{
-    domain::StepName,
+    domain::{StepName, Task},
     store::{OrderFacts, StartedStep},
     workflow::{
         failure::StepError,
@@ -21,13 +21,20 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let request = planning.get("request").and_then(Value::as_str).unwrap_or(&run.order.request);
     let before = run.order.with_answered(request);
     let commands = &run.workflow.commands;
-    let prompt = match run.order.waiting_prompts() {
-        None => resumed(commands.read(StepName::Execute).await?.render(&[plan, &before]), started),
-        Some(said) => commands.read_follow_up().await?.render(&[&said, &before, plan]),
+    let (task, prompt) = match run.order.waiting_prompts() {
+        None => {
+            let command = commands.read(StepName::Execute).await?;
+            (Task::Change, resumed(command.render(&[plan, &before]), started))
+        }
+        Some(said) => {
+            let command = commands.read_follow_up().await?;
+            (Task::FollowUp, command.render(&[&said, &before, plan]))
+        }
     };
     let prompt = with_conflicts(prompt, &sandbox.conflicts);
     let turn = Turn {
         step: StepName::Execute,
+        task,
         attempt: started.runs,
         label: String::new(),
         session: started.session_id,

@@ -7,7 +7,7 @@ use tokio::fs;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, StepName},
+    domain::{ErrorClass, StepName, Task},
     git::Sandbox,
     store::StartedStep,
     workflow::{
@@ -29,6 +29,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let prompt = run.workflow.commands.read(StepName::Planning).await?.render(&[&request]);
     let turn = Turn {
         step: StepName::Planning,
+        task: Task::Plan,
         attempt: started.runs,
         label: String::new(),
         session: started.session_id,

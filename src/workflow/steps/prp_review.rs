@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, StepName},
+    domain::{ErrorClass, StepName, Task},
     git::Sandbox,
     store::StartedStep,
     workflow::{
@@ -42,6 +42,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         run.journal.event("warning", "review_handed_back", Some(StepName::PrpReview), facts).await;
         let turn = Turn {
             step: StepName::PrpReview,
+            task: Task::Fix,
             attempt: started.runs,
             label: format!("fix-{round}"),
             session: execute_session(run).unwrap_or(started.session_id),
@@ -68,8 +69,9 @@ async fn ask(
     let command = run.workflow.commands.read(StepName::PrpReview).await?;
     let prompt = command.render(&[&run.order.whole_request(), &plan, &summary]);
     // Each turn has files of its own.
-    let turn = |label: &str, prompt| Turn {
+    let turn = |task: Task, label: &str, prompt| Turn {
         step: StepName::PrpReview,
+        task,
         attempt: started.runs,
         label: match (round, label) {
             (0, label) => label.to_owned(),
@@ -79,11 +81,12 @@ async fn ask(
         session: started.session_id,
         prompt,
     };
-    let report = run.take_turn(sandbox, turn("", resumed(prompt, started))).await?;
+    let report = run.take_turn(sandbox, turn(Task::Review, "", resumed(prompt, started))).await?;
     if let Ok(review) = review::parse(&report.text) {
         return Ok(review);
     }
-    let again = run.take_turn(sandbox, turn("again", review::ASK_AGAIN.to_owned())).await?;
+    let again =
+        run.take_turn(sandbox, turn(Task::Verdict, "again", review::ASK_AGAIN.to_owned())).await?;
     Ok(review::parse(&again.text)?)
 }
 
