@@ -11,6 +11,7 @@ mod list;
 mod log_view;
 mod logs;
 mod migrate;
+mod other_agents;
 mod output;
 mod pause;
 mod prompt;

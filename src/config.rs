@@ -285,6 +285,7 @@ impl Config {
         for (key, secret) in optional {
             secrets.extend(secret.clone().map(|secret| named(key, secret)));
         }
+        secrets.extend(self.agent.credentials.iter().cloned());
         let unused = self.unused_secrets.iter().cloned();
         secrets.extend(unused.map(|secret| named(&keys::ANTHROPIC_API_KEY, secret)));
         let archive = self.archive.iter().filter_map(ArchiveConfig::secret);

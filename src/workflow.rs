@@ -80,6 +80,8 @@ pub struct WorkflowSettings {
     pub search_path: String,
     /// `AWO_AGENT_PROXY`.
     pub proxy: Option<String>,
+    /// What every agent gets as credentials, by the names of their variables.
+    pub agent_credentials: Vec<(String, SecretString)>,
     /// The worker's variables that repositories may ask for.
     pub inheritable: BTreeMap<String, String>,
 }

@@ -98,7 +98,7 @@ fn invalid_values_are_refused_with_variable_value_and_expectation() {
         ("AWO_DATABASE_MODE", "pool", "expected direct or pooler"),
         ("AWO_AUTO_MIGRATE", "perhaps", "expected true or false"),
         ("AWO_QUEUES", "Fast!", "expected queue names"),
-        ("AWO_AGENT", "gpt", "expected claude or command"),
+        ("AWO_AGENT", "gpt", "expected claude, codex, gemini, opencode or command"),
         ("CLAUDE_CLI_MAX_BUDGET_USD", "-1", "expected an amount in US dollars above 0"),
         ("AWO_ALLOWED_HOSTS", "https://github.com", "expected host names"),
         ("AWO_ALLOWED_HOSTS", "user@github.com", "expected host names"),
@@ -154,6 +154,35 @@ fn the_command_agent_needs_a_command() {
     assert_eq!(config.unwrap().agent.command_line.unwrap(), ["/bin/sh", "-c", "a b"]);
     let error = load(&[("AWO_AGENT_COMMAND", "sh 'open")]).map(|_| ()).unwrap_err();
     assert!(error.contains("quoted as for a shell"), "{error}");
+}
+
+#[test]
+fn an_agent_gets_the_credentials_that_are_named_for_it_and_none_of_ours() {
+    let names = |variables: &[(&str, &str)]| {
+        let config = load(variables).unwrap();
+        let names = config.agent.credentials.iter().map(|(name, _)| name.clone());
+        (names.collect::<Vec<_>>(), config.secrets().len())
+    };
+    let keys = [("GEMINI_API_KEY", "g-0123456789abcdef"), ("OPENAI_API_KEY", "o-0123456789abcdef")];
+    let with = |name, value| [(name, value), keys[0], keys[1]];
+    assert_eq!(names(&with("AWO_AGENT", "gemini")), (vec!["GEMINI_API_KEY".to_owned()], 1));
+    // `codex exec` reads one name alone.
+    let codex = names(&with("AWO_AGENT", "codex")).0;
+    assert_eq!(codex, ["OPENAI_API_KEY", "CODEX_API_KEY"]);
+    assert!(names(&with("AWO_AGENT", "claude")).0.is_empty());
+    let chosen = names(&with("AWO_AGENT_CREDENTIALS", "OPENAI_API_KEY, NOT_SET_ANYWHERE"));
+    assert_eq!(chosen, (vec!["OPENAI_API_KEY".to_owned()], 1));
+    for name in ["DATABASE_URL", "GITHUB_TOKEN", "AWO_LEASE", "PATH", "LD_PRELOAD", "A B", ""] {
+        let error = load(&[("AWO_AGENT_CREDENTIALS", &format!("{name},OPENAI_API_KEY,{name}"))]);
+        assert_eq!(error.is_err(), !name.is_empty(), "{name}");
+    }
+    let config = load(&[("AWO_AGENT", "codex"), ("AWO_AGENT_ARGUMENTS", "-c 'a b'")]).unwrap();
+    assert_eq!(
+        (config.agent.program(), config.agent.arguments),
+        ("codex".into(), vec!["-c".into(), "a b".into()])
+    );
+    let config = load(&[("AWO_AGENT_MODEL", "gpt")]).unwrap();
+    assert!(config.warnings[0].contains("AWO_AGENT is claude"), "{:?}", config.warnings);
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl ClaudeSettings {
             session: Some(session),
             resumed,
             needs_result: true,
+            ..Launch::default()
         })
     }
 

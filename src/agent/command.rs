@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::launch::Launch;
+use super::{launch::Launch, request::AgentRequest};
+use crate::domain::ErrorClass;
 
 /// Which program (`AWO_AGENT_COMMAND`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +38,21 @@ pub enum InvalidCommand {
 
 impl CommandSettings {
     /// How it is called.
-    pub(super) fn launch(&self, path: &str) -> Result<Launch, InvalidCommand> {
+    pub(super) fn launch(
+        &self,
+        request: &AgentRequest,
+        path: &str,
+    ) -> Result<Launch, InvalidCommand> {
         let (program, arguments) = self.split(path)?;
+        let folder = request.session_folder().display().to_string();
         Ok(Launch {
             program,
             arguments,
-            environment: Vec::new(),
-            folders: Vec::new(),
-            session: None,
-            resumed: false,
-            needs_result: false,
+            environment: vec![("AWO_SESSION_DIR".to_owned(), folder)],
+            folders: request.session_folders().into(),
+            session: Some(request.session),
+            exit_meaning: Some(exit_meaning),
+            ..Launch::default()
         })
     }
 
@@ -58,6 +64,18 @@ impl CommandSettings {
         let program = words.next().filter(|word| !word.is_empty()).ok_or(InvalidCommand::Empty)?;
         Ok((find_program(Path::new(&program), path)?, words.collect()))
     }
+}
+
+/// What the exit codes of `sysexits.h` say that a program may use to tell why it failed.
+fn exit_meaning(code: i32) -> Option<(ErrorClass, &'static str)> {
+    Some(match code {
+        69 | 75 => {
+            (ErrorClass::Overloaded, "the agent cannot work now and asks to be tried again later")
+        }
+        77 => (ErrorClass::Auth, "the agent's credential was refused"),
+        78 => (ErrorClass::Invalid, "the agent is not configured as it should be"),
+        _ => return None,
+    })
 }
 
 /// Finds a program as a shell would, and makes sure that it can be started.

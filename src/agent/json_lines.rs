@@ -18,8 +18,11 @@ const MOST_BLOCKS: usize = 64;
 const NO_TEXT: [&str; 3] = ["type", "id", "name"];
 
 /// Lines without any of these need not be read.
-static SIGNS: LazyLock<Option<AhoCorasick>> =
-    LazyLock::new(|| AhoCorasick::new(["content_block", "message_st", "\\u00"]).ok());
+static SIGNS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::new(["content_block", "message_st", "\"delta\":true", "\\u00"]).ok()
+});
+/// The member of a whole message in pieces, as the Gemini CLI prints them.
+const MESSAGE: &str = "content";
 
 /// A filter over the agent's output, whose bytes were redacted before.
 pub struct JsonLines {
@@ -97,7 +100,9 @@ impl JsonLines {
 
     fn take_line(&mut self, out: &mut Vec<u8>) {
         let line = std::mem::take(&mut self.line);
-        let read = SIGNS.as_ref().is_none_or(|signs| signs.is_match(&line));
+        // What is not a piece of an open message ends it.
+        let read = self.blocks.keys().any(|(.., field)| field == MESSAGE)
+            || SIGNS.as_ref().is_none_or(|signs| signs.is_match(&line));
         match read.then(|| serde_json::from_slice::<Value>(&line)) {
             Some(Ok(value)) => self.take_value(&line, value, out),
             _ => out.extend_from_slice(&line),
@@ -120,7 +125,10 @@ impl JsonLines {
             }
             "content_block_stop" => self.end_blocks(of_block, out),
             "message_start" | "message_stop" => self.end_blocks(|key| key.0 == parent, out),
-            _ => {}
+            "message" if value.get("delta").and_then(Value::as_bool) == Some(true) => {
+                self.redact_pieces(&mut value, "", &parent, index, out);
+            }
+            _ => self.end_blocks(|(.., field)| field == MESSAGE, out),
         }
         let value = self.redactor.value(value);
         if value == before {
@@ -130,7 +138,8 @@ impl JsonLines {
         }
     }
 
-    /// Sends each text in the member `name` of the event through the stream of its block.
+    /// Sends each text in the member `name` of the event through the stream of its block; without a name
+    /// the text of a message.
     fn redact_pieces(
         &mut self,
         value: &mut Value,
@@ -143,7 +152,7 @@ impl JsonLines {
         let Some(pieces) = pieces(value, name) else { return };
         for (field, piece) in pieces {
             let Value::String(piece) = piece else { continue };
-            if NO_TEXT.contains(&field.as_str()) {
+            if NO_TEXT.contains(&field.as_str()) || name.is_empty() && field != MESSAGE {
                 continue;
             }
             let key = (parent.to_owned(), index, field.clone());
@@ -155,7 +164,7 @@ impl JsonLines {
                 .entry(key)
                 .or_insert_with(|| Block { text: self.redactor.stream(), last: Value::Null });
             // Of a start only the text goes on in the deltas.
-            if name == "delta" {
+            if name != "content_block" {
                 block.last.clone_from(&template);
             }
             *piece = String::from_utf8_lossy(&block.text.push(piece.as_bytes())).into_owned();
@@ -185,7 +194,8 @@ fn end_block(key: &BlockKey, block: Block, out: &mut Vec<u8>) {
     if rest.is_empty() {
         return;
     }
-    if let Some(piece) = pieces(&mut last, "delta").and_then(|delta| delta.get_mut(&key.2)) {
+    let name = if key.2 == MESSAGE { "" } else { "delta" };
+    if let Some(piece) = pieces(&mut last, name).and_then(|delta| delta.get_mut(&key.2)) {
         *piece = Value::String(rest);
         push_line(&last, out);
     }
@@ -194,7 +204,7 @@ fn end_block(key: &BlockKey, block: Block, out: &mut Vec<u8>) {
 /// The member `name` of the event in a line, with or without the envelope of the CLI.
 fn pieces<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut serde_json::Map<String, Value>> {
     let event = if value.get("event").is_some() { value.get_mut("event")? } else { value };
-    event.get_mut(name)?.as_object_mut()
+    if name.is_empty() { event.as_object_mut() } else { event.get_mut(name)?.as_object_mut() }
 }
 
 fn push_line(value: &Value, out: &mut Vec<u8>) {
@@ -261,6 +271,29 @@ mod tests {
         let output = filter(&lines);
         assert_eq!(joined(&output, 0, "text"), "a [redacted] b se", "{output}");
         assert!(output.trim_end().ends_with(lines.last().unwrap().trim_end()), "{output}");
+    }
+
+    #[test]
+    fn a_secret_split_over_pieces_of_a_message_cannot_be_joined_again() {
+        let piece = |text: &str| {
+            let line =
+                json!({ "type": "message", "role": "assistant", "content": text, "delta": true });
+            format!("{line}\n")
+        };
+        let end = "{\"type\":\"result\",\"status\":\"success\"}\n".to_owned();
+        let mut lines =
+            ["a ", "secr", "et/0123", "456789\"", "abcdef", " b", " se"].map(piece).to_vec();
+        lines.push(end.clone());
+        let output = filter(&lines);
+        let joined: String = output
+            .lines()
+            .filter_map(|line| {
+                Some(serde_json::from_str::<Value>(line).ok()?.get("content")?.clone())
+            })
+            .filter_map(|content| content.as_str().map(str::to_owned))
+            .collect();
+        assert_eq!(joined, "a [redacted] b se", "{output}");
+        assert!(output.ends_with(&end), "{output}");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use super::{
     claude::{ClaudeCredential, ClaudeSettings},
     command::{CommandSettings, InvalidCommand},
     launch::Launch,
+    presets::{Preset, PresetSettings},
+    report::Failure,
     request::AgentRequest,
 };
-use crate::config::{self, Config};
+use crate::config::{self, ClaudeConfig, Config};
 
 /// Which agent, with its settings. Each has a file of its own: its arguments, its environment, its
 /// conversations.
@@ -18,16 +20,33 @@ pub enum AgentKind {
     Claude(ClaudeSettings),
     /// Any program.
     Command(CommandSettings),
+    /// One of the CLIs that are known by name.
+    Preset(PresetSettings),
 }
 
 impl AgentKind {
     /// The agent as the settings of this process want it.
     pub fn configured(config: &Config) -> Self {
-        let agent = &config.agent;
-        if let (config::AgentKind::Command, Some(words)) = (&agent.kind, &agent.command_line) {
-            return Self::Command(CommandSettings { command_line: shell_words::join(words) });
-        }
-        let claude = &agent.claude;
+        let preset = match config.agent.kind {
+            config::AgentKind::Claude => return Self::claude(&config.agent.claude),
+            config::AgentKind::Command => {
+                let words = config.agent.command_line.iter().flatten();
+                let command_line = shell_words::join(words);
+                return Self::Command(CommandSettings { command_line });
+            }
+            config::AgentKind::Codex => Preset::Codex,
+            config::AgentKind::Gemini => Preset::Gemini,
+            config::AgentKind::OpenCode => Preset::OpenCode,
+        };
+        Self::Preset(PresetSettings {
+            preset,
+            program: config.agent.program(),
+            model: config.agent.model.clone(),
+            extra_arguments: config.agent.arguments.clone(),
+        })
+    }
+
+    fn claude(claude: &ClaudeConfig) -> Self {
         let mut settings = ClaudeSettings::new(claude.cli.clone());
         settings.model.clone_from(&claude.model);
         settings.max_turns = claude.max_turns;
@@ -43,6 +62,7 @@ impl AgentKind {
         match self {
             Self::Claude(_) => "claude",
             Self::Command(_) => "command",
+            Self::Preset(settings) => settings.preset.as_str(),
         }
     }
 
@@ -52,8 +72,29 @@ impl AgentKind {
             Self::Claude(settings) => {
                 settings.credential.iter().map(|credential| credential.secret().clone()).collect()
             }
-            Self::Command(_) => Vec::new(),
+            Self::Command(_) | Self::Preset(_) => Vec::new(),
         }
+    }
+
+    /// The failure with the names of this agent's settings: the verdict's sentences name those of Claude.
+    pub(super) fn in_its_words(&self, failure: Failure) -> Failure {
+        let credential = match self {
+            Self::Claude(_) => return failure,
+            Self::Command(_) => "the variables of AWO_AGENT_CREDENTIALS",
+            Self::Preset(settings) => settings.preset.credential(),
+        };
+        let names = [
+            ("ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN", credential),
+            ("CLAUDE_CODE_OAUTH_TOKEN, or ANTHROPIC_API_KEY instead", credential),
+            ("ANTHROPIC_API_KEY", credential),
+            ("CLAUDE_CODE_OAUTH_TOKEN", credential),
+            ("CLAUDE_CLI_MODEL", "AWO_AGENT_MODEL"),
+            ("ANTHROPIC_BASE_URL", "the address that it is told"),
+            ("CLAUDE_CLI_MAX_TURNS", "the agent's own limit"),
+            ("CLAUDE_CLI_MAX_BUDGET_USD", "the agent's own limit"),
+        ];
+        let renamed = |text: String, (claude, own): (&str, &str)| text.replace(claude, own);
+        Failure { message: names.into_iter().fold(failure.message, renamed), ..failure }
     }
 
     /// The program, found in `path` if need be, and how it is called. `may_resume` is false when
@@ -66,7 +107,8 @@ impl AgentKind {
     ) -> Result<Launch, InvalidCommand> {
         match self {
             Self::Claude(settings) => settings.launch(request, path, may_resume),
-            Self::Command(settings) => settings.launch(path),
+            Self::Command(settings) => settings.launch(request, path),
+            Self::Preset(settings) => settings.launch(request, path, may_resume),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{kind::AgentKind, report::Failure, request::AgentRequest};
+use super::{kind::AgentKind, presets::Preset, report::Failure, request::AgentRequest};
 use crate::{disk, domain::ErrorClass};
 
 /// Where programs are looked for unless the request's environment says otherwise.
@@ -19,19 +19,29 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const GIT_CONFIG: &str = "[user]\n\tname = archon-awo\n\temail = archon-awo@localhost\n\
                           [credential]\n\thelper =\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n";
 
+/// The class and the cause behind an exit code that has a meaning.
+pub type ExitMeaning = fn(i32) -> Option<(ErrorClass, &'static str)>;
+
 /// A program ready to be started by the shim.
+#[derive(Default)]
 pub struct Launch {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     /// A later entry replaces an earlier one of its name.
     pub environment: Vec<(String, String)>,
-    /// Folders of its own in its home.
+    /// Folders of its own in its home, each after the one that it is in.
     pub folders: Vec<PathBuf>,
+    /// Files in those folders.
+    pub files: Vec<(PathBuf, String)>,
     /// The conversation of this run; the agent may report another one.
     pub session: Option<Uuid>,
     pub resumed: bool,
     /// Whether this kind of agent always ends with a result line.
     pub needs_result: bool,
+    /// Whose lines are to be translated.
+    pub preset: Option<Preset>,
+    /// What exit codes other than 0 mean, where the agent gave no result.
+    pub exit_meaning: Option<ExitMeaning>,
 }
 
 impl AgentKind {
@@ -50,7 +60,7 @@ impl AgentKind {
             self.launch(request, &path, may_resume).map_err(|error| invalid(error.to_string()))?;
         environment.append(&mut launch.environment);
         launch.environment = environment;
-        make_folders(request, &launch.folders).map_err(|error| {
+        make_folders(request, &launch).map_err(|error| {
             let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
             let home = request.home.display();
             Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
@@ -97,19 +107,26 @@ fn common_environment(request: &AgentRequest) -> Vec<(String, String)> {
     environment
 }
 
-/// Makes home and temporary folder. An earlier run could write here, so nothing it may have put
-/// in the place of a folder or a file is followed.
-fn make_folders(request: &AgentRequest, own: &[PathBuf]) -> io::Result<()> {
-    for folder in [&request.home, &request.tmp].into_iter().chain(own) {
+/// Makes the folders and the files of settings. An earlier run could write here, so nothing it may have
+/// put in the place of a folder or a file is followed.
+fn make_folders(request: &AgentRequest, launch: &Launch) -> io::Result<()> {
+    for folder in [&request.home, &request.tmp].into_iter().chain(&launch.folders) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         if !fs::symlink_metadata(folder)?.is_dir() {
             let message = format!("{} is not a folder of its own", folder.display());
             return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
         }
     }
-    let file = request.home.join(".gitconfig");
-    let new = request.home.join(format!(".gitconfig.{}", request.run_id));
+    write_new(&request.home.join(".gitconfig"), GIT_CONFIG, request.run_id)?;
+    launch.files.iter().try_for_each(|(file, text)| write_new(file, text, request.run_id))
+}
+
+/// Puts a file in its place, whatever was there.
+fn write_new(file: &Path, text: &str, run_id: Uuid) -> io::Result<()> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".{run_id}"));
+    let new = PathBuf::from(name);
     let mut writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    writer.write_all(GIT_CONFIG.as_bytes())?;
+    writer.write_all(text.as_bytes())?;
     fs::rename(new, file)
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conversation::{Conversation, ProviderError},
     frames::Framer,
+    interpreter::Interpreter,
     json_lines::JsonLines,
     spool::SpoolWriter,
 };
@@ -43,6 +44,8 @@ pub struct Progress {
 #[derive(Default)]
 pub struct Drained {
     pub conversation: Conversation,
+    /// The agent's own name for it, where it has one.
+    pub own_name: Option<String>,
     /// Its last bytes, lossy.
     pub tail: String,
     pub truncated: bool,
@@ -53,6 +56,7 @@ pub struct Drained {
 pub struct Pump {
     pub redact: RedactStream,
     pub lines: JsonLines,
+    pub interpreter: Interpreter,
     pub spool: SpoolWriter,
     pub progress: watch::Sender<Progress>,
     pub clock: Clock,
@@ -98,7 +102,7 @@ impl Pump {
             tail.drain(..tail.len().saturating_sub(TAIL));
             if self.listen {
                 for frame in framer.push(&clean) {
-                    conversation.hear(&frame);
+                    self.interpreter.hear(&frame, &mut conversation);
                 }
                 self.publish(&conversation, now);
             }
@@ -107,13 +111,15 @@ impl Pump {
             }
         }
         if let Some(frame) = framer.finish() {
-            conversation.hear(&frame);
+            self.interpreter.hear(&frame, &mut conversation);
         }
+        self.interpreter.end(&mut conversation);
         self.spool.finish();
         Drained {
             truncated: conversation.truncated || self.spool.truncated,
             disk_full: self.spool.disk_full,
             tail: String::from_utf8_lossy(&tail).into_owned(),
+            own_name: self.interpreter.own_name(),
             conversation,
         }
     }

@@ -48,6 +48,21 @@ pub struct AgentRequest {
     pub extra_env: Vec<(String, String)>,
 }
 
+impl AgentRequest {
+    /// The folder for what the agent keeps of this conversation: in its home, and nobody else's.
+    pub fn session_folder(&self) -> PathBuf {
+        let [_, folder] = self.session_folders();
+        folder
+    }
+
+    /// The same, with the folder above it.
+    pub(super) fn session_folders(&self) -> [PathBuf; 2] {
+        let all = self.home.join(".conversations");
+        let own = all.join(self.session.to_string());
+        [all, own]
+    }
+}
+
 /// What the lease of the order says about its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseSignal {

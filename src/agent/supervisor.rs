@@ -1,6 +1,7 @@
 //! Supervises one run from the worker's side: starts the shim, tells it about the lease, reads
 //! what the agent says, and ends the run when its time, its silence or somebody says so.
 
+mod beside_lines;
 mod shim_process;
 mod streams;
 mod watch_over;
@@ -32,6 +33,7 @@ use crate::{
     disk::{DiskSpace, SystemDisk},
     domain::{ErrorClass, Redactor},
 };
+use beside_lines::{named_by_exit, note_conversation, said_nothing, told_on_stderr};
 use shim_process::ShimProcess;
 pub use streams::deliver_rest;
 use streams::{Drained, Spools};
@@ -189,6 +191,7 @@ impl Supervisor {
         }
         let mut report = last.map_or_else(refused, |attempt| attempt.report);
         report.duration = self.clock.now() - began;
+        report.verdict = report.verdict.map_err(|failure| agent.in_its_words(failure));
         if let Err(failure) = &report.verdict {
             tracing::info!(class = %failure.class, message = failure.message, "the agent failed");
         }
@@ -215,8 +218,8 @@ impl Supervisor {
             })?;
         let prompt = pipes.feed(request.prompt.clone());
         let progress = watch::Sender::new(Progress::starting(self.clock.now()));
-        let streams =
-            spools.start(pipes, &redactor, &progress, &self.clock, channels.output.clone());
+        let output = channels.output.clone();
+        let streams = spools.start(pipes, launch.preset, &redactor, &progress, &self.clock, output);
         let mut ended = WatchOver::new(self, request, progress, channels.lease.clone())
             .until_the_end(&mut shim, &channels.cancel)
             .await;
@@ -225,6 +228,7 @@ impl Supervisor {
             self.sweep(request, &mut ended).await;
         }
         let drained = streams.end(self.limits.delivery).await;
+        note_conversation(&launch, request, drained.stdout.own_name.clone()).await;
         // Without a cgroup that counts, a kill anywhere on the host may have been this one.
         let out_of_memory = if let Some(killed) = ended.out_of_memory {
             killed
@@ -340,11 +344,12 @@ fn conclude(
 ) -> Attempt {
     let conversation = &drained.stdout.conversation;
     let answer = conversation.answer();
+    let told_elsewhere = told_on_stderr(launch, ended, drained);
     let evidence = Evidence {
         needs_result: launch.needs_result,
         exit: ended.exit,
         result: conversation.result.as_ref(),
-        provider_error: conversation.provider_error.as_ref(),
+        provider_error: conversation.provider_error.as_ref().or(told_elsewhere.as_ref()),
         limit_resets_at: conversation.limit_resets_at,
         now: now(),
         intervention: ended.intervention,
@@ -355,7 +360,7 @@ fn conclude(
     };
     let verdict = match &ended.problem {
         Some(problem) => Err(problem.clone()),
-        None => judge(&evidence),
+        None => judge(&evidence).map_err(|failure| named_by_exit(launch, &evidence, failure)),
     };
     let verdict =
         verdict.map_err(|failure| Failure { message: redactor.text(&failure.message), ..failure });
@@ -373,7 +378,8 @@ fn conclude(
         delivered: drained.delivered,
         isolation: ended.isolation.clone(),
     };
-    let session_is_unknown = session_is_unknown(conversation.result.as_ref());
+    let session_is_unknown =
+        session_is_unknown(conversation.result.as_ref()) || said_nothing(launch, ended, drained);
     Attempt { report, session_is_unknown }
 }
 

@@ -273,7 +273,7 @@ async fn agent(config: &Config) -> Check {
         Err(reason) => Check::ill(
             name,
             format!("{} {reason}", path.display()),
-            "see that `claude --version` works for this user",
+            format!("see that `{} --version` works for this user", path.display()),
         ),
     }
 }

@@ -9,13 +9,16 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::output::{first_line, plain};
+use super::{
+    other_agents,
+    output::{first_line, plain},
+};
 use crate::store::LogChunk;
 
 /// Longest line that is held back until it ends, in bytes; a longer one is shown in parts.
 const LONGEST_LINE: usize = 1 << 20;
 /// Columns of a one-line summary.
-const SUMMARY: usize = 160;
+pub(super) const SUMMARY: usize = 160;
 
 /// Which writer a line belongs to: lines of two writers must not be glued together.
 type Source = (Option<Uuid>, String);
@@ -125,7 +128,7 @@ fn message(value: &Value) -> Vec<String> {
             let blocks = value.pointer("/message/content").and_then(Value::as_array);
             blocks.into_iter().flatten().filter_map(block).collect()
         }
-        Some("result") => vec![result(value)],
+        Some("result") if value.get("subtype").is_some() => vec![result(value)],
         Some("system") => match text("/subtype") {
             Some("init") => {
                 let model = text("/model").unwrap_or("its default model");
@@ -139,7 +142,7 @@ fn message(value: &Value) -> Vec<String> {
             }
             _ => Vec::new(),
         },
-        _ => Vec::new(),
+        _ => other_agents::said(value),
     }
 }
 

@@ -1,11 +1,17 @@
 //! Who does the work of a step.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use secrecy::SecretString;
 
-use super::{ConfigError, FoldersConfig, IsolationConfig, keys, source::Reader, values};
+use super::{
+    ConfigError, FoldersConfig, IsolationConfig, is_reserved, keys, source::Reader, values,
+};
 
 /// Which program is the agent (`AWO_AGENT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -14,6 +20,42 @@ pub enum AgentKind {
     Claude,
     /// Any program: prompt on standard input, answer on standard output.
     Command,
+    /// OpenAI's Codex CLI.
+    Codex,
+    /// Google's Gemini CLI.
+    Gemini,
+    /// opencode.
+    #[value(name = "opencode")]
+    OpenCode,
+}
+
+impl AgentKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Command => "command",
+            Self::Codex => "codex",
+            Self::Gemini => "gemini",
+            Self::OpenCode => "opencode",
+        }
+    }
+
+    /// Whether it is a CLI with the settings `AWO_AGENT_PROGRAM`, `AWO_AGENT_MODEL` and
+    /// `AWO_AGENT_ARGUMENTS`.
+    const fn is_preset(self) -> bool {
+        matches!(self, Self::Codex | Self::Gemini | Self::OpenCode)
+    }
+
+    /// The variables with credentials that its program reads. Claude has settings of its own.
+    const fn usual_credentials(self) -> &'static [&'static str] {
+        match self {
+            Self::Claude | Self::Command => &[],
+            Self::Codex => &["CODEX_API_KEY", "OPENAI_API_KEY"],
+            Self::Gemini => &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+            Self::OpenCode => &["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"],
+        }
+    }
 }
 
 /// How a tree of processes is stopped where it stands (`AWO_FREEZER`).
@@ -47,6 +89,15 @@ pub struct AgentConfig {
     pub command_line: Option<Vec<String>>,
     /// Settings of the Claude Code CLI.
     pub claude: ClaudeConfig,
+    /// `AWO_AGENT_PROGRAM`: the program of a CLI other than Claude's, when it is not the usual one.
+    pub program: Option<PathBuf>,
+    /// `AWO_AGENT_MODEL`: its model.
+    pub model: Option<String>,
+    /// `AWO_AGENT_ARGUMENTS`: more arguments of it.
+    pub arguments: Vec<String>,
+    /// The credentials that the agent gets, by the names of their variables (`AWO_AGENT_CREDENTIALS`).
+    /// Claude's own are not among them.
+    pub credentials: Vec<(String, SecretString)>,
     /// `AGENT_WORK_ORDER_TIMEOUT`: longest time of one step.
     pub timeout: Duration,
     /// `AWO_AGENT_IDLE_TIMEOUT`: longest silence.
@@ -99,10 +150,27 @@ impl AgentConfig {
             let (name, expected) = (keys::AGENT_COMMAND.name(), keys::AGENT_COMMAND.expected);
             return Err(ConfigError::Unset { name, expected });
         }
+        let claude = ClaudeConfig::read(reader, warnings, unused_secrets)?;
+        let program =
+            reader.optional(&keys::AGENT_PROGRAM, |text| program(text, home.as_deref()))?;
+        let model = reader.optional(&keys::AGENT_MODEL, values::text)?;
+        let arguments =
+            reader.optional(&keys::AGENT_ARGUMENTS, |text| shell_words::split(text).ok())?;
+        if !kind.is_preset() && (program.is_some() || model.is_some() || arguments.is_some()) {
+            warnings.push(format!(
+                "AWO_AGENT_PROGRAM, AWO_AGENT_MODEL and AWO_AGENT_ARGUMENTS are for codex, gemini and \
+                 opencode, and AWO_AGENT is {}: they are not used",
+                kind.as_str()
+            ));
+        }
         Ok(Self {
             kind,
             command_line,
-            claude: ClaudeConfig::read(reader, warnings, unused_secrets)?,
+            claude,
+            program,
+            model,
+            arguments: arguments.unwrap_or_default(),
+            credentials: credentials(reader, kind)?,
             timeout: reader.value(&keys::AGENT_TIMEOUT, values::duration)?,
             idle_timeout: reader.value(&keys::AGENT_IDLE_TIMEOUT, values::duration)?,
             commands_dir: reader
@@ -115,6 +183,58 @@ impl AgentConfig {
     }
 }
 
+impl AgentConfig {
+    /// The program of the agent: a name to look up in `PATH`, or an absolute path.
+    pub fn program(&self) -> PathBuf {
+        match (self.kind, &self.command_line) {
+            (AgentKind::Claude, _) => self.claude.cli.clone(),
+            (AgentKind::Command, Some(words)) => {
+                words.first().map(PathBuf::from).unwrap_or_default()
+            }
+            (kind, _) => self.program.clone().unwrap_or_else(|| PathBuf::from(kind.as_str())),
+        }
+    }
+}
+
+/// A program: a bare name stays one, since it is looked up in `PATH`.
+fn program(text: &str, home: Option<&Path>) -> Option<PathBuf> {
+    if text.contains('/') {
+        values::path(text, home)
+    } else {
+        values::text(text).map(PathBuf::from)
+    }
+}
+
+/// What the agent gets of the worker's environment as credentials.
+fn credentials(
+    reader: &mut Reader,
+    kind: AgentKind,
+) -> Result<Vec<(String, SecretString)>, ConfigError> {
+    let named =
+        reader.optional(&keys::AGENT_CREDENTIALS, |text| values::list(text, is_agents_own))?;
+    let usual = || kind.usual_credentials().iter().map(|name| (*name).to_owned()).collect();
+    let names: Vec<String> = named.unwrap_or_else(usual);
+    let host = reader.host();
+    let value =
+        |name: &String| Some((name.clone(), values::secret(host.variable(name)?.to_str()?)?));
+    let mut found: Vec<(String, SecretString)> = names.iter().filter_map(value).collect();
+    let has = |name: &str, found: &[(String, SecretString)]| found.iter().any(|(n, _)| n == name);
+    // `codex exec` reads this name alone.
+    if kind == AgentKind::Codex
+        && !has("CODEX_API_KEY", &found)
+        && let Some((_, key)) = found.iter().find(|(name, _)| name == "OPENAI_API_KEY").cloned()
+    {
+        found.push(("CODEX_API_KEY".to_owned(), key));
+    }
+    Ok(found)
+}
+
+/// Whether an agent may have a variable of this name: it is none of ours, and a model provider's at most.
+fn is_agents_own(name: &str) -> bool {
+    let form = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    form && (name.starts_with("ANTHROPIC_") || !is_reserved(name))
+}
+
 impl ClaudeConfig {
     fn read(
         reader: &mut Reader,
@@ -123,14 +243,7 @@ impl ClaudeConfig {
     ) -> Result<Self, ConfigError> {
         let home = reader.host().home();
         let mut claude = Self {
-            cli: reader.value(&keys::CLAUDE_CLI, |text| {
-                // A bare name stays one: it is looked up in PATH.
-                if text.contains('/') {
-                    values::path(text, home.as_deref())
-                } else {
-                    values::text(text).map(PathBuf::from)
-                }
-            })?,
+            cli: reader.value(&keys::CLAUDE_CLI, |text| program(text, home.as_deref()))?,
             model: reader.optional(&keys::CLAUDE_MODEL, values::text)?,
             max_turns: reader.optional(&keys::CLAUDE_MAX_TURNS, values::number(1..=10_000))?,
             max_budget_usd: reader.optional(&keys::CLAUDE_MAX_BUDGET, |text| {

@@ -82,21 +82,27 @@ pub(crate) fn check_folder(setting: &'static str, folder: &Path) -> Result<(), P
 
 /// Finds the agent's program.
 pub(crate) fn check_agent(config: &Config) -> Result<PathBuf, Problem> {
-    let agent = &config.agent;
-    let (setting, program) = match (agent.kind, &agent.command_line) {
-        (AgentKind::Command, Some(words)) => (keys::AGENT_COMMAND.name(), words[0].as_str().into()),
-        _ => (keys::CLAUDE_CLI.name(), agent.claude.cli.clone()),
+    let kind = config.agent.kind;
+    let program = config.agent.program();
+    let setting = match kind {
+        AgentKind::Claude => keys::CLAUDE_CLI.name(),
+        AgentKind::Command => keys::AGENT_COMMAND.name(),
+        AgentKind::Codex | AgentKind::Gemini | AgentKind::OpenCode => keys::AGENT_PROGRAM.name(),
     };
     find_program(&program, &config.search_path).map_err(|reason| Problem {
         setting,
         problem: format!("{setting} names the agent {:?}, which {reason}", program.display()),
-        help: match agent.kind {
-            AgentKind::Claude => "install Claude Code, or set CLAUDE_CLI_PATH to where it is",
-            AgentKind::Command => {
-                "set AWO_AGENT_COMMAND to a program that exists and may be executed"
+        help: match kind {
+            AgentKind::Claude => {
+                "install Claude Code, or set CLAUDE_CLI_PATH to where it is".to_owned()
             }
-        }
-        .to_owned(),
+            AgentKind::Command => {
+                "set AWO_AGENT_COMMAND to a program that exists and may be executed".to_owned()
+            }
+            AgentKind::Codex | AgentKind::Gemini | AgentKind::OpenCode => {
+                format!("install {}, or set {setting} to where it is", kind.as_str())
+            }
+        },
     })
 }
 

@@ -150,11 +150,20 @@ keys! {
     LOG_DAYS: ["AWO_LOG_DAYS"], Some("30"), DAYS, false,
         "For how many days the log of an order is kept; off, and as long as the order.";
 
-    AGENT: ["AWO_AGENT"], Some("claude"), "claude or command", false,
+    AGENT: ["AWO_AGENT"], Some("claude"), "claude, codex, gemini, opencode or command", false,
         "Which agent runs the steps.";
     AGENT_COMMAND: ["AWO_AGENT_COMMAND"], None,
         "a program and its arguments, quoted as for a shell", false,
         "The program that is the agent, when that is \"command\".";
+    AGENT_PROGRAM: ["AWO_AGENT_PROGRAM"], None, "a program's name or path", false,
+        "The program of codex, gemini or opencode; the one of that name when unset.";
+    AGENT_MODEL: ["AWO_AGENT_MODEL"], None, TEXT, false,
+        "The model codex, gemini or opencode is asked to use, as it names it; its own default when unset.";
+    AGENT_ARGUMENTS: ["AWO_AGENT_ARGUMENTS"], None, "arguments, quoted as for a shell", false,
+        "More arguments for codex, gemini or opencode.";
+    AGENT_CREDENTIALS: ["AWO_AGENT_CREDENTIALS"], None,
+        "names of variables separated by commas, none of them a setting of archon-awo", false,
+        "The variables with credentials that the agent gets; those that codex, gemini or opencode reads when unset.";
     CLAUDE_CLI: ["CLAUDE_CLI_PATH"], Some("claude"), "a program's name or path", false,
         "The Claude Code CLI.";
     CLAUDE_MODEL: ["CLAUDE_CLI_MODEL"], None, TEXT, false,

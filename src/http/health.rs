@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{HttpState, recent::Recent};
 use crate::{
     clock::Clock,
-    config::{AgentKind, Config, check_runnable, find_program},
+    config::{Config, check_runnable, find_program},
     disk::Level,
     lease::Pulse,
     store::{Store, WorkerCounts},
@@ -190,10 +190,7 @@ pub(super) async fn health(State(state): State<HttpState>) -> impl IntoResponse 
     let detail = database.map_or(Detail::None {}, Detail::Error);
     let database = Dependency { available: matches!(detail, Detail::None {}), detail };
     let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let agent = match state.config.agent.kind {
-        AgentKind::Claude => "claude",
-        AgentKind::Command => "command",
-    };
+    let agent = state.config.agent.kind.as_str();
     let body: Value = json!({
         "status": status,
         "service": "agent-work-orders",

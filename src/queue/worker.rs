@@ -427,6 +427,7 @@ fn workflow(
             ports: config.ports.clone(),
             search_path: config.search_path.clone(),
             proxy: config.agent.isolation.proxy.clone(),
+            agent_credentials: config.agent.credentials.clone(),
             inheritable: config.agent.inheritable.clone(),
         },
         store,

@@ -56,6 +56,13 @@ impl OrderRun<'_> {
     }
 }
 
+/// What opens the agent's own model provider, as it is handed over.
+pub fn credential_environment(
+    credentials: &[(String, SecretString)],
+) -> impl Iterator<Item = (String, String)> {
+    credentials.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+}
+
 /// What tells programs of the proxy, in the two ways in which they look for it.
 pub fn proxy_environment(proxy: Option<&str>) -> Vec<(String, String)> {
     let Some(proxy) = proxy else { return Vec::new() };

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{
-    agent_environment::proxy_environment,
+    agent_environment::{credential_environment, proxy_environment},
     failure::{Failure, StepError},
     interrupts::Interrupts,
     journal::Journal,
@@ -80,6 +80,7 @@ impl OrderRun<'_> {
 
         let mut extra_env = vec![("PATH".to_owned(), settings.search_path.clone())];
         extra_env.extend(self.allowed_environment()?);
+        extra_env.extend(credential_environment(&settings.agent_credentials));
         extra_env.extend(proxy_environment(settings.proxy.as_deref()));
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();

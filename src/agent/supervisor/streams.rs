@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::shim_process::AgentPipes;
 use crate::{
     agent::{
+        interpreter::Interpreter,
         json_lines::JsonLines,
+        presets::Preset,
         pump::{self, Progress, Pump},
         report::{Delivered, Failure},
         request::{OutputChunk, OutputStream},
@@ -105,6 +107,7 @@ impl Spools {
     pub fn start(
         self,
         pipes: AgentPipes,
+        preset: Option<Preset>,
         redactor: &Redactor,
         progress: &watch::Sender<Progress>,
         clock: &Clock,
@@ -118,6 +121,7 @@ impl Spools {
             let pump = Pump {
                 redact: redactor.stream(),
                 lines: JsonLines::new(redactor.clone()),
+                interpreter: Interpreter::of(preset.filter(|_| stream == OutputStream::Stdout)),
                 spool: spool.writer,
                 progress: progress.clone(),
                 clock: clock.clone(),
