@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one place that starts and ends each of them.
 
+mod agent;
 mod bench;
 mod cancel;
 mod config;
@@ -90,6 +91,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// The demo's surroundings, left running to try things out.
     Dev(demo::DevArgs),
+    /// Try out the agent that runs the steps.
+    #[command(subcommand)]
+    Agent(agent::Command),
     /// Measure this machine.
     Bench(bench::Args),
     /// Check everything a worker needs, and say what to do.
@@ -183,6 +187,7 @@ async fn dispatch(command: Command, config: Config, output: &Output) -> anyhow::
         Command::Resume(args) => pause::resume(&args, &config, output).await,
         Command::Repository(args) => repository::run(&args, &config, output).await,
         Command::Gc(args) => gc::run(&args, &config, output).await,
+        Command::Agent(command) => Box::pin(agent::run(command, &config, output)).await,
         Command::Config => config::run(&config, output),
         // Handled in `run`.
         Command::Health(_)

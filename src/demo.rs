@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{clock::Clock, config::Host, exit::CommandError};
-use folder::Folder;
+pub(crate) use folder::Folder;
 use place::Place;
 use progress::Narrator;
 
@@ -76,7 +76,7 @@ pub async fn run(args: DemoArgs, host: &Host, clock: Clock) -> anyhow::Result<()
     }
     let mut signals = Signals::listen()?;
     let mut narrator = Narrator::new(clock.now(), args.json);
-    let folder = Folder::temporary(args.keep)?;
+    let folder = Folder::temporary("demo", args.keep)?;
     if args.keep {
         narrator.line(&format!("Everything is kept in {}", folder.path().display()));
     }
@@ -105,7 +105,7 @@ pub async fn dev(args: DevArgs, host: &Host, clock: Clock) -> anyhow::Result<()>
     let narrator = Narrator::new(clock.now(), false);
     let folder = match &args.folder {
         Some(path) => Folder::given(path)?,
-        None => Folder::temporary(false)?,
+        None => Folder::temporary("demo", false)?,
     };
     let wishes = place::Wishes { replicas: args.replicas, slots: 5, scripted: args.scripted };
     let mut place = tokio::select! {

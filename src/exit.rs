@@ -22,7 +22,8 @@ pub enum Exit {
     Configuration = 3,
     /// The database cannot be reached, is too old or on another schema version.
     Database = 4,
-    /// `enqueue --wait`, `cancel --wait`: the work order ended other than it should.
+    /// `enqueue --wait`, `cancel --wait`: the work order ended other than it should. `agent try`: the step
+    /// would fail.
     OrderFailed = 5,
     /// There is no such thing, or a rule forbids it.
     Refused = 6,
@@ -41,6 +42,17 @@ pub enum CommandError {
     /// Nothing has that id.
     #[error("there is no work order {0:?}")]
     NoSuchOrder(String),
+    /// No folder is there that could be a repository.
+    #[error("there is no repository at {0:?}")]
+    NoRepository(String),
+    /// The step that was tried would fail.
+    #[error("the step would fail ({class}): {message}")]
+    AgentFailed {
+        /// Under which class.
+        class: &'static str,
+        /// With which sentence.
+        message: String,
+    },
     /// Nothing is known of that repository.
     #[error("nothing is known of the repository {0:?}")]
     NoSuchRepository(String),
@@ -96,10 +108,12 @@ pub fn code(error: &anyhow::Error) -> Exit {
         if let Some(error) = cause.downcast_ref::<CommandError>() {
             return match error {
                 CommandError::Usage(_) => Exit::Usage,
-                CommandError::NoSuchOrder(_) | CommandError::NoSuchRepository(_) => Exit::Refused,
-                CommandError::OrderFailed { .. } | CommandError::NotCancelled { .. } => {
-                    Exit::OrderFailed
-                }
+                CommandError::NoSuchOrder(_)
+                | CommandError::NoSuchRepository(_)
+                | CommandError::NoRepository(_) => Exit::Refused,
+                CommandError::OrderFailed { .. }
+                | CommandError::NotCancelled { .. }
+                | CommandError::AgentFailed { .. } => Exit::OrderFailed,
                 CommandError::NotProven(_) => Exit::Failure,
                 CommandError::ProblemsFound(_) => Exit::Unhealthy,
                 CommandError::Interrupted => Exit::Interrupted,
@@ -172,6 +186,12 @@ fn help(error: &anyhow::Error) -> Option<&'static str> {
                 return Some(
                     "no order named it and nothing was set for it: the defaults hold, and an option sets it",
                 );
+            }
+            Some(CommandError::NoRepository(_)) => {
+                return Some("name a folder with a git repository, or its address");
+            }
+            Some(CommandError::AgentFailed { .. }) => {
+                return Some("docs/agents.md says what each step expects of an agent");
             }
             Some(CommandError::OrderFailed { .. }) => {
                 return Some(

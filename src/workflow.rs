@@ -24,6 +24,7 @@ mod recover;
 pub mod review;
 mod set_aside;
 mod steps;
+pub mod trial;
 mod turn;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};

@@ -1,4 +1,4 @@
-//! The folder that holds everything of a demo, and goes away with it.
+//! The folder that holds everything of a demo or a trial, and goes away with it.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A fresh one that others cannot read.
-    pub fn temporary(keep: bool) -> anyhow::Result<Self> {
+    /// A fresh one that others cannot read, for what `purpose` says.
+    pub fn temporary(purpose: &str, keep: bool) -> anyhow::Result<Self> {
         let mut name = Uuid::new_v4().simple().to_string();
         name.truncate(12);
-        let path = std::env::temp_dir().join(format!("archon-awo-demo-{name}"));
-        // Root's Postgres runs as another user, who must be able to pass through to its own folder.
+        let path = std::env::temp_dir().join(format!("archon-awo-{purpose}-{name}"));
+        // Root's Postgres and agents run as another user, who must be able to pass through to its own folder.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         // Not recursive: fails if somebody else has made it.
         fs::DirBuilder::new()
@@ -42,6 +42,11 @@ impl Folder {
         let cannot = || format!("cannot use the folder {}", path.display());
         fs::DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(cannot)?;
         Ok(Self { path: path.canonicalize().with_context(cannot)?, keep: true })
+    }
+
+    /// Whether it stays.
+    pub fn is_kept(&self) -> bool {
+        self.keep
     }
 
     /// Where it is.
@@ -72,6 +77,6 @@ impl Drop for Folder {
                 _ => return,
             }
         }
-        tracing::warn!(folder = %self.path.display(), "cannot remove the folder of the demo");
+        tracing::warn!(folder = %self.path.display(), "cannot remove a temporary folder");
     }
 }

@@ -7,6 +7,8 @@ mod execute;
 mod planning;
 mod prp_review;
 
+pub use commit::stat;
+
 use super::{
     Workflow,
     failure::StepError,
