@@ -1,6 +1,8 @@
 //! Whole orders through real worker processes: Postgres, git, agents and signals are real.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
+#[path = "../support/agents_page.rs"]
+mod agents_page;
 mod anew;
 mod backup;
 mod branches;
@@ -16,6 +18,8 @@ mod defaults;
 mod disk;
 mod disk_marks;
 mod drain;
+#[path = "../support/fake_cli.rs"]
+mod fake_cli;
 #[path = "../support/fake_github.rs"]
 mod fake_github;
 mod follow_up;
@@ -45,11 +49,13 @@ mod orphans;
 mod others;
 mod outage;
 mod outage_postgres;
+mod page;
 mod parts;
 mod patience;
 mod ports;
 #[path = "../support/ports_alone.rs"]
 mod ports_alone;
+mod presets;
 mod programs;
 mod put_back;
 #[path = "../support/python_place.rs"]
