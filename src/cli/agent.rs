@@ -79,7 +79,7 @@ pub(super) async fn run(command: Command, config: &Config, output: &Output) -> a
     };
     let trial =
         Trial { order: "wo-try".parse()?, step, url, request, folder: place.path().to_owned() };
-    let report = supervised(&trial, config, output).await?;
+    let report = Box::pin(supervised(&trial, config, output)).await?;
     if output.is_json() {
         output.document(&document(config, &trial, &report, &place))?;
     } else {

@@ -210,10 +210,10 @@ fn credentials(
     reader: &mut Reader,
     kind: AgentKind,
 ) -> Result<Vec<(String, SecretString)>, ConfigError> {
-    let named =
+    let chosen =
         reader.optional(&keys::AGENT_CREDENTIALS, |text| values::list(text, is_agents_own))?;
     let usual = || kind.usual_credentials().iter().map(|name| (*name).to_owned()).collect();
-    let names: Vec<String> = named.unwrap_or_else(usual);
+    let names: Vec<String> = chosen.unwrap_or_else(usual);
     let host = reader.host();
     let value =
         |name: &String| Some((name.clone(), values::secret(host.variable(name)?.to_str()?)?));

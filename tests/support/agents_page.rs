@@ -13,7 +13,7 @@ pub fn example(language: &str, folder: &Path) -> PathBuf {
     let start = format!("```{language}\n#!");
     let at = page.find(&start).unwrap_or_else(|| panic!("no {language} program on the page"));
     let text = &page[at + start.len() - 2..];
-    let text = &text[..text.find("\n```").unwrap() + 1];
+    let text = &text[..=text.find("\n```").unwrap()];
     program(text, &folder.join(format!("example-{language}")))
 }
 
