@@ -38,12 +38,12 @@ async fn delivered(pool: PgPool, agent: &std::path::Path) -> (Harness, String) {
 
 impl Harness {
     /// A file as it was delivered.
-    fn delivered(&self, branch: &str, file: &str) -> String {
+    fn delivered_file(&self, branch: &str, file: &str) -> String {
         self.git(&["-C", "remote.git", "show", &format!("{branch}:{file}")])
     }
 
     /// The subjects of the commits of a branch, the newest first.
-    fn subjects(&self, branch: &str) -> Vec<String> {
+    fn subjects_of(&self, branch: &str) -> Vec<String> {
         let range = format!("main..{branch}");
         let log = self.git(&["-C", "remote.git", "log", "--format=%s", &range]);
         log.lines().map(str::to_owned).collect()
@@ -66,9 +66,9 @@ async fn the_example_in_sh_completes_an_order(pool: PgPool) {
     let folder = tempfile::tempdir().unwrap();
     let agent = example("sh", folder.path());
     let (harness, branch) = delivered(pool, &agent).await;
-    let notes = harness.delivered(&branch, "NOTES.md");
+    let notes = harness.delivered_file(&branch, "NOTES.md");
     assert!(notes.contains("Say more"), "{notes}");
-    assert_eq!(harness.subjects(&branch), ["docs: add notes", "docs: add notes"]);
+    assert_eq!(harness.subjects_of(&branch), ["docs: add notes", "docs: add notes"]);
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
@@ -77,7 +77,7 @@ async fn the_example_in_python_completes_an_order(pool: PgPool) {
     let agent = example("python", folder.path());
     let (harness, branch) = delivered(pool, &agent).await;
     // The follow-up went on in the conversation of `execute`.
-    let answers = harness.delivered(&branch, "ANSWERS.md");
+    let answers = harness.delivered_file(&branch, "ANSWERS.md");
     assert!(answers.starts_with("Answer 1.\nAnswer "), "{answers}");
     assert!(!answers.ends_with("Answer 1.\n"), "{answers}");
     let (input, output, usd) = harness.consumed().await;
@@ -91,8 +91,8 @@ async fn a_program_written_from_the_page_alone_completes_an_order(pool: PgPool) 
     let folder = tempfile::tempdir().unwrap();
     let agent = program(FROM_THE_PAGE, &folder.path().join("from-the-page"));
     let (harness, branch) = delivered(pool, &agent).await;
-    let list = harness.delivered(&branch, "TODO.md");
+    let list = harness.delivered_file(&branch, "TODO.md");
     // The blocker was mended in the conversation that had made it.
     assert_eq!(list, "- [ ] 1 (change)\n- [x] 2 (fix)\n- [x] 3 (follow-up)\n");
-    assert_eq!(harness.subjects(&branch)[0], "docs(todo): keep a list");
+    assert_eq!(harness.subjects_of(&branch)[0], "docs(todo): keep a list");
 }
