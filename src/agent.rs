@@ -30,6 +30,7 @@ mod shim;
 mod spool;
 mod stop;
 mod supervisor;
+mod usage;
 mod verdict;
 
 pub use claude::{ClaudeCredential, ClaudeSettings};
@@ -43,8 +44,9 @@ pub use kind::AgentKind;
 pub use launch::DEFAULT_PATH;
 pub use presets::{Preset, PresetSettings};
 pub use probe::{find_isolation, run_shut_in};
-pub use report::{AgentReport, Delivered, Exit, Failure, Usage};
+pub use report::{AgentReport, Delivered, Exit, Failure};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;
 pub use supervisor::{KillPlan, Limits, Supervisor, deliver_rest};
+pub use usage::Usage;
 pub use verdict::{Evidence, Intervention, judge};

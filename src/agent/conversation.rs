@@ -3,19 +3,20 @@
 //! Tolerant on purpose: the format belongs to somebody else. Lines that are no JSON object and
 //! types and keys that are not known are skipped, and a key of an unexpected kind counts as absent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{frames::Frame, report::Usage};
+use super::{
+    frames::Frame,
+    usage::{Meter, Usage},
+};
 
 /// Longest answer that is kept, in bytes; of a longer one the end, where the conclusion stands.
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// Most tool calls that are tracked at a time, so that a stream of calls costs no memory.
 const MAX_OPEN_TOOLS: usize = 1024;
-/// Most messages without a result line whose tokens are remembered.
-const MAX_MESSAGES: usize = 100_000;
 
 /// The facts of a run so far.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +36,7 @@ pub struct Conversation {
     open_tools: BTreeSet<String>,
     last_text: String,
     plain: Vec<u8>,
-    usage_by_message: BTreeMap<String, Usage>,
+    meter: Meter,
 }
 
 /// The line with which the agent ends its run.
@@ -53,8 +54,6 @@ pub struct ResultLine {
     pub status: Option<u16>,
     /// Names of tools that the agent was not allowed to use.
     pub denied: Vec<String>,
-    /// Totals of the run.
-    pub usage: Usage,
 }
 
 /// An error of the model provider.
@@ -112,20 +111,9 @@ impl Conversation {
         text[start..].replace('\0', "\u{fffd}")
     }
 
-    /// What was consumed: the totals of the result line, else the sum over the messages seen.
+    /// What was consumed.
     pub fn usage(&self) -> Usage {
-        if let Some(result) = &self.result {
-            return result.usage;
-        }
-        let mut sum = Usage { num_turns: self.usage_by_message.len() as u64, ..Usage::default() };
-        for usage in self.usage_by_message.values() {
-            sum.input_tokens = sum.input_tokens.saturating_add(usage.input_tokens);
-            sum.output_tokens = sum.output_tokens.saturating_add(usage.output_tokens);
-            sum.cache_read_tokens = sum.cache_read_tokens.saturating_add(usage.cache_read_tokens);
-            sum.cache_creation_tokens =
-                sum.cache_creation_tokens.saturating_add(usage.cache_creation_tokens);
-        }
-        sum
+        self.meter.usage()
     }
 
     fn hear_plain(&mut self, line: &[u8]) {
@@ -140,6 +128,7 @@ impl Conversation {
         if let Some(session) = text(value, "session_id").and_then(|id| id.parse().ok()) {
             self.session = Some(session);
         }
+        self.meter.hear(kind, value);
         match kind {
             "assistant" => self.hear_assistant(value),
             "user" => {
@@ -185,13 +174,6 @@ impl Conversation {
             // An answer means that whatever a retry complained about has passed.
             self.provider_error = None;
         }
-        let message = value.get("message");
-        let id = message.and_then(|message| text(message, "id"));
-        if let (Some(id), Some(usage)) = (id, message.and_then(|message| message.get("usage")))
-            && self.usage_by_message.len() < MAX_MESSAGES
-        {
-            self.usage_by_message.insert(id.to_owned(), parse_usage(usage));
-        }
     }
 
     fn hear_error(&mut self, value: &Value, status: Option<u16>, said: &str) {
@@ -207,9 +189,6 @@ impl Conversation {
 
 fn parse_result(value: &Value) -> ResultLine {
     let list = |key| value.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut usage = value.get("usage").map(parse_usage).unwrap_or_default();
-    usage.cost_usd = value.get("total_cost_usd").and_then(Value::as_f64);
-    usage.num_turns = value.get("num_turns").and_then(Value::as_u64).unwrap_or_default();
     ResultLine {
         subtype: text(value, "subtype").unwrap_or_default().to_owned(),
         is_error: value.get("is_error").and_then(Value::as_bool).unwrap_or_default(),
@@ -220,18 +199,6 @@ fn parse_result(value: &Value) -> ResultLine {
             .iter()
             .map(|denial| text(denial, "tool_name").unwrap_or("a tool").to_owned())
             .collect(),
-        usage,
-    }
-}
-
-fn parse_usage(value: &Value) -> Usage {
-    let tokens = |key| value.get(key).and_then(Value::as_u64).unwrap_or_default();
-    Usage {
-        input_tokens: tokens("input_tokens"),
-        output_tokens: tokens("output_tokens"),
-        cache_read_tokens: tokens("cache_read_input_tokens"),
-        cache_creation_tokens: tokens("cache_creation_input_tokens"),
-        ..Usage::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::isolation::Isolation;
+use super::{isolation::Isolation, usage::Usage};
 use crate::domain::ErrorClass;
 
 /// A run that has ended, whichever way.
@@ -74,23 +74,6 @@ impl Failure {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), retry_after: None, sandbox_free: true }
     }
-}
-
-/// What a run consumed. All zero when the agent does not count.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
-    /// Tokens read, without those from the cache.
-    pub input_tokens: u64,
-    /// Tokens written.
-    pub output_tokens: u64,
-    /// Tokens read from the provider's cache.
-    pub cache_read_tokens: u64,
-    /// Tokens written to it.
-    pub cache_creation_tokens: u64,
-    /// The agent's own estimate in US dollars.
-    pub cost_usd: Option<f64>,
-    /// Turns of the conversation.
-    pub num_turns: u64,
 }
 
 /// How a process ended: exactly one of the two is set.

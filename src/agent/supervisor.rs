@@ -22,9 +22,10 @@ use super::{
     launch::Launch,
     process_table::TreeRule,
     pump::Progress,
-    report::{AgentReport, Delivered, Failure, Usage},
+    report::{AgentReport, Delivered, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
     shim::{ShimArguments, kill_until_empty},
+    usage::Usage,
     verdict::{Evidence, Intervention, judge, session_is_unknown},
 };
 use crate::{
