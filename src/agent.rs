@@ -48,5 +48,5 @@ pub use report::{AgentReport, Delivered, Exit, Failure};
 pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;
 pub use supervisor::{KillPlan, Limits, Supervisor, deliver_rest};
-pub use usage::Usage;
+pub use usage::spooled_usage;
 pub use verdict::{Evidence, Intervention, judge};

@@ -15,6 +15,7 @@ mod sparse_path;
 mod status;
 mod step;
 mod task;
+mod usage;
 
 pub use branch::{BranchName, Clash, InvalidBranch, branch_kind, branch_name, clash, slug};
 pub use credentials::{Credential, Credentials};
@@ -30,3 +31,4 @@ pub use sparse_path::{InvalidSparsePath, SparsePath};
 pub use status::{JobState, OrderStatus};
 pub use step::{InvalidSteps, StepName, Steps};
 pub use task::Task;
+pub use usage::{EarlierRun, ModelUsage, RunUsage, Usage};

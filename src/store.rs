@@ -3,6 +3,7 @@
 //! Every statement lives in `sql/` and is checked against the schema by `tests/statements.rs`.
 //! A write of a run carries its fencing token and reports whether it was still the owner.
 
+mod agent_runs;
 mod connect;
 mod database;
 mod effects;
@@ -25,6 +26,7 @@ mod schema;
 mod server;
 mod words;
 
+pub use agent_runs::{CountedRun, LostRun, NewAgentRun};
 pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
 pub use effects::{Effect, EffectRecord};
@@ -43,9 +45,7 @@ pub use queue::{
 };
 pub use rebuild::RebuildSource;
 pub use repositories::RepositorySettings;
-pub use run::{
-    OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep, StepCost, StepEnd,
-};
+pub use run::{OrderFacts, OrderRecord, RunError, RunStore, Stages, StartedStep, StepEnd};
 pub use sandboxes::{SavedForm, SavedWork, Standing};
 pub use schedules::{Fired, Schedule};
 pub use schema::{MIGRATOR, SchemaState, migrate, schema_state};

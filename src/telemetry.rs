@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 pub use fleet::FleetReading;
 pub use logs::Audience;
-pub use metrics::{Metrics, TokenCounts};
+pub use metrics::Metrics;
 pub use propagation::{current_traceparent, link_or_parent};
 
 use crate::{config::Config, domain::Redactor};

@@ -3,6 +3,7 @@
 //! The runner owns git and the forge; the model only writes text and files.
 
 mod agent_environment;
+mod agent_runs;
 mod attempt;
 mod delivered;
 mod dossier;

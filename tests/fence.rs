@@ -6,16 +6,26 @@ use std::{future::Future, time::Duration};
 
 use archon_awo::{
     clock::Clock,
-    domain::{StepName, WorkOrderId},
+    domain::{EarlierRun, ModelUsage, StepName, Usage, WorkOrderId},
     store::{
-        Claimed, Effect, NewArtifact, NewLogChunk, OrderFacts, RunError, RunStore, SavedForm,
-        SavedWork, Settlement, Stages, StepCost, StepEnd, Store,
+        Claimed, CountedRun, Effect, NewAgentRun, NewArtifact, NewLogChunk, OrderFacts, RunError,
+        RunStore, SavedForm, SavedWork, Settlement, Stages, StepEnd, Store,
     },
 };
 use serde_json::json;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// The statements of a run that only read.
+const READS: [&str; 6] = [
+    "load_order",
+    "finished_steps",
+    "find_intent",
+    "former_owner",
+    "next_lost_run",
+    "rebuild_source",
+];
 
 /// Everything a run may write, as text.
 async fn everything(pool: &PgPool) -> String {
@@ -29,6 +39,7 @@ async fn everything(pool: &PgPool) -> String {
             (SELECT jsonb_agg(to_jsonb(t)) FROM agent_work_orders t),
             (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM agent_work_order_steps t),
             (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM agent_work_order_artifacts t),
+            (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM awo.agent_runs t),
             (SELECT jsonb_agg(to_jsonb(t)) FROM awo.jobs t),
             (SELECT jsonb_agg(to_jsonb(t)) FROM awo.leases t))",
     )
@@ -57,7 +68,6 @@ fn end(success: bool) -> StepEnd {
         text: Some("done".to_owned()),
         error_class: None,
         error_message: None,
-        cost: StepCost { input_tokens: 7, ..StepCost::default() },
         session: Some(Uuid::new_v4()),
         isolation: None,
     }
@@ -99,6 +109,21 @@ async fn write(name: &str, run: &RunStore, order: &WorkOrderId) -> Result<(), Ru
             run.add_saved(SavedForm::Bundle, &saved).await
         }
         "note_stages" => run.note_stages(Stages { tree_empty: true, ..Stages::default() }).await,
+        "begin_agent_run" => {
+            let (run_id, session) = (Uuid::from_u128(7), Uuid::nil());
+            let spool = "3-execute-1.ndjson".to_owned();
+            let begun = NewAgentRun { run_id, step, attempt: 1, session, spool };
+            run.begin_agent_run(&begun).await.map(drop)
+        }
+        "count_agent_run" => {
+            let mut consumed = Usage::default();
+            consumed.add("model", ModelUsage { input_tokens: 7, ..ModelUsage::default() });
+            let (run_id, session) = (Uuid::from_u128(7), Uuid::nil());
+            let left_behind = EarlierRun::default();
+            run.count_agent_run(&CountedRun { run_id, session, consumed, left_behind })
+                .await
+                .map(drop)
+        }
         "append_log" => {
             let chunk = NewLogChunk {
                 step: None,
@@ -120,10 +145,7 @@ fn writes() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        .filter(|name| {
-            !["load_order", "finished_steps", "find_intent", "former_owner", "rebuild_source"]
-                .contains(&name.as_str())
-        })
+        .filter(|name| !READS.contains(&name.as_str()))
         .collect();
     names.sort();
     assert!(names.len() > 7, "{names:?}");

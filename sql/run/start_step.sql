@@ -5,16 +5,31 @@ owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch =
 -- A run of the step that its owner could not end becomes history now.
 unfinished AS (
     INSERT INTO public.agent_work_order_steps (agent_work_order_id, step_order, step_name, agent_name,
-        attempt, success, error_class, error_message, duration_seconds, session_id, epoch, worker_id)
+        attempt, success, error_class, error_message, duration_seconds, session_id, epoch, worker_id,
+        input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_1h_tokens,
+        cost_usd, usage_by_model)
     SELECT $3, $5, s.step_name, $6, s.runs, false,
         CASE WHEN a.outcome = 'crashed' THEN 'lost_worker' WHEN a.outcome = 'cancelled' THEN 'cancelled' END,
         CASE WHEN a.outcome = 'crashed' THEN 'the worker died while it ran this step'
              WHEN a.outcome = 'cancelled' THEN 'the order was cancelled during this step'
              ELSE 'the worker was restarted during this step' END,
         greatest(extract(epoch FROM coalesce(a.ended_at, now()) - s.started_at), 0),
-        s.session_id::text, s.epoch, a.worker_id
+        s.session_id::text, s.epoch, a.worker_id,
+        u.input, u.output, u.cache_read, u.cache_creation, u.cache_creation_1h, u.cost_usd, u.by_model
     FROM owner CROSS JOIN awo.steps s
     LEFT JOIN awo.attempts a ON a.job_id = s.job_id AND a.epoch = s.epoch
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(r.input_tokens), 0)::bigint AS input,
+            coalesce(sum(r.output_tokens), 0)::bigint AS output,
+            coalesce(sum(r.cache_read_tokens), 0)::bigint AS cache_read,
+            coalesce(sum(r.cache_creation_tokens), 0)::bigint AS cache_creation,
+            coalesce(sum(r.cache_creation_1h_tokens), 0)::bigint AS cache_creation_1h,
+            coalesce(sum(r.cost_usd), 0) AS cost_usd,
+            coalesce(awo.sum_usage(r.usage_by_model), '{}') AS by_model
+        FROM awo.agent_runs r
+        WHERE r.job_id = s.job_id AND r.step_name = s.step_name AND r.attempt = s.runs
+          AND r.counted_at IS NOT NULL
+    ) AS u
     WHERE s.job_id = $1 AND s.step_name = $4 AND s.finished_at IS NULL AND s.epoch <> $2
     ON CONFLICT (agent_work_order_id, step_name, attempt) DO NOTHING
 ),

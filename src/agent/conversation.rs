@@ -8,10 +8,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    frames::Frame,
-    usage::{Meter, Usage},
-};
+use super::{frames::Frame, usage::Meter};
+use crate::domain::RunUsage;
 
 /// Longest answer that is kept, in bytes; of a longer one the end, where the conclusion stands.
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -112,7 +110,7 @@ impl Conversation {
     }
 
     /// What was consumed.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> RunUsage {
         self.meter.usage()
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{isolation::Isolation, usage::Usage};
-use crate::domain::ErrorClass;
+use super::isolation::Isolation;
+use crate::domain::{ErrorClass, RunUsage};
 
 /// A run that has ended, whichever way.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct AgentReport {
     /// Whether this run continued an earlier conversation.
     pub resumed: bool,
     /// What it consumed, as the agent itself counted.
-    pub usage: Usage,
+    pub usage: RunUsage,
     /// How the agent's own process ended; `None` when that was not seen.
     pub exit: Option<Exit>,
     /// From the agent's end, or from when it was first told to end, until no process of its tree

@@ -25,14 +25,13 @@ use super::{
     report::{AgentReport, Delivered, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
     shim::{ShimArguments, kill_until_empty},
-    usage::Usage,
     verdict::{Evidence, Intervention, judge, session_is_unknown},
 };
 use crate::{
     clock::Clock,
     config::{Config, Freezer, IsolationConfig},
     disk::{DiskSpace, SystemDisk},
-    domain::{ErrorClass, Redactor},
+    domain::{ErrorClass, Redactor, RunUsage},
 };
 use beside_lines::{named_by_exit, note_conversation, said_nothing, told_on_stderr};
 use shim_process::ShimProcess;
@@ -391,7 +390,7 @@ fn refused(failure: Failure) -> AgentReport {
         text: String::new(),
         session: None,
         resumed: false,
-        usage: Usage::default(),
+        usage: RunUsage::default(),
         exit: None,
         tree_empty_after: Some(Duration::ZERO),
         duration: Duration::ZERO,

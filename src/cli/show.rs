@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    domain::ModelUsage,
     exit::CommandError,
     store::{Artifact, Attempt, OrderDetail, Prompt, StepRun},
 };
@@ -91,10 +92,8 @@ fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
     line("finished", order.finished_at.map(time))?;
     line("job", Some(job(order)))?;
     line("worker", worker(order))?;
-    if order.total_input_tokens + order.total_output_tokens > 0 {
-        let (input, output) = (order.total_input_tokens, order.total_output_tokens);
-        let cost = order.total_cost_usd;
-        line("usage", Some(format!("{input} tokens in, {output} out, ${cost:.4}")))?;
+    for usage in usage(order) {
+        line("usage", Some(usage))?;
     }
     Ok(())
 }
@@ -131,6 +130,43 @@ fn job(order: &OrderDetail) -> String {
         order.max_attempts,
         order.crash_count,
         order.interrupted_count
+    )
+}
+
+/// What the agents consumed, and by model where there were several.
+fn usage(order: &OrderDetail) -> Vec<String> {
+    let whole = ModelUsage {
+        input_tokens: tokens(order.total_input_tokens),
+        output_tokens: tokens(order.total_output_tokens),
+        cache_read_tokens: tokens(order.total_cache_read_tokens),
+        cache_creation_5m_tokens: tokens(
+            order.total_cache_creation_tokens - order.total_cache_creation_1h_tokens,
+        ),
+        cache_creation_1h_tokens: tokens(order.total_cache_creation_1h_tokens),
+        cost_usd: order.total_cost_usd,
+    };
+    if whole == ModelUsage::default() {
+        return Vec::new();
+    }
+    let mut lines = vec![words(&whole)];
+    if order.usage_by_model.models().count() > 1 {
+        let of_model =
+            |(model, usage): (&str, &ModelUsage)| format!("{}: {}", plain(model), words(usage));
+        lines.extend(order.usage_by_model.models().map(of_model));
+    }
+    lines
+}
+
+fn tokens(column: i64) -> u64 {
+    column.try_into().unwrap_or_default()
+}
+
+fn words(usage: &ModelUsage) -> String {
+    let ModelUsage { input_tokens, output_tokens, cache_read_tokens, cost_usd, .. } = usage;
+    let (minutes, hour) = (usage.cache_creation_5m_tokens, usage.cache_creation_1h_tokens);
+    format!(
+        "{input_tokens} tokens in, {output_tokens} out, {cache_read_tokens} from the cache, \
+         {minutes} into it for 5 min, {hour} for 1 h, ${cost_usd:.4}"
     )
 }
 

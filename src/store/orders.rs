@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx::{FromRow, types::Json};
 use tracing::instrument;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::{
-    domain::{BranchName, JobState, OrderStatus, SandboxType, StepName, Steps, WorkOrderId},
+    domain::{BranchName, JobState, OrderStatus, SandboxType, StepName, Steps, Usage, WorkOrderId},
     sql,
 };
 
@@ -83,7 +83,11 @@ pub struct OrderDetail {
     pub error_class: Option<String>,
     pub total_input_tokens: i64,
     pub total_output_tokens: i64,
+    pub total_cache_read_tokens: i64,
+    pub total_cache_creation_tokens: i64,
+    pub total_cache_creation_1h_tokens: i64,
     pub total_cost_usd: f64,
+    pub usage_by_model: Json<Usage>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
@@ -124,7 +128,11 @@ pub struct StepRun {
     pub session_id: Option<String>,
     pub input_tokens: i64,
     pub output_tokens: i64,
+    pub cache_read_tokens: i64,
+    pub cache_creation_tokens: i64,
+    pub cache_creation_1h_tokens: i64,
     pub cost_usd: f64,
+    pub usage_by_model: Json<Usage>,
     pub epoch: i64,
     pub worker_id: Option<Uuid>,
     pub superseded_at: Option<DateTime<Utc>>,

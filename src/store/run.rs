@@ -83,21 +83,6 @@ pub struct StartedStep {
     pub session_id: Uuid,
 }
 
-/// What the agent used up in a step.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct StepCost {
-    /// Input tokens.
-    pub input_tokens: i64,
-    /// Output tokens.
-    pub output_tokens: i64,
-    /// Tokens read from the provider's cache.
-    pub cache_read_tokens: i64,
-    /// Tokens written to the provider's cache.
-    pub cache_creation_tokens: i64,
-    /// US dollars, as the agent estimates them.
-    pub usd: f64,
-}
-
 /// How a step ended.
 #[derive(Debug, Clone)]
 pub struct StepEnd {
@@ -115,8 +100,6 @@ pub struct StepEnd {
     pub error_message: Option<String>,
     /// The conversation, where it is not the planned one.
     pub session: Option<Uuid>,
-    /// What it used.
-    pub cost: StepCost,
     /// How far its agent was shut in.
     pub isolation: Option<String>,
 }
@@ -308,11 +291,6 @@ impl RunStore {
                 .bind(&end.text)
                 .bind(end.error_class.map(ErrorClass::as_str))
                 .bind(&end.error_message)
-                .bind(end.cost.input_tokens)
-                .bind(end.cost.output_tokens)
-                .bind(end.cost.cache_read_tokens)
-                .bind(end.cost.cache_creation_tokens)
-                .bind(end.cost.usd)
                 .bind(end.session)
                 .bind(&end.isolation)
                 .fetch_optional(self.store.pool())

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     disk::{Level, VolumeState},
-    domain::StepName,
+    domain::{ModelUsage, StepName},
 };
 
 /// Seconds; from quick steps of the runner to agents that work for hours.
@@ -61,16 +61,6 @@ struct Inner {
     disk_free_inodes: Gauge<u64>,
     disk_level: Gauge<u64>,
     disk_cleanups: Counter<u64>,
-}
-
-/// Tokens of one agent run, by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the model provider's usage fields")]
-pub struct TokenCounts {
-    pub input: u64,
-    pub output: u64,
-    pub cache_read: u64,
-    pub cache_creation: u64,
 }
 
 impl Metrics {
@@ -191,20 +181,19 @@ impl Metrics {
         self.inner.heartbeat_failures.add(1, &[]);
     }
 
-    /// What an agent run used up.
-    pub fn agent_used(&self, tokens: TokenCounts, cost_usd: f64) {
+    /// What a run of an agent consumed, as it was counted in the database.
+    pub fn agent_used(&self, usage: &ModelUsage) {
         let kinds = [
-            ("input", tokens.input),
-            ("output", tokens.output),
-            ("cache_read", tokens.cache_read),
-            ("cache_creation", tokens.cache_creation),
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cache_read", usage.cache_read_tokens),
+            ("cache_creation_5m", usage.cache_creation_5m_tokens),
+            ("cache_creation_1h", usage.cache_creation_1h_tokens),
         ];
         for (kind, count) in kinds {
             self.inner.tokens.add(count, &[KeyValue::new("kind", kind)]);
         }
-        if cost_usd.is_finite() && cost_usd > 0.0 {
-            self.inner.cost.add(cost_usd, &[]);
-        }
+        self.inner.cost.add(usage.cost_usd, &[]);
     }
 
     /// How many orders this worker runs, and how many more it could.

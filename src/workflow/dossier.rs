@@ -39,6 +39,12 @@ impl Dossier {
         self.root.join("outputs").join(format!("{name}.ndjson"))
     }
 
+    /// The file of an output by its name; nothing when that is the name of something else.
+    pub fn output(&self, name: &str) -> Option<PathBuf> {
+        let is_name = Path::new(name).file_name().is_some_and(|plain| plain == name);
+        is_name.then(|| self.root.join("outputs").join(name))
+    }
+
     /// Writes a text into `folder` and describes it as an artifact.
     pub async fn keep(
         &self,

@@ -18,20 +18,13 @@ use super::{
     steps,
 };
 use crate::{
-    agent::Usage,
     domain::{ErrorClass, StepName},
     forge::Forge,
     git::{Remote, Sandbox},
     lease::{Lease, StopReason},
     ports::PortRange,
-    store::{Claimed, NewArtifact, OrderFacts, RunStore, StartedStep, StepCost, StepEnd},
-    telemetry::TokenCounts,
+    store::{Claimed, NewArtifact, OrderFacts, RunStore, StartedStep, StepEnd},
 };
-
-/// Most tokens that one turn is believed to have used: a thousand times any real one.
-const MOST_TOKENS: u64 = 1_000_000_000_000;
-/// Most US dollars that one turn is believed to have cost.
-const MOST_USD: f64 = 100_000.0;
 
 /// What a step leaves behind.
 pub struct StepResult {
@@ -70,7 +63,6 @@ pub struct OrderRun<'a> {
     /// Its ports, from the first agent on.
     pub(super) ports: Option<PortRange>,
     sandbox: Option<Sandbox>,
-    cost: StepCost,
     session: Option<Uuid>,
     /// How far the agent of the step was shut in.
     pub(super) isolation: Option<String>,
@@ -94,7 +86,6 @@ impl<'a> OrderRun<'a> {
         let proof = Proof::begin(store.clone(), lease);
         let interrupts = Interrupts::of(lease, &workflow.clock);
         let log_interrupts = interrupts.apart();
-        let cost = StepCost::default();
         Self {
             workflow,
             lease,
@@ -108,7 +99,6 @@ impl<'a> OrderRun<'a> {
             log_interrupts,
             ports: None,
             sandbox: None,
-            cost,
             session: None,
             isolation: None,
             progressed: false,
@@ -140,6 +130,7 @@ impl OrderRun<'_> {
 
     async fn remaining_steps(&mut self) -> Result<Option<ErrorClass>, StepError> {
         let interrupts = self.interrupts.clone();
+        interrupts.unless_stopped(Box::pin(self.count_lost_runs())).await?;
         interrupts.unless_stopped(Box::pin(self.check_forge())).await?;
         interrupts.unless_stopped(Box::pin(self.recover_sandbox())).await?;
         let chosen = self.order.steps.clone();
@@ -162,7 +153,6 @@ impl OrderRun<'_> {
             Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes());
         let agent_name = steps::agent_name(self.workflow, step);
         self.lease.enter_step(step);
-        self.cost = StepCost::default();
         self.session = None;
         self.isolation = None;
         let interrupts = self.interrupts.clone();
@@ -230,7 +220,6 @@ impl OrderRun<'_> {
             error_message: None,
             session: self.session,
             isolation: self.isolation.clone(),
-            cost: self.cost,
         }
     }
 
@@ -244,7 +233,6 @@ impl OrderRun<'_> {
             error_message: Some(self.clean(&failure.message)),
             session: self.session,
             isolation: self.isolation.clone(),
-            cost: self.cost,
         }
     }
 
@@ -310,24 +298,6 @@ impl OrderRun<'_> {
     /// Notes the conversation that the agent says it had: not always the one we asked for.
     pub(super) fn note_session(&mut self, session: Option<Uuid>) {
         self.session = session.or(self.session);
-    }
-
-    pub(super) fn add_cost(&mut self, usage: &Usage) {
-        // The agent's own numbers: whatever it claims must fit its columns.
-        let count = |tokens: u64| i64::try_from(tokens.min(MOST_TOKENS)).unwrap_or_default();
-        let usd = usage.cost_usd.filter(|usd| *usd > 0.0).unwrap_or_default().min(MOST_USD);
-        self.cost.input_tokens += count(usage.input_tokens);
-        self.cost.output_tokens += count(usage.output_tokens);
-        self.cost.cache_read_tokens += count(usage.cache_read_tokens);
-        self.cost.cache_creation_tokens += count(usage.cache_creation_tokens);
-        self.cost.usd += usd;
-        let tokens = TokenCounts {
-            input: usage.input_tokens.min(MOST_TOKENS),
-            output: usage.output_tokens.min(MOST_TOKENS),
-            cache_read: usage.cache_read_tokens.min(MOST_TOKENS),
-            cache_creation: usage.cache_creation_tokens.min(MOST_TOKENS),
-        };
-        self.workflow.metrics.agent_used(tokens, usd);
     }
 
     /// Writes `metadata.json`: for people, so an order does not fail for want of it.

@@ -18,7 +18,7 @@ use crate::{
     agent::{
         AgentReport, AgentRequest, Delivered, Isolation, IsolationLevel, OutputChunk, deliver_rest,
     },
-    domain::{ErrorClass, StepName, Task},
+    domain::{EarlierRun, ErrorClass, StepName, Task},
     git::Sandbox,
     lease::Lease,
 };
@@ -104,9 +104,10 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
+        let earlier = self.begin_run(&turn, &request).await?;
         // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
         let _guard = self.interrupts.guard();
-        let (report, over_quota) = self.run_agent(sandbox, &turn, request).await;
+        let (report, over_quota) = self.run_agent(sandbox, &turn, request, &earlier).await;
         let file = format!("{name}.md");
         let keep = self.keep_output(&file, "output", turn.step, &report.text);
         // Of a run that is to stop as well, when the database takes it.
@@ -136,6 +137,7 @@ impl OrderRun<'_> {
         sandbox: &Sandbox,
         turn: &Turn,
         request: AgentRequest,
+        earlier: &[EarlierRun],
     ) -> (AgentReport, Option<Failure>) {
         let settings = &self.workflow.settings;
         let (spool, run_id, step) = (request.spool.clone(), request.run_id, turn.step);
@@ -164,7 +166,7 @@ impl OrderRun<'_> {
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
         interrupt.cancel();
-        self.add_cost(&report.usage);
+        self.count_run(run_id, turn.session, &report, earlier).await;
         if let Some(isolation) = &report.isolation {
             self.isolation = Some(isolation.to_string());
         }

@@ -14,8 +14,8 @@ use archon_awo::{
     clock::Clock,
     domain::{ErrorClass, StepName},
     store::{
-        Beat, Claim, Claimed, Fence, NewLogChunk, RunError, RunStore, Settlement, StepCost,
-        StepEnd, Store, StoreError, heartbeat,
+        Beat, Claim, Claimed, Fence, NewLogChunk, RunError, RunStore, Settlement, StepEnd, Store,
+        StoreError, heartbeat,
     },
 };
 use sqlx::{ConnectOptions, PgConnection, PgPool, postgres::PgPoolOptions};
@@ -173,7 +173,6 @@ async fn write_something(store: &Store, seen: &Seen, job: &Claimed, dice: &mut D
         text: None,
         error_class: None,
         error_message: None,
-        cost: StepCost::default(),
         session: None,
         isolation: None,
     };

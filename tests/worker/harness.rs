@@ -27,6 +27,37 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// `stdout-<step>` and `stderr-<step>` it prints, and `extra` is a script that it runs first.
 const AGENT: &str = include_str!("agent.sh");
 
+/// Orders that say something else than the runs of their agents or, once completed, than their steps.
+const MISCOUNTED: &str = "
+    with orders as (
+        select o.agent_work_order_id as id, o.awo_job_id, o.status, o.total_input_tokens as input,
+            o.total_output_tokens as output, o.total_cache_read_tokens as cache_read,
+            o.total_cache_creation_tokens as cache_creation,
+            o.total_cache_creation_1h_tokens as cache_creation_1h, o.total_cost_usd as cost, o.usage_by_model
+        from agent_work_orders o
+    ),
+    said as (
+        select id, status, jsonb_build_array(input, output, cache_read, cache_creation, cache_creation_1h, cost) as sums
+        from orders
+        union all
+        select id, status, (select jsonb_build_array(sum((m.value->>'input_tokens')::numeric),
+            sum((m.value->>'output_tokens')::numeric), sum((m.value->>'cache_read_tokens')::numeric),
+            sum((m.value->>'cache_creation_5m_tokens')::numeric + (m.value->>'cache_creation_1h_tokens')::numeric),
+            sum((m.value->>'cache_creation_1h_tokens')::numeric), sum((m.value->>'cost_usd')::numeric(14, 6)))
+            from jsonb_each(usage_by_model) m)
+        from orders where usage_by_model <> '{}'
+        union all
+        select o.id, o.status, jsonb_build_array(sum(r.input_tokens), sum(r.output_tokens), sum(r.cache_read_tokens),
+            sum(r.cache_creation_tokens), sum(r.cache_creation_1h_tokens), sum(r.cost_usd))
+        from orders o join awo.agent_runs r on r.job_id = o.awo_job_id group by 1, 2
+        union all
+        select o.id, o.status, jsonb_build_array(sum(s.input_tokens), sum(s.output_tokens), sum(s.cache_read_tokens),
+            sum(s.cache_creation_tokens), sum(s.cache_creation_1h_tokens), sum(s.cost_usd))
+        from orders o join agent_work_order_steps s on s.agent_work_order_id = o.id
+        where o.status = 'completed' group by 1, 2
+    )
+    select id || ': ' || jsonb_agg(sums) from said group by id having count(distinct sums) > 1";
+
 /// Everything one test needs; gone when dropped.
 pub struct Harness {
     pub pool: PgPool,
@@ -316,6 +347,12 @@ impl Harness {
         .await
         .unwrap();
         assert!(twice.is_empty(), "steps that succeeded twice: {twice:?}");
+        let miscounted: Vec<String> =
+            sqlx::query_scalar(MISCOUNTED).fetch_all(&self.pool).await.unwrap();
+        assert!(
+            miscounted.is_empty(),
+            "orders whose sums are not those of their runs: {miscounted:?}"
+        );
     }
 
     /// Waits until a worker has logged these words.

@@ -12,6 +12,7 @@ mod claude;
 mod claude_cli;
 mod clone;
 mod confinement;
+mod cost;
 mod crash;
 mod database;
 mod defaults;

@@ -1,0 +1,116 @@
+//! What the runs of agents consumed: each noted before it starts and counted once.
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{RunError, RunStore};
+use crate::{
+    domain::{EarlierRun, StepName, Usage},
+    sql,
+};
+
+/// A run of an agent that is about to start.
+#[derive(Debug, Clone)]
+pub struct NewAgentRun {
+    /// Marks its processes.
+    pub run_id: Uuid,
+    /// For which step.
+    pub step: StepName,
+    /// Which run of that step, from 1.
+    pub attempt: i32,
+    /// Its conversation.
+    pub session: Uuid,
+    /// The file of its output, among the outputs of its order.
+    pub spool: String,
+}
+
+/// What a run of an agent consumed.
+#[derive(Debug, Clone)]
+pub struct CountedRun {
+    /// Which run.
+    pub run_id: Uuid,
+    /// The conversation it had.
+    pub session: Uuid,
+    /// By model.
+    pub consumed: Usage,
+    /// What a later run of the conversation has to know.
+    pub left_behind: EarlierRun,
+}
+
+/// A run that ended without being counted: its worker died, or was cut off.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct LostRun {
+    /// Its place among the runs of all agents.
+    pub id: i64,
+    /// Which run.
+    pub run_id: Uuid,
+    /// For which step, unchecked.
+    pub step_name: String,
+    /// The conversation it was to have.
+    pub session_id: Uuid,
+    /// The file of its output, unchecked.
+    pub spool: String,
+    /// What earlier runs of that conversation left behind.
+    pub earlier: Json<Vec<EarlierRun>>,
+}
+
+impl RunStore {
+    /// Notes a run before it starts; answers what earlier runs of its conversation left behind.
+    #[tracing::instrument(name = "db.agent_runs.begin", skip_all, fields(run.id = %run.run_id), err)]
+    pub async fn begin_agent_run(&self, run: &NewAgentRun) -> Result<Vec<EarlierRun>, RunError> {
+        let Json(earlier) = self
+            .patiently("run/begin_agent_run", || {
+                sqlx::query_scalar(sql!("run/begin_agent_run"))
+                    .bind(self.fence().job_id)
+                    .bind(self.fence().epoch)
+                    .bind(run.run_id)
+                    .bind(run.step.as_str())
+                    .bind(run.attempt)
+                    .bind(run.session)
+                    .bind(&run.spool)
+                    .fetch_optional(self.pool())
+            })
+            .await?
+            .ok_or(RunError::Stale(self.fence()))?;
+        Ok(earlier)
+    }
+
+    /// Counts a run that has ended; answers whether nobody had done so before.
+    #[tracing::instrument(name = "db.agent_runs.count", skip_all, fields(run.id = %run.run_id), err)]
+    pub async fn count_agent_run(&self, run: &CountedRun) -> Result<bool, RunError> {
+        let total = run.consumed.total();
+        let column = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        self.patiently("run/count_agent_run", || {
+            sqlx::query_scalar(sql!("run/count_agent_run"))
+                .bind(self.fence().job_id)
+                .bind(self.fence().epoch)
+                .bind(run.run_id)
+                .bind(run.session)
+                .bind(column(total.input_tokens))
+                .bind(column(total.output_tokens))
+                .bind(column(total.cache_read_tokens))
+                .bind(column(total.cache_creation_tokens()))
+                .bind(column(total.cache_creation_1h_tokens))
+                .bind(total.cost_usd)
+                .bind(Json(&run.consumed))
+                .bind(run.left_behind.reported.as_ref().map(Json))
+                .bind(Json(&run.left_behind.unreported))
+                .fetch_optional(self.pool())
+        })
+        .await?
+        .ok_or(RunError::Stale(self.fence()))
+    }
+
+    /// The next run of a former owner after the one numbered `after` that nobody has counted.
+    #[tracing::instrument(name = "db.agent_runs.next_lost", skip_all, err)]
+    pub async fn next_lost_run(&self, after: i64) -> Result<Option<LostRun>, RunError> {
+        self.patiently("run/next_lost_run", || {
+            sqlx::query_as(sql!("run/next_lost_run"))
+                .bind(self.fence().job_id)
+                .bind(self.fence().epoch)
+                .bind(after)
+                .fetch_optional(self.pool())
+        })
+        .await
+    }
+}
