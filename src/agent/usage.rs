@@ -21,7 +21,9 @@ use nix::fcntl::OFlag;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{conversation::Conversation, frames::Framer};
+use super::{
+    conversation::Conversation, frames::Framer, interpreter::Interpreter, kind::AgentKind,
+};
 use crate::domain::{ModelUsage, RunUsage, Usage};
 
 /// Most messages whose tokens are remembered.
@@ -40,6 +42,7 @@ pub struct Meter {
     /// The message that is being written, by the call of the subagent that writes it.
     open: BTreeMap<String, Open>,
     reported: Option<Usage>,
+    is_of_run: bool,
     num_turns: u64,
 }
 
@@ -85,6 +88,7 @@ impl Meter {
         };
         RunUsage {
             reported: self.reported.clone(),
+            is_of_run: self.is_of_run,
             heard: sum(&|message| message.is_reported),
             unreported: sum(&|message| !message.is_reported),
             unreported_ended: sum(&|message| !message.is_reported && message.has_ended),
@@ -150,6 +154,7 @@ impl Meter {
         // A report of nothing says nothing: there was no answer of a model, or the agent does not count.
         if !reported.is_zero() {
             self.reported = Some(reported);
+            self.is_of_run = value.get("modelUsage").is_none();
             self.messages.values_mut().for_each(|message| message.is_reported = true);
         }
     }
@@ -212,23 +217,27 @@ fn parse_tokens(value: &Value) -> ModelUsage {
     }
 }
 
-/// What the output of an ended run shows that nobody listened to until its end, and the conversation it had.
+/// What the output of an ended run of `agent` shows that nobody listened to until its end, and the conversation it had.
 ///
 /// # Errors
 ///
 /// When the file cannot be read, or is none.
-pub fn spooled_usage(spool: &Path) -> io::Result<(RunUsage, Option<Uuid>)> {
+pub fn spooled_usage(agent: &AgentKind, spool: &Path) -> io::Result<(RunUsage, Option<Uuid>)> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(spool)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other(format!("{} is no file", spool.display())));
     }
+    let mut interpreter = Interpreter::of(match agent {
+        AgentKind::Preset(settings) => Some(settings.preset),
+        AgentKind::Claude(_) | AgentKind::Command(_) => None,
+    });
     let (mut conversation, mut framer) = (Conversation::default(), Framer::default());
     let mut buffer = vec![0; READ];
     loop {
         let read = file.read(&mut buffer)?;
         for frame in framer.push(&buffer[..read]) {
-            conversation.hear(&frame);
+            interpreter.hear(&frame, &mut conversation);
         }
         if read == 0 {
             break;
@@ -343,9 +352,13 @@ mod tests {
             json!({"type": "result", "total_cost_usd": 0.5, "usage": usage(40, 2)}),
         ];
         let usage = heard(&lines);
-        let reported = usage.reported.unwrap();
+        let reported = usage.reported.as_ref().unwrap();
         assert_eq!(tokens(reported.total()), [40, 2, 400, 80, 120]);
         assert_eq!(reported.models().next().unwrap().0, "claude-a");
+        assert!(
+            usage.is_of_run,
+            "only the Claude CLI has totals of a conversation, and it tells models apart"
+        );
     }
 
     #[test]

@@ -20,11 +20,11 @@ use super::{
     words,
 };
 use crate::{
-    agent::{OutputChunk, OutputStream, Usage},
+    agent::{OutputChunk, OutputStream},
     clock::Clock,
     config::{self, Config},
     demo::Folder,
-    domain::{RemoteRules, RepositoryUrl, StepName},
+    domain::{ModelUsage, RemoteRules, RepositoryUrl, StepName},
     exit::CommandError,
     shutdown::Shutdown,
     store::LogChunk,
@@ -207,7 +207,7 @@ fn summary(config: &Config, report: &TrialReport, place: &Folder) -> Vec<String>
     if let Some(refused) = &changes.refused {
         lines.push(row("", style(plain(refused)).yellow().to_string()));
     }
-    lines.push(row("usage", used(&run.usage)));
+    lines.push(row("usage", used(&run.usage.consumed(&[]).total())));
     lines.push(row("took", seconds(run.duration.as_secs_f64())));
     if let Some(isolation) = &run.isolation {
         lines.push(row("shut in", isolation.to_string()));
@@ -247,21 +247,24 @@ fn described(answer: &Answer) -> Vec<String> {
     plain(&text).lines().map(str::to_owned).collect()
 }
 
-fn used(usage: &Usage) -> String {
-    let cost =
-        usage.cost_usd.map_or_else(|| "cost not told".to_owned(), |usd| format!("${usd:.4}"));
+fn used(usage: &ModelUsage) -> String {
+    let cost = match usage.cost_usd {
+        usd if usd > 0.0 => format!("${usd:.4}"),
+        _ => "cost not told".to_owned(),
+    };
     format!(
         "{} tokens in, {} out, {} from the cache, {} into it, {cost}",
         usage.input_tokens,
         usage.output_tokens,
         usage.cache_read_tokens,
-        usage.cache_creation_tokens
+        usage.cache_creation_tokens()
     )
 }
 
 /// The report for programs.
 fn document(config: &Config, trial: &Trial, report: &TrialReport, place: &Folder) -> Value {
     let run = &report.run;
+    let used = run.usage.consumed(&[]).total();
     let failure = report.failure();
     json!({
         "agent": config.agent.kind.as_str(),
@@ -278,11 +281,11 @@ fn document(config: &Config, trial: &Trial, report: &TrialReport, place: &Folder
         "insertions": report.changes.insertions,
         "deletions": report.changes.deletions,
         "usage": {
-            "input_tokens": run.usage.input_tokens,
-            "output_tokens": run.usage.output_tokens,
-            "cache_read_tokens": run.usage.cache_read_tokens,
-            "cache_creation_tokens": run.usage.cache_creation_tokens,
-            "cost_usd": run.usage.cost_usd,
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "cache_read_tokens": used.cache_read_tokens,
+            "cache_creation_tokens": used.cache_creation_tokens(),
+            "cost_usd": used.cost_usd,
         },
         "exit_code": run.exit.and_then(|exit| exit.code),
         "exit_signal": run.exit.and_then(|exit| exit.signal),

@@ -170,6 +170,8 @@ impl Usage {
 pub struct RunUsage {
     /// The last total the agent reported, of the run or of its conversation: it does not say.
     pub reported: Option<Usage>,
+    /// That total is of this run alone: the agent is of a kind that has no others.
+    pub is_of_run: bool,
     /// What the messages until then showed.
     pub heard: Usage,
     /// What the messages since then showed: all of them in a run that did not come to its report.
@@ -194,6 +196,7 @@ impl RunUsage {
     /// at least from the last one that reported; none of a run that began one.
     pub fn consumed(&self, earlier: &[EarlierRun]) -> Usage {
         let mut consumed = match &self.reported {
+            Some(total) if self.is_of_run => total.clone(),
             Some(total) => self.part_of(total, earlier),
             None => Usage::default(),
         };
@@ -299,6 +302,19 @@ mod tests {
         for total in [3_000, 10_000, 11_000, 400_000] {
             assert_eq!(read(&reported(&spent(total), total).consumed(&first)), total);
         }
+    }
+
+    #[test]
+    fn a_total_that_is_of_the_run_by_its_form_counts_whole_although_nothing_was_heard() {
+        let first = left_behind(&[reported(&spent(10_000), 0)]);
+        let second = reported(&spent(12_000), 0);
+        assert_eq!(
+            read(&second.consumed(&first)),
+            2_000,
+            "a session in which nothing else was said"
+        );
+        let second = RunUsage { is_of_run: true, ..second };
+        assert_eq!(read(&second.consumed(&first)), 12_000);
     }
 
     #[test]

@@ -57,8 +57,8 @@ impl OrderRun<'_> {
 
     async fn count_lost_run(&self, lost: LostRun) {
         let Some(spool) = self.dossier.output(&lost.spool) else { return };
-        let path = spool.clone();
-        let read = tokio::task::spawn_blocking(move || spooled_usage(&path)).await;
+        let (agent, path) = (self.workflow.settings.agent.clone(), spool.clone());
+        let read = tokio::task::spawn_blocking(move || spooled_usage(&agent, &path)).await;
         let (usage, session) = match read.map_err(io::Error::other).flatten() {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
