@@ -31,6 +31,7 @@ mod mirror;
 mod nested;
 mod new_sandbox;
 mod objects;
+mod other_worktrees;
 mod parts;
 mod pattern;
 mod placing;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::resumed;
 use crate::{
     domain::{StepName, Task},
+    git::Sandbox,
     store::{OrderFacts, StartedStep},
     workflow::{
         failure::StepError,
@@ -41,6 +42,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         prompt,
     };
     let report = run.take_turn(&sandbox, turn).await?;
+    tell_other_worktrees(run, &sandbox).await?;
     let changes = sandbox.changes().await?;
     run.learn(OrderFacts {
         files_changed: i32::try_from(changes.files_changed).ok(),
@@ -53,6 +55,16 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         text: report.text,
         class: None,
     })
+}
+
+/// Logs where the agent may have left work that the commit does not see.
+async fn tell_other_worktrees(run: &OrderRun<'_>, sandbox: &Sandbox) -> Result<(), StepError> {
+    let found = sandbox.other_worktrees().await?;
+    if !found.is_empty() {
+        let facts = json!({ "count": found.len(), "paths": found });
+        run.journal.event("warning", "worktrees_left", Some(StepName::Execute), facts).await;
+    }
+    Ok(())
 }
 
 /// The prompt, with the files in which others have changed the same places.
