@@ -12,6 +12,7 @@ mod confine;
 mod conversation;
 mod frames;
 mod freezer;
+mod headless;
 mod interpreter;
 mod isolation;
 mod json_lines;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     command::{InvalidCommand, find_program},
+    headless::{self, DISALLOWED_TOOLS},
     launch::Launch,
     request::AgentRequest,
 };
@@ -100,10 +101,12 @@ impl ClaudeSettings {
         } else {
             request.session
         };
+        let mut environment = headless::environment(request.hard_timeout, &request.extra_env);
+        environment.extend(self.environment(&request.home));
         Ok(Launch {
             program,
             arguments: self.arguments(session, resumed, request.trusted),
-            environment: self.environment(&request.home),
+            environment,
             folders: vec![config_dir(&request.home)],
             session: Some(session),
             resumed,
@@ -124,6 +127,7 @@ impl ClaudeSettings {
         ]
         .map(str::to_owned)
         .into();
+        arguments.push(format!("--disallowedTools={DISALLOWED_TOOLS}"));
         if trusted {
             arguments.push("--setting-sources=user,project".to_owned());
         } else {

@@ -33,8 +33,14 @@ const RESERVED: &[&str] = &[
     "DATABASE_",
 ];
 
+/// Steers nothing but how the agent's own commands run, which is the administrator's choice.
+const HARMLESS: &str = "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS";
+
 /// Whether no repository may ask for a variable of this name.
 pub fn is_reserved(name: &str) -> bool {
+    if name == HARMLESS {
+        return false;
+    }
     keys::ALL.iter().any(|key| key.variables.contains(&name))
         || RESERVED.iter().any(|prefix| name.starts_with(prefix))
         || ["PATH", "HOME", "TMPDIR"].contains(&name)
