@@ -89,15 +89,15 @@ fn joined_deltas(redactor: &Redactor, pieces: &[&str]) -> String {
     let mut filter = JsonLines::new(redactor.clone());
     let mut out = Vec::new();
     for piece in pieces {
-        let line = json!({ "type": "stream_event", "event": { "type": "content_block_delta",
-            "index": 1, "delta": { "type": "text_delta", "text": piece } } });
+        let line = json!({ "type": "content_block_delta", "index": 1,
+            "delta": { "type": "text_delta", "text": piece } });
         out.extend(filter.push(format!("{line}\n").as_bytes()));
     }
     out.extend(filter.finish());
     let out = String::from_utf8(out).expect("JSON is UTF-8");
     let text = |line: &str| {
         let value: Value = serde_json::from_str(line).expect("a line is JSON");
-        value["event"]["delta"]["text"].as_str().expect("a delta has text").to_owned()
+        value["delta"]["text"].as_str().expect("a delta has text").to_owned()
     };
     out.lines().map(text).collect()
 }

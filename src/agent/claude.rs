@@ -122,6 +122,8 @@ impl ClaudeSettings {
             "-p",
             "--output-format=stream-json",
             "--verbose",
+            // A sign of life while a long answer comes.
+            "--include-partial-messages",
             "--dangerously-skip-permissions",
             "--add-dir=.",
         ]

@@ -1,8 +1,10 @@
 //! Redacts what shows only when the agent's JSON lines are read: secrets written with escapes, and
 //! secrets split over several pieces of one text.
 //!
-//! With partial messages a model's text comes in deltas, a few characters each. Whoever joins them
-//! reads what no line holds, so the text of each content block is redacted as one stream.
+//! The pieces of a message on its way, which the Claude CLI prints in an envelope of its own, are a sign of life
+//! and nothing more: the message follows as one line, so they are left out. A program that prints the events of
+//! the provider as they are prints nothing else. Whoever joins its deltas reads what no line holds, so the text
+//! of each content block is redacted as one stream.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -17,9 +19,13 @@ const MOST_BLOCKS: usize = 64;
 /// Fields of a block or a delta that are not pieces of a text.
 const NO_TEXT: [&str; 3] = ["type", "id", "name"];
 
+/// The type of a line with a piece of a message on its way.
+const ENVELOPE: &str = "stream_event";
+const TYPE_OF_PIECE: &str = "\"type\":\"stream_event\"";
+
 /// Lines without any of these need not be read.
 static SIGNS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    AhoCorasick::new(["content_block", "message_st", "\"delta\":true", "\\u00"]).ok()
+    AhoCorasick::new(["content_block", "message_st", ENVELOPE, "\"delta\":true", "\\u00"]).ok()
 });
 /// The member of a whole message in pieces, as the Gemini CLI prints them.
 const MESSAGE: &str = "content";
@@ -34,8 +40,8 @@ pub struct JsonLines {
     blocks: BTreeMap<BlockKey, Block>,
 }
 
-/// Which conversation (a subagent's has a parent), which block of its message, which field of it.
-type BlockKey = (String, u64, String);
+/// Which block of the message, which field of it.
+type BlockKey = (u64, String);
 
 struct Block {
     text: RedactStream,
@@ -105,28 +111,29 @@ impl JsonLines {
             || SIGNS.as_ref().is_none_or(|signs| signs.is_match(&line));
         match read.then(|| serde_json::from_slice::<Value>(&line)) {
             Some(Ok(value)) => self.take_value(&line, value, out),
+            // A piece may end in half a character, which is no JSON to serde.
+            Some(Err(_)) if String::from_utf8_lossy(&line).contains(TYPE_OF_PIECE) => {}
             _ => out.extend_from_slice(&line),
         }
     }
 
     fn take_value(&mut self, line: &[u8], mut value: Value, out: &mut Vec<u8>) {
+        if text(&value, "type") == ENVELOPE && value.get("event").is_some() {
+            return;
+        }
         let before = value.clone();
-        let parent = text(&value, "parent_tool_use_id").to_owned();
-        let event = value.get("event").unwrap_or(&value);
-        let index = event.get("index").and_then(Value::as_u64).unwrap_or_default();
-        let of_block = |key: &BlockKey| key.0 == parent && key.1 == index;
-        match text(event, "type").to_owned().as_str() {
+        let index = value.get("index").and_then(Value::as_u64).unwrap_or_default();
+        let of_block = |key: &BlockKey| key.0 == index;
+        match text(&value, "type").to_owned().as_str() {
             "content_block_start" => {
                 self.end_blocks(of_block, out);
-                self.redact_pieces(&mut value, "content_block", &parent, index, out);
+                self.redact_pieces(&mut value, "content_block", index, out);
             }
-            "content_block_delta" => {
-                self.redact_pieces(&mut value, "delta", &parent, index, out);
-            }
+            "content_block_delta" => self.redact_pieces(&mut value, "delta", index, out),
             "content_block_stop" => self.end_blocks(of_block, out),
-            "message_start" | "message_stop" => self.end_blocks(|key| key.0 == parent, out),
+            "message_start" | "message_stop" => self.end_blocks(|_| true, out),
             "message" if value.get("delta").and_then(Value::as_bool) == Some(true) => {
-                self.redact_pieces(&mut value, "", &parent, index, out);
+                self.redact_pieces(&mut value, "", index, out);
             }
             _ => self.end_blocks(|(.., field)| field == MESSAGE, out),
         }
@@ -140,14 +147,7 @@ impl JsonLines {
 
     /// Sends each text in the member `name` of the event through the stream of its block; without a name
     /// the text of a message.
-    fn redact_pieces(
-        &mut self,
-        value: &mut Value,
-        name: &str,
-        parent: &str,
-        index: u64,
-        out: &mut Vec<u8>,
-    ) {
+    fn redact_pieces(&mut self, value: &mut Value, name: &str, index: u64, out: &mut Vec<u8>) {
         let template = value.clone();
         let Some(pieces) = pieces(value, name) else { return };
         for (field, piece) in pieces {
@@ -155,7 +155,7 @@ impl JsonLines {
             if NO_TEXT.contains(&field.as_str()) || name.is_empty() && field != MESSAGE {
                 continue;
             }
-            let key = (parent.to_owned(), index, field.clone());
+            let key = (index, field.clone());
             if !self.blocks.contains_key(&key) && self.blocks.len() >= MOST_BLOCKS {
                 end_first(&mut self.blocks, out);
             }
@@ -194,17 +194,16 @@ fn end_block(key: &BlockKey, block: Block, out: &mut Vec<u8>) {
     if rest.is_empty() {
         return;
     }
-    let name = if key.2 == MESSAGE { "" } else { "delta" };
-    if let Some(piece) = pieces(&mut last, name).and_then(|delta| delta.get_mut(&key.2)) {
+    let name = if key.1 == MESSAGE { "" } else { "delta" };
+    if let Some(piece) = pieces(&mut last, name).and_then(|delta| delta.get_mut(&key.1)) {
         *piece = Value::String(rest);
         push_line(&last, out);
     }
 }
 
-/// The member `name` of the event in a line, with or without the envelope of the CLI.
+/// The member `name` of an event.
 fn pieces<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut serde_json::Map<String, Value>> {
-    let event = if value.get("event").is_some() { value.get_mut("event")? } else { value };
-    if name.is_empty() { event.as_object_mut() } else { event.get_mut(name)?.as_object_mut() }
+    if name.is_empty() { value.as_object_mut() } else { value.get_mut(name)?.as_object_mut() }
 }
 
 fn push_line(value: &Value, out: &mut Vec<u8>) {
@@ -239,10 +238,7 @@ mod tests {
     }
 
     fn event(event: &Value) -> String {
-        format!(
-            "{}\n",
-            json!({ "type": "stream_event", "event": event, "parent_tool_use_id": null })
-        )
+        format!("{event}\n")
     }
 
     fn delta(index: u64, field: &str, text: &str) -> String {
@@ -253,7 +249,7 @@ mod tests {
     /// What somebody reads who joins the deltas of a block.
     fn joined(output: &str, index: u64, field: &str) -> String {
         let pieces = output.lines().filter_map(|line| {
-            let event = serde_json::from_str::<Value>(line).ok()?.get("event")?.clone();
+            let event = serde_json::from_str::<Value>(line).ok()?;
             let of_block = event.get("index")?.as_u64()? == index;
             of_block.then_some(event.get("delta")?.get(field)?.as_str()?.to_owned())
         });
@@ -325,6 +321,17 @@ mod tests {
         assert_eq!(filter(&lines), lines.concat());
         let lines = [delta(0, "text", "no more!")];
         assert_eq!(filter(&lines), lines.concat());
+    }
+
+    #[test]
+    fn pieces_of_a_message_on_its_way_are_left_out() {
+        let piece = json!({ "event": { "type": "content_block_delta", "index": 0,
+            "delta": { "type": "text_delta", "text": "secr" } }, "type": "stream_event" });
+        let other = json!({ "type": "assistant", "text": "a stream_event is \"stream_event\"" });
+        let half = "{\"type\":\"stream_event\",\"event\":{\"text\":\"\\ud83d\"}}\n".to_owned();
+        let lines = [format!("{piece}\n"), format!("{other}\n"), half];
+        assert_eq!(filter(&lines), lines[1]);
+        assert_eq!(filter(&lines[..1]), "");
     }
 
     #[test]

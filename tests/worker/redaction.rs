@@ -14,8 +14,8 @@ async fn a_secret_in_pieces_or_in_code_reaches_neither_rows_nor_files(pool: PgPo
     let mut harness = Harness::new(pool);
     harness.set("GITHUB_TOKEN", TOKEN);
     let delta = |text: &str| {
-        json!({ "type": "stream_event", "event": { "type": "content_block_delta", "index": 0,
-            "delta": { "type": "text_delta", "text": text } } })
+        json!({ "type": "content_block_delta", "index": 0,
+            "delta": { "type": "text_delta", "text": text } })
     };
     let mut lines: Vec<String> = TOKEN
         .as_bytes()
@@ -23,7 +23,7 @@ async fn a_secret_in_pieces_or_in_code_reaches_neither_rows_nor_files(pool: PgPo
         .map(|piece| delta(std::str::from_utf8(piece).unwrap()).to_string())
         .collect();
     let result = format!("done with {TOKEN}").replace("0a1b", "0\\u0061\\u0031b");
-    lines.push(r#"{"type":"stream_event","event":{"type":"content_block_stop","index":0}}"#.into());
+    lines.push(r#"{"type":"content_block_stop","index":0}"#.into());
     lines.push(format!(r#"{{"type":"result","subtype":"success","result":"{result}"}}"#));
     harness.tell_agent("stdout-planning", &(lines.join("\n") + "\n"));
     harness.tell_agent("stderr-execute", &format!("\u{1b}[31m{TOKEN}\n{}", TOKEN.to_uppercase()));
@@ -44,7 +44,7 @@ async fn a_secret_in_pieces_or_in_code_reaches_neither_rows_nor_files(pool: PgPo
     let joined: String = logged
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|line| Some(line.pointer("/event/delta/text")?.as_str()?.to_owned()))
+        .filter_map(|line| Some(line.pointer("/delta/text")?.as_str()?.to_owned()))
         .collect();
     assert_eq!(joined, "[redacted]", "{logged}");
     harness.assert_sound().await;
