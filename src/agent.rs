@@ -4,12 +4,14 @@
 //! [`Supervisor::run`] is the way in. Between it and the agent stands the [shim](run_shim), which
 //! holds the sandbox's lock and ends the agent's processes when the worker cannot.
 
+mod answer;
 mod cgroup;
 mod cgroup_limits;
 mod claude;
 mod command;
 mod confine;
 mod conversation;
+mod denied_calls;
 mod frames;
 mod freezer;
 mod headless;
@@ -19,6 +21,8 @@ mod json_lines;
 mod kind;
 mod launch;
 mod lifeline;
+mod message;
+mod open_work;
 mod presets;
 mod probe;
 mod process_table;
@@ -34,10 +38,12 @@ mod supervisor;
 mod usage;
 mod verdict;
 
+pub use answer::MAX_ANSWER;
 pub use claude::{ClaudeCredential, ClaudeSettings};
 pub use command::{CommandSettings, InvalidCommand};
 pub use confine::run_confine;
-pub use conversation::{Conversation, MAX_ANSWER, ProviderError, ResultLine};
+pub use conversation::{Conversation, ProviderError, ResultLine};
+pub use denied_calls::DeniedCall;
 pub use frames::{Frame, Framer};
 pub use freezer::{FreezerReport, end_orphans, find_freezer};
 pub use isolation::{Isolation, IsolationLevel};

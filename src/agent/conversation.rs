@@ -3,26 +3,29 @@
 //! Tolerant on purpose: the format belongs to somebody else. Lines that are no JSON object and
 //! types and keys that are not known are skipped, and a key of an unexpected kind counts as absent.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{frames::Frame, usage::Meter};
+use super::{
+    answer::{Answer, MAX_ANSWER, end_of},
+    denied_calls::DeniedCalls,
+    frames::Frame,
+    message::{blocks, parse_object, text},
+    open_work::OpenWork,
+    usage::Meter,
+};
 use crate::domain::RunUsage;
-
-/// Longest answer that is kept, in bytes; of a longer one the end, where the conclusion stands.
-pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// Most tool calls that are tracked at a time, so that a stream of calls costs no memory.
-const MAX_OPEN_TOOLS: usize = 1024;
 
 /// The facts of a run so far.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     /// The id of the conversation.
     pub session: Option<Uuid>,
-    /// The last `result` line.
+    /// The `result` line, unless something followed it: both CLIs print one while a task of theirs still
+    /// runs in the background, and go on when that has ended.
     pub result: Option<ResultLine>,
+    /// How many `result` lines came.
+    pub results: u64,
     /// The last error of the provider that was reported, by a retry or instead of an answer.
     pub provider_error: Option<ProviderError>,
     /// When the provider's limit ends, in seconds since 1970.
@@ -31,7 +34,11 @@ pub struct Conversation {
     pub truncated: bool,
     /// At least one line was of the kind only a stream of JSON messages has.
     pub speaks_json: bool,
-    open_tools: BTreeSet<String>,
+    /// What it was not allowed to do.
+    pub denied: DeniedCalls,
+    taken_back: Option<ResultLine>,
+    work: OpenWork,
+    answer: Answer,
     last_text: String,
     plain: Vec<u8>,
     meter: Meter,
@@ -50,8 +57,6 @@ pub struct ResultLine {
     pub errors: Vec<String>,
     /// HTTP status of the provider, when that was the error.
     pub status: Option<u16>,
-    /// Names of tools that the agent was not allowed to use.
-    pub denied: Vec<String>,
 }
 
 /// An error of the model provider.
@@ -90,28 +95,41 @@ impl Conversation {
         }
     }
 
-    /// Whether a tool runs whose result has not been seen: silence is then no sign of a stall.
-    pub fn tool_is_running(&self) -> bool {
-        !self.open_tools.is_empty()
+    /// Whether a tool or a task runs whose end has not been seen: silence is then no sign of a stall, and a
+    /// result not the end.
+    pub fn work_is_open(&self) -> bool {
+        self.work.is_any()
     }
 
-    /// The final answer: that of the result, else the last text, else everything printed.
+    /// The last `result` line, whatever followed it.
+    pub fn last_result(&self) -> Option<&ResultLine> {
+        self.result.as_ref().or(self.taken_back.as_ref())
+    }
+
+    /// The answer: that of the messages, else everything printed.
     pub fn answer(&self) -> String {
-        let result = self.result.as_ref().and_then(|result| result.text.clone());
-        let text = match result.filter(|text| !text.is_empty()) {
+        let text = if self.speaks_json { self.answer.text() } else { self.printed() };
+        // The database's text cannot hold NUL.
+        text.replace('\0', "\u{fffd}")
+    }
+
+    /// What it said or printed last, whatever it was; for a sentence about a run that failed.
+    pub fn last_words(&self) -> String {
+        let result = self.last_result().and_then(|result| result.text.clone());
+        match result.filter(|text| !text.is_empty()) {
             Some(text) => text,
             None if self.speaks_json => self.last_text.clone(),
-            None => String::from_utf8_lossy(&self.plain).into_owned(),
-        };
-        let start = text.len().saturating_sub(MAX_ANSWER);
-        let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(start);
-        // The database's text cannot hold NUL.
-        text[start..].replace('\0', "\u{fffd}")
+            None => self.printed(),
+        }
     }
 
     /// What was consumed.
     pub fn usage(&self) -> RunUsage {
         self.meter.usage()
+    }
+
+    fn printed(&self) -> String {
+        end_of(&String::from_utf8_lossy(&self.plain)).to_owned()
     }
 
     fn hear_plain(&mut self, line: &[u8]) {
@@ -127,15 +145,14 @@ impl Conversation {
             self.session = Some(session);
         }
         self.meter.hear(kind, value);
+        self.work.hear(kind, value);
+        self.answer.hear(kind, value);
+        let is_woken = kind == "system" && text(value, "subtype") == Some("init");
+        if matches!(kind, "assistant" | "user") || is_woken {
+            self.taken_back = self.result.take().or(self.taken_back.take());
+        }
         match kind {
             "assistant" => self.hear_assistant(value),
-            "user" => {
-                for block in blocks(value) {
-                    if let Some(id) = text(block, "tool_use_id") {
-                        self.open_tools.remove(id);
-                    }
-                }
-            }
             "system" if text(value, "subtype") == Some("api_retry") => {
                 self.hear_error(value, number(value, "error_status"), "");
             }
@@ -145,25 +162,21 @@ impl Conversation {
                 self.limit_resets_at =
                     info.filter(|_| rejected).and_then(|info| info.get("resetsAt")?.as_u64());
             }
-            "result" => self.result = Some(parse_result(value)),
+            "result" => {
+                self.result = Some(parse_result(value));
+                self.results += 1;
+                self.denied.hear_result(value);
+            }
             _ => {}
         }
     }
 
     fn hear_assistant(&mut self, value: &Value) {
         let mut told = "";
-        for block in blocks(value) {
-            match text(block, "type") {
-                Some("text") => {
-                    if let Some(said) = text(block, "text") {
-                        said.clone_into(&mut self.last_text);
-                        told = said;
-                    }
-                }
-                Some("tool_use") if self.open_tools.len() < MAX_OPEN_TOOLS => {
-                    self.open_tools.extend(text(block, "id").map(str::to_owned));
-                }
-                _ => {}
+        for block in blocks(value).filter(|block| text(block, "type") == Some("text")) {
+            if let Some(said) = text(block, "text") {
+                said.clone_into(&mut self.last_text);
+                told = said;
             }
         }
         if value.get("error").is_some_and(Value::is_string) {
@@ -193,68 +206,11 @@ fn parse_result(value: &Value) -> ResultLine {
         text: text(value, "result").map(str::to_owned),
         errors: list("errors").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         status: number(value, "api_error_status"),
-        denied: list("permission_denials")
-            .iter()
-            .map(|denial| text(denial, "tool_name").unwrap_or("a tool").to_owned())
-            .collect(),
     }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    value.get(key)?.as_str()
 }
 
 fn number(value: &Value, key: &str) -> Option<u16> {
     value.get(key)?.as_u64()?.try_into().ok()
-}
-
-fn blocks(value: &Value) -> impl Iterator<Item = &Value> {
-    let content = value.get("message").and_then(|message| message.get("content"));
-    content.and_then(Value::as_array).into_iter().flatten()
-}
-
-/// Reads a line as a JSON object. Bytes that JSON forbids but programs print (invalid UTF-8, raw
-/// control characters, half a surrogate pair) are replaced first if need be.
-fn parse_object(line: &[u8]) -> Option<Value> {
-    if line.trim_ascii_start().first() != Some(&b'{') {
-        return None;
-    }
-    let value: Value = serde_json::from_slice(line)
-        .or_else(|_| serde_json::from_str(&mended(&String::from_utf8_lossy(line))))
-        .ok()?;
-    value.is_object().then_some(value)
-}
-
-/// The text with control characters and lone surrogates replaced.
-fn mended(line: &str) -> String {
-    let surrogate = |at: usize| {
-        let digits = line.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..0xe000).contains(unit))
-    };
-    let mut out = String::with_capacity(line.len());
-    let mut at = 0;
-    while let Some(next) = line[at..].chars().next() {
-        let width = match (next, surrogate(at)) {
-            ('\\', Some(first)) => {
-                let pair = first < 0xdc00 && surrogate(at + 6).is_some_and(|s| s >= 0xdc00);
-                let width = if pair { 12 } else { 6 };
-                out.push_str(if pair { &line[at..at + width] } else { "\\ufffd" });
-                width
-            }
-            // The next character belongs to the escape, also when it is a backslash.
-            ('\\', None) => {
-                let escape = line[at + 1..].chars().next().map_or(1, |c| 1 + c.len_utf8());
-                out.push_str(&line[at..at + escape]);
-                escape
-            }
-            (c, _) => {
-                out.push(if c.is_control() { ' ' } else { c });
-                c.len_utf8()
-            }
-        };
-        at += width;
-    }
-    out
 }
 
 #[cfg(test)]
@@ -305,11 +261,30 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_runs_from_its_call_to_its_result() {
-        let call = br#"{"type":"assistant","message":{"content":[{"type":"tool_use","id":"t"}]}}"#;
-        let result =
-            br#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t"}]}}"#;
-        assert!(hear(&[call]).tool_is_running());
-        assert!(!hear(&[call, result]).tool_is_running());
+    fn a_result_is_taken_back_by_what_follows_it() {
+        let result = br#"{"type":"result","subtype":"success","result":"waiting"}"#;
+        let woken = br#"{"type":"system","subtype":"init"}"#;
+        for goes_on in [
+            &br#"{"type":"assistant","message":{"content":[{"type":"text","text":"two"}]}}"#[..],
+            br#"{"type":"user","message":{"content":[]}}"#,
+            woken,
+        ] {
+            let heard = hear(&[result, goes_on]);
+            assert_eq!(heard.result, None, "{}", String::from_utf8_lossy(goes_on));
+            assert_eq!(heard.last_result().unwrap().text.as_deref(), Some("waiting"));
+        }
+        let hook = br#"{"type":"system","subtype":"hook_response"}"#;
+        assert!(hear(&[result, hook]).result.is_some());
+        let end = br#"{"type":"result","subtype":"success","result":"done"}"#;
+        let heard = hear(&[result, woken, end]);
+        assert_eq!(heard.result.as_ref().unwrap().text.as_deref(), Some("done"));
+        assert_eq!((heard.results, heard.answer().as_str()), (2, "waiting\n\ndone"));
+    }
+
+    #[test]
+    fn the_last_words_of_a_run_without_a_result_are_what_it_said_last() {
+        let said = br#"{"type":"assistant","message":{"content":[{"type":"text","text":"so"}]}}"#;
+        assert_eq!(hear(&[said]).last_words(), "so");
+        assert_eq!(hear(&[b"boom"]).last_words(), "boom\n");
     }
 }

@@ -2,7 +2,8 @@
 //! secrets split over several pieces of one text.
 //!
 //! The pieces of a message on its way, which the Claude CLI prints in an envelope of its own, are a sign of life
-//! and nothing more: the message follows as one line, so they are left out. A program that prints the events of
+//! and nothing more: the message follows as one line, so they are left out, but for the last, which tells what
+//! the message consumed. A program that prints the events of
 //! the provider as they are prints nothing else. Whoever joins its deltas reads what no line holds, so the text
 //! of each content block is redacted as one stream.
 
@@ -21,6 +22,8 @@ const NO_TEXT: [&str; 3] = ["type", "id", "name"];
 
 /// The type of a line with a piece of a message on its way.
 const ENVELOPE: &str = "stream_event";
+/// The event that ends a message.
+const LAST_PIECE: &str = "message_delta";
 const TYPE_OF_PIECE: &str = "\"type\":\"stream_event\"";
 
 /// Lines without any of these need not be read.
@@ -118,7 +121,9 @@ impl JsonLines {
     }
 
     fn take_value(&mut self, line: &[u8], mut value: Value, out: &mut Vec<u8>) {
-        if text(&value, "type") == ENVELOPE && value.get("event").is_some() {
+        if text(&value, "type") == ENVELOPE
+            && value.get("event").is_some_and(|event| text(event, "type") != LAST_PIECE)
+        {
             return;
         }
         let before = value.clone();
@@ -329,9 +334,11 @@ mod tests {
             "delta": { "type": "text_delta", "text": "secr" } }, "type": "stream_event" });
         let other = json!({ "type": "assistant", "text": "a stream_event is \"stream_event\"" });
         let half = "{\"type\":\"stream_event\",\"event\":{\"text\":\"\\ud83d\"}}\n".to_owned();
-        let lines = [format!("{piece}\n"), format!("{other}\n"), half];
-        assert_eq!(filter(&lines), lines[1]);
-        assert_eq!(filter(&lines[..1]), "");
+        let last = json!({ "event": { "type": "message_delta", "usage": { "output_tokens": 7 } },
+            "type": "stream_event" });
+        let lines = [piece, other, last].map(|line| format!("{line}\n"));
+        assert_eq!(filter(&lines), lines[1..].concat());
+        assert_eq!(filter(&[half, lines[0].clone()]), "");
     }
 
     #[test]

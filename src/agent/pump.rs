@@ -18,26 +18,37 @@ use super::{
 };
 use crate::{clock::Clock, domain::RedactStream};
 
-/// How much is read at a time, in bytes; the size of a pipe.
-const READ: usize = 64 * 1024;
+/// How much is read at a time, in bytes; a quarter of what a pipe holds.
+const READ: usize = 256 * 1024;
 /// How much of the end of standard error is kept for messages, in bytes.
 const TAIL: usize = 8 * 1024;
 /// How long the beginning of something that may be a secret waits for its rest.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the supervisor's timers and early ends depend on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// When something was last printed.
     pub last_output: Instant,
-    /// A tool runs whose result has not been seen.
-    pub tool_is_running: bool,
-    /// When the result line came.
-    pub result_at: Option<Instant>,
+    /// A tool or a task runs whose end has not been seen.
+    pub work_is_open: bool,
+    /// How far it is with its result.
+    pub stage: Stage,
     /// The provider refused the credential.
     pub credential_refused: bool,
     /// The output cannot be kept because the disk is full.
     pub disk_full: bool,
+}
+
+/// How far an agent is with its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none, or something followed it.
+    Working,
+    /// It has one, and work is still open.
+    Waiting,
+    /// It has had nothing more to do than to exit since then.
+    Settled(Instant),
 }
 
 /// What is left of a stream when it has ended.
@@ -59,6 +70,8 @@ pub struct Pump {
     pub interpreter: Interpreter,
     pub spool: SpoolWriter,
     pub progress: watch::Sender<Progress>,
+    /// Told of everything that comes.
+    pub heard: watch::Sender<()>,
     pub clock: Clock,
     /// Whether the lines are the agent's messages (standard output).
     pub listen: bool,
@@ -74,6 +87,7 @@ impl Pump {
         let mut conversation = Conversation::default();
         let mut framer = Framer::default();
         let mut tail = Vec::new();
+        let mut results = 0;
         let mut buffer = vec![0; READ];
         let mut may_pause = false;
         loop {
@@ -87,6 +101,7 @@ impl Pump {
                 Some(0) => self.rest(),
                 Some(read) => {
                     self.progress.send_modify(|progress| progress.last_output = now);
+                    self.heard.send_replace(());
                     let clean = self.redact.push(&buffer[..read]);
                     self.filter(clean)
                 }
@@ -104,7 +119,9 @@ impl Pump {
                 for frame in framer.push(&clean) {
                     self.interpreter.hear(&frame, &mut conversation);
                 }
-                self.publish(&conversation, now);
+                let one_more = conversation.results > results;
+                results = conversation.results;
+                self.publish(&conversation, one_more, now);
             }
             if read == Some(0) {
                 break;
@@ -145,19 +162,23 @@ impl Pump {
         clean
     }
 
-    /// Tells the supervisor what it must act on before the stream has ended.
-    fn publish(&self, conversation: &Conversation, now: Instant) {
+    /// Tells the supervisor what it must act on before the stream has ended. `one_more` says whether another
+    /// result line came.
+    fn publish(&self, conversation: &Conversation, one_more: bool, now: Instant) {
         let refused =
             conversation.provider_error.as_ref().is_some_and(ProviderError::refuses_credential);
-        let tool = conversation.tool_is_running();
-        let ended = conversation.result.is_some();
+        let (open, ended) = (conversation.work_is_open(), conversation.result.is_some());
         self.progress.send_if_modified(|progress| {
-            let before =
-                (progress.credential_refused, progress.tool_is_running, progress.result_at);
+            let before = *progress;
             progress.credential_refused = refused;
-            progress.tool_is_running = tool;
-            progress.result_at = if ended { progress.result_at.or(Some(now)) } else { None };
-            before != (progress.credential_refused, progress.tool_is_running, progress.result_at)
+            progress.work_is_open = open;
+            progress.stage = match progress.stage {
+                _ if !ended => Stage::Working,
+                _ if open => Stage::Waiting,
+                Stage::Settled(at) if !one_more => Stage::Settled(at),
+                _ => Stage::Settled(now),
+            };
+            before != *progress
         });
     }
 }
@@ -167,16 +188,22 @@ impl Progress {
     pub fn starting(now: Instant) -> Self {
         Self {
             last_output: now,
-            tool_is_running: false,
-            result_at: None,
+            work_is_open: false,
+            stage: Stage::Working,
             credential_refused: false,
             disk_full: false,
         }
     }
 
-    /// When silence becomes too long; never while a tool runs or after the result.
+    /// When silence becomes too long; never while work is open or after the result.
     pub fn idle_deadline(&self, idle: Duration) -> Option<Instant> {
-        let silent_on_purpose = self.tool_is_running || self.result_at.is_some();
+        let silent_on_purpose = self.work_is_open || self.stage != Stage::Working;
         (!silent_on_purpose).then(|| self.last_output.checked_add(idle)).flatten()
+    }
+
+    /// When an agent that has nothing more to do must have exited.
+    pub fn exit_deadline(&self, grace: Duration) -> Option<Instant> {
+        let Stage::Settled(at) = self.stage else { return None };
+        at.checked_add(grace)
     }
 }

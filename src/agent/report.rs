@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::isolation::Isolation;
+use super::{denied_calls::DeniedCall, isolation::Isolation};
 use crate::domain::{ErrorClass, RunUsage};
 
 /// A run that has ended, whichever way.
@@ -14,6 +14,10 @@ pub struct AgentReport {
     pub verdict: Result<(), Failure>,
     /// The agent's final answer, redacted, at most [`super::MAX_ANSWER`] bytes; NUL replaced.
     pub text: String,
+    /// Whether it ended well but for the result line that is missing: it may be asked once more.
+    pub answer_is_lost: bool,
+    /// Calls of tools that it was not allowed to make, redacted and shortened.
+    pub denied: Vec<DeniedCall>,
     /// The conversation, with which a later run can resume.
     pub session: Option<Uuid>,
     /// Whether this run continued an earlier conversation.

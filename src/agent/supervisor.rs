@@ -25,7 +25,7 @@ use super::{
     report::{AgentReport, Delivered, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
     shim::{ShimArguments, kill_until_empty},
-    verdict::{Evidence, Intervention, judge, session_is_unknown},
+    verdict::{Evidence, Intervention, answer_is_lost, judge, session_is_unknown},
 };
 use crate::{
     clock::Clock,
@@ -67,7 +67,7 @@ pub struct Limits {
     pub lock_wait: Duration,
     /// How long an agent may stay frozen before it is killed.
     pub longest_freeze: Duration,
-    /// How long an agent may take to exit after its result line.
+    /// How long an agent may take to exit after its result line, once nothing of it runs.
     pub exit_grace: Duration,
     /// How long the consumer of the output may take for the rest after the end of the run.
     pub delivery: Duration,
@@ -96,6 +96,7 @@ pub struct Supervisor {
     freezer: Freezer,
     isolation: IsolationConfig,
     reached: watch::Sender<Option<Isolation>>,
+    heard: watch::Sender<()>,
 }
 
 impl Supervisor {
@@ -109,8 +110,8 @@ impl Supervisor {
     ) -> Self {
         let (shim, limits) = (shim.into(), Limits::default());
         let (freezer, isolation) = (Freezer::Auto, IsolationConfig::default());
-        let reached = watch::Sender::default();
-        Self { shim, redactor, clock, kill_plan, limits, freezer, isolation, reached }
+        let (reached, heard) = (watch::Sender::default(), watch::Sender::default());
+        Self { shim, redactor, clock, kill_plan, limits, freezer, isolation, reached, heard }
     }
 
     /// A supervisor as the settings of this process want it; `shim` is this very binary.
@@ -129,6 +130,13 @@ impl Supervisor {
     #[must_use]
     pub fn telling(mut self, reached: watch::Sender<Option<Isolation>>) -> Self {
         self.reached = reached;
+        self
+    }
+
+    /// The same, which tells `heard` of every sign of life, also of one that is not stored.
+    #[must_use]
+    pub fn heard_by(mut self, heard: watch::Sender<()>) -> Self {
+        self.heard = heard;
         self
     }
 
@@ -219,7 +227,8 @@ impl Supervisor {
         let prompt = pipes.feed(request.prompt.clone());
         let progress = watch::Sender::new(Progress::starting(self.clock.now()));
         let output = channels.output.clone();
-        let streams = spools.start(pipes, launch.preset, &redactor, &progress, &self.clock, output);
+        let (told, clock) = ((&progress, &self.heard), &self.clock);
+        let streams = spools.start(pipes, launch.preset, &redactor, told, clock, output);
         let mut ended = WatchOver::new(self, request, progress, channels.lease.clone())
             .until_the_end(&mut shim, &channels.cancel)
             .await;
@@ -343,18 +352,23 @@ fn conclude(
     disk_full: bool,
 ) -> Attempt {
     let conversation = &drained.stdout.conversation;
-    let answer = conversation.answer();
+    let (answer, last_words) = (conversation.answer(), conversation.last_words());
+    // What it says after our own signal takes nothing back.
+    let result = match ended.intervention {
+        Some(Intervention::ExitGrace) => conversation.last_result(),
+        _ => conversation.result.as_ref(),
+    };
     let told_elsewhere = told_on_stderr(launch, ended, drained);
     let evidence = Evidence {
         needs_result: launch.needs_result,
         exit: ended.exit,
-        result: conversation.result.as_ref(),
+        result,
         provider_error: conversation.provider_error.as_ref().or(told_elsewhere.as_ref()),
         limit_resets_at: conversation.limit_resets_at,
         now: now(),
         intervention: ended.intervention,
         stderr: &drained.stderr.tail,
-        stdout: &answer,
+        stdout: &last_words,
         out_of_memory,
         disk_full,
     };
@@ -362,12 +376,15 @@ fn conclude(
         Some(problem) => Err(problem.clone()),
         None => judge(&evidence).map_err(|failure| named_by_exit(launch, &evidence, failure)),
     };
+    let answer_is_lost = ended.problem.is_none() && answer_is_lost(&evidence);
     let verdict =
         verdict.map_err(|failure| Failure { message: redactor.text(&failure.message), ..failure });
     let report = AgentReport {
         verdict,
         // Once more: text that was read out of JSON is no longer what was redacted.
         text: redactor.text(&answer),
+        answer_is_lost,
+        denied: conversation.denied.redacted(redactor),
         session: conversation.session.or(launch.session),
         resumed: launch.resumed,
         usage: conversation.usage(),
@@ -378,8 +395,7 @@ fn conclude(
         delivered: drained.delivered,
         isolation: ended.isolation.clone(),
     };
-    let session_is_unknown =
-        session_is_unknown(conversation.result.as_ref()) || said_nothing(launch, ended, drained);
+    let session_is_unknown = session_is_unknown(result) || said_nothing(launch, ended, drained);
     Attempt { report, session_is_unknown }
 }
 
@@ -388,6 +404,8 @@ fn refused(failure: Failure) -> AgentReport {
     AgentReport {
         verdict: Err(failure),
         text: String::new(),
+        answer_is_lost: false,
+        denied: Vec::new(),
         session: None,
         resumed: false,
         usage: RunUsage::default(),

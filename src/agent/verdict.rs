@@ -62,7 +62,8 @@ pub struct Evidence<'a> {
     pub disk_full: bool,
 }
 
-/// The verdict: fine only if exit 0, a result line, subtype `success`, no error and no denial.
+/// The verdict: fine only if exit 0, a result line, subtype `success` and no error. Whether a call of a tool
+/// that was refused matters is seen by what the step delivers.
 pub fn judge(evidence: &Evidence<'_>) -> Result<(), Failure> {
     match evidence.intervention {
         None | Some(Intervention::ExitGrace) if evidence.disk_full => return Err(full_disk()),
@@ -73,18 +74,22 @@ pub fn judge(evidence: &Evidence<'_>) -> Result<(), Failure> {
     if result.is_error || result.subtype != "success" {
         return Err(failed_result(result, evidence));
     }
-    if !result.denied.is_empty() {
-        let tools = result.denied.join(", ");
-        let message = format!(
-            "the agent was not allowed to use {tools}: allow it in the settings of the agent"
-        );
-        return Err(Failure::new(ErrorClass::ToolError, message));
-    }
     match evidence.exit {
         _ if evidence.intervention == Some(Intervention::ExitGrace) => Ok(()),
         Some(Exit { code: Some(0), .. }) => Ok(()),
         _ => Err(bad_exit(evidence)),
     }
+}
+
+/// Whether all there is to say against the run is that it has no result line: the agent lost its last words,
+/// as CLI 2.1.138 does when they are not read fast enough.
+pub fn answer_is_lost(evidence: &Evidence<'_>) -> bool {
+    evidence.needs_result
+        && evidence.result.is_none()
+        && evidence.exit.is_some_and(|exit| exit.code == Some(0))
+        && evidence.intervention.is_none()
+        && evidence.provider_error.is_none()
+        && !evidence.disk_full
 }
 
 /// Whether the run failed only because it should resume a conversation that is not there.

@@ -16,15 +16,19 @@ use super::{
 };
 use crate::{
     agent::{
-        AgentReport, AgentRequest, Delivered, Isolation, IsolationLevel, OutputChunk, deliver_rest,
+        AgentReport, AgentRequest, Delivered, DeniedCall, Isolation, IsolationLevel, OutputChunk,
+        deliver_rest,
     },
     domain::{EarlierRun, ErrorClass, StepName, Task},
     git::Sandbox,
-    lease::Lease,
 };
 
 /// Chunks of output that may wait for the journal; what is beyond them waits in the spool.
 const OUTPUT_BACKLOG: usize = 32;
+
+/// Stands before a prompt that is asked again because the answer did not arrive.
+const ASK_AGAIN: &str = "Your last answer did not arrive. If all that is asked for below is done, give the \
+                         whole answer again; else finish it first.";
 
 /// What the agent is asked.
 pub struct Turn {
@@ -43,10 +47,11 @@ pub struct Turn {
 }
 
 impl Turn {
-    fn file_name(&self, number: usize) -> String {
+    fn file_name(&self, number: usize, again: bool) -> String {
         let Self { step, attempt, label, .. } = self;
         let separator = if label.is_empty() { "" } else { "-" };
-        format!("{number}-{step}-{attempt}{separator}{label}")
+        let again = if again { "-repeated" } else { "" };
+        format!("{number}-{step}-{attempt}{separator}{label}{again}")
     }
 }
 
@@ -64,15 +69,35 @@ impl OrderRun<'_> {
         }
     }
 
-    /// Runs the agent once and answers its report; the verdict has been checked.
+    /// Asks the agent and answers its report; the verdict has been checked. An agent that ends well without
+    /// its last words is asked once more.
     pub async fn take_turn(
         &mut self,
         sandbox: &Sandbox,
-        turn: Turn,
+        mut turn: Turn,
+    ) -> Result<AgentReport, StepError> {
+        let mut report = self.run_turn(sandbox, &turn, false).await?;
+        if report.answer_is_lost {
+            self.journal.event("warning", "answer_lost", Some(turn.step), json!({})).await;
+            turn.prompt = format!("{ASK_AGAIN}\n\n{}", turn.prompt);
+            report = self.run_turn(sandbox, &turn, true).await?;
+        }
+        match &report.verdict {
+            Ok(()) => Ok(report),
+            Err(failure) => Err(failure.clone().into()),
+        }
+    }
+
+    /// Runs the agent once; of a run without its last words the report is answered, too.
+    async fn run_turn(
+        &mut self,
+        sandbox: &Sandbox,
+        turn: &Turn,
+        again: bool,
     ) -> Result<AgentReport, StepError> {
         self.check_stop()?;
         let settings = &self.workflow.settings;
-        let name = turn.file_name(self.number_of(turn.step));
+        let name = turn.file_name(self.number_of(turn.step), again);
         let prompt = self.workflow.redactor.text(&turn.prompt);
         let file = format!("{name}.md");
         let artifact = self.dossier.keep("prompts", &file, "prompt", turn.step, &prompt).await?;
@@ -104,10 +129,10 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
-        let earlier = self.begin_run(&turn, &request).await?;
+        let earlier = self.begin_run(turn, &request).await?;
         // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
         let _guard = self.interrupts.guard();
-        let (report, over_quota) = self.run_agent(sandbox, &turn, request, &earlier).await;
+        let (report, over_quota) = self.run_agent(sandbox, turn, request, &earlier).await;
         let file = format!("{name}.md");
         let keep = self.keep_output(&file, "output", turn.step, &report.text);
         // Of a run that is to stop as well, when the database takes it.
@@ -117,6 +142,7 @@ impl OrderRun<'_> {
         }
         match &report.verdict {
             Ok(()) => Ok(report),
+            Err(_) if report.answer_is_lost => Ok(report),
             Err(failure) => {
                 // A run that was ended from outside says so in our own words.
                 if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {
@@ -147,9 +173,15 @@ impl OrderRun<'_> {
             chunks,
             (step, run_id),
             self.journal.clone(),
-            self.lease.clone(),
             self.log_interrupts.clone(),
         )));
+        let heard = watch::Sender::default();
+        let (mut hearing, lease) = (heard.subscribe(), self.lease.clone());
+        let _listener = AbortOnDropHandle::new(tokio::spawn(async move {
+            while hearing.changed().await.is_ok() {
+                lease.note_output();
+            }
+        }));
         let interrupt = self.lease.interrupt_token();
         let quota = settings.quota.as_ref().map(|quota| {
             quota.watch(sandbox.root.clone(), self.workflow.clock.clone(), interrupt.clone())
@@ -161,7 +193,7 @@ impl OrderRun<'_> {
             step,
             self.isolation.is_none(),
         )));
-        let supervisor = self.workflow.supervisor.clone().telling(reached);
+        let supervisor = self.workflow.supervisor.clone().telling(reached).heard_by(heard);
         let report = supervisor
             .run(&settings.agent, request, self.lease.signal(), interrupt.clone(), sender)
             .await;
@@ -190,6 +222,7 @@ impl OrderRun<'_> {
         drop(supervisor);
         let handed_over = async {
             let _ = note.await;
+            self.tell_denied(step, &report.denied).await;
             self.catch_up(&spool, report.delivered, rest).await;
             // Every sender is dropped: the forwarder ends when everything is handed over.
             let _ = forward.await;
@@ -199,6 +232,14 @@ impl OrderRun<'_> {
         }
         (report, over_quota)
     }
+
+    /// Logs what the agent was not allowed to do. Whether that matters is seen by what the step delivers.
+    async fn tell_denied(&self, step: StepName, calls: &[DeniedCall]) {
+        for DeniedCall { tool, input } in calls {
+            let facts = json!({ "tool": tool, "input": input });
+            self.journal.event("warning", "tool_refused", Some(step), facts).await;
+        }
+    }
 }
 
 /// Hands the output of an agent to the journal. A run that is to stop does not wait long for a journal
@@ -207,11 +248,9 @@ async fn forward(
     mut chunks: mpsc::Receiver<OutputChunk>,
     (step, run_id): (StepName, Uuid),
     journal: Journal,
-    lease: Lease,
     interrupts: Interrupts,
 ) {
     while let Some(chunk) = chunks.recv().await {
-        lease.note_output();
         if interrupts.briefly(journal.output(step, run_id, chunk)).await.is_none() {
             return;
         }

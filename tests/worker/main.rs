@@ -4,6 +4,7 @@
 #[path = "../support/agents_page.rs"]
 mod agents_page;
 mod anew;
+mod answers;
 mod backup;
 mod branches;
 mod cancel;

@@ -33,7 +33,7 @@ fn a_run_that_ends_well_gives_its_answer_and_its_conversation() {
         assert_eq!(conversation.answer(), "ANSWER");
         let result = conversation.result.as_ref().unwrap();
         assert_eq!((result.subtype.as_str(), result.is_error), ("success", false));
-        assert!(!conversation.tool_is_running());
+        assert!(!conversation.work_is_open());
         assert_eq!(conversation.provider_error, None);
     }
 }
@@ -81,7 +81,7 @@ fn a_limit_of_turns_has_its_own_name() {
 fn a_run_that_is_cut_off_gives_no_result_and_has_a_tool_open() {
     let (conversation, _) = sample!(Codex, "codex/unfinished");
     assert_eq!(conversation.result, None);
-    assert!(conversation.tool_is_running());
+    assert!(conversation.work_is_open());
 }
 
 #[test]
@@ -106,6 +106,6 @@ fn lines_of_any_other_kind_do_no_harm() {
              {\"type\":\"result\"}\n{\"type\":\"error\",\"error\":[]}\n{\"type\":\"tool_use\",\"part\":3}\n{\"type\"",
         );
         assert_eq!(name, None);
-        assert!(!conversation.tool_is_running(), "{preset:?}");
+        assert!(!conversation.work_is_open(), "{preset:?}");
     }
 }

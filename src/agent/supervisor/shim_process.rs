@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, PipeWriter, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     process::{ExitStatus, Stdio},
 };
@@ -26,6 +26,10 @@ use crate::{
     },
     process::command,
 };
+
+/// What the pipes hold that the agent prints to, in bytes: the first of these that its user may have. CLI 2.1.138
+/// exits without waiting until its last words are read, and loses what did not fit.
+const PIPE_SIZES: [i32; 4] = [1 << 20, 1 << 19, 1 << 18, 1 << 17];
 
 /// A running shim. Dropping it closes the lifeline, upon which the shim ends the agent.
 pub struct ShimProcess {
@@ -76,6 +80,7 @@ impl ShimProcess {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
         };
+        pipes.widen();
         fcntl(&lifeline, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let statuses = listen(pipe::Receiver::from_owned_fd(OwnedFd::from(statuses))?);
         Ok((Self { child, lifeline, statuses }, pipes))
@@ -107,6 +112,18 @@ impl ShimProcess {
 }
 
 impl AgentPipes {
+    /// Makes room for what the agent prints faster than it is read.
+    fn widen(&self) {
+        let stdout = self.stdout.as_ref().map(AsFd::as_fd);
+        let stderr = self.stderr.as_ref().map(AsFd::as_fd);
+        for pipe in stdout.into_iter().chain(stderr) {
+            let fits = |size: &i32| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(*size)).is_ok();
+            if !PIPE_SIZES.iter().any(fits) {
+                tracing::debug!("the pipe of an agent's output has the usual size");
+            }
+        }
+    }
+
     /// Writes the prompt and closes the agent's standard input. An agent that does not read it is
     /// free not to.
     pub fn feed(&mut self, prompt: String) -> JoinHandle<()> {

@@ -103,13 +103,13 @@ impl Spools {
         })
     }
 
-    /// Starts reading both streams.
+    /// Starts reading both streams, and tells what comes of it.
     pub fn start(
         self,
         pipes: AgentPipes,
         preset: Option<Preset>,
         redactor: &Redactor,
-        progress: &watch::Sender<Progress>,
+        (progress, heard): (&watch::Sender<Progress>, &watch::Sender<()>),
         clock: &Clock,
         output: mpsc::Sender<OutputChunk>,
     ) -> Streams {
@@ -124,6 +124,7 @@ impl Spools {
                 interpreter: Interpreter::of(preset.filter(|_| stream == OutputStream::Stdout)),
                 spool: spool.writer,
                 progress: progress.clone(),
+                heard: heard.clone(),
                 clock: clock.clone(),
                 listen: stream == OutputStream::Stdout,
             };

@@ -13,7 +13,7 @@ use crate::{
     agent::{
         isolation::Isolation,
         lifeline::{Order, Status, nanos},
-        pump::Progress,
+        pump::{Progress, Stage},
         report::{Exit, Failure},
         request::{AgentRequest, LeaseSignal},
         verdict::Intervention,
@@ -238,7 +238,7 @@ impl WatchOver {
         // Before the start it is the shim that counts the time, and the lease that may last.
         let hard = self.hard_deadline()?;
         let progress = *self.progress.borrow();
-        let exit = progress.result_at.map(|at| at + self.exit_grace);
+        let exit = progress.exit_deadline(self.exit_grace);
         [Some(hard), progress.idle_deadline(self.idle_timeout), exit].into_iter().flatten().min()
     }
 
@@ -261,8 +261,8 @@ impl WatchOver {
             return;
         }
         let progress = *self.progress.borrow();
-        let grace_is_over = past(progress.result_at.map(|at| at + self.exit_grace));
-        if progress.credential_refused && progress.result_at.is_none() {
+        let grace_is_over = past(progress.exit_deadline(self.exit_grace));
+        if progress.credential_refused && progress.stage == Stage::Working {
             self.end(shim, Intervention::CredentialRefused, Order::Interrupt);
         } else if progress.disk_full {
             // What it does from here on leaves no trace, and would be done again.

@@ -72,7 +72,7 @@ fn every_recorded_run_is_judged_as_it_ended() {
         ("e529_r0", Some(Class::Overloaded)),
         ("drop_r1", None),
         ("budget", Some(Class::Budget)),
-        ("noskip", Some(Class::ToolError)),
+        ("noskip", None),
         ("acceptedits", None),
         ("partial", None),
         ("jsonschema", None),
@@ -178,7 +178,7 @@ fn a_missing_conversation_is_told_apart_from_other_errors() {
 #[test]
 fn refusals_say_what_to_do() {
     let samples = samples();
-    let messages: Vec<String> = ["e401_r1", "e529_r0", "maxturns", "resume_other_cwd", "noskip"]
+    let messages: Vec<String> = ["e401_r1", "e529_r0", "maxturns", "resume_other_cwd"]
         .iter()
         .map(|case| judge(&evidence(&samples[*case])).unwrap_err().message)
         .collect();
@@ -187,7 +187,6 @@ fn refusals_say_what_to_do() {
     the model provider is overloaded or failing (HTTP 529, API Error: 529 Overloaded. This is a server-side issue, usually temporary — try again in a moment. If it persists, check your inference gateway (127.0.0.1:18181).)
     the agent used all its turns before it was done (Reached maximum number of turns (2)): raise CLAUDE_CLI_MAX_TURNS or split the request
     the agent could not continue its conversation (No conversation found with session ID: bb77dba0-82ea-402a-ba47-7bf09cdf0591): run the step afresh
-    the agent was not allowed to use Write: allow it in the settings of the agent
     ");
 }
 
