@@ -5,7 +5,12 @@
 
 mod pack;
 
-use std::{io, path::Path as FsPath, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path as FsPath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use object_store::{
@@ -19,8 +24,15 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{config::ArchiveConfig, domain::WorkOrderId};
+use crate::{
+    config::ArchiveConfig,
+    disk::Cut,
+    domain::{Redactor, WorkOrderId},
+};
+use pack::Folder;
 
+/// The name of the folder whose files git knows.
+const CHECKOUT: &str = "checkout";
 /// Bytes that are sent at once; S3 takes parts from 5 MiB.
 const PART: usize = 8 << 20;
 
@@ -94,24 +106,28 @@ impl Archive {
         Ok(Self { store, prefix, place, limit: config.max_bytes })
     }
 
-    /// Stores folders of an order, each under a name of its own; `None` when they are larger than
-    /// `AWO_ARCHIVE_MAX`.
+    /// Stores folders of an order without the secrets that the redactor knows, each under a name of its own;
+    /// `None` when they are larger than `AWO_ARCHIVE_MAX`. In a checkout only files are changed that hold a
+    /// secret of this installation, elsewhere also what looks like a token of a vendor.
     #[tracing::instrument(name = "archive.save", skip_all, fields(order = %order))]
     pub async fn save(
         &self,
         order: &WorkOrderId,
         name: &str,
-        folders: Vec<(&'static str, std::path::PathBuf)>,
+        folders: Vec<(&'static str, PathBuf)>,
+        redactor: &Redactor,
     ) -> Result<Option<Stored>, ArchiveError> {
         let key = format!("{order}/{name}.tar.gz");
         let writer = BufWriter::with_capacity(Arc::clone(&self.store), self.path(&key), PART);
         let writer = SyncIoBridge::new(writer);
-        let limit = self.limit;
+        let (limit, redactor) = (self.limit, redactor.clone());
         let work = move || {
-            let folders: Vec<(&str, &FsPath)> =
-                folders.iter().map(|(name, path)| (*name, path.as_path())).collect();
+            let cut = |name| if name == CHECKOUT { Cut::WhereKnown } else { Cut::Everything };
+            let folders =
+                folders.into_iter().map(|(name, path)| Folder { name, path, cut: cut(name) });
+            let folders: Vec<Folder> = folders.collect();
             let mut out = Digesting { inner: writer, digest: Sha256::new(), bytes: 0 };
-            let packed = pack::pack(&folders, limit, &mut out).map(|(packed, _)| packed);
+            let packed = pack::pack(&folders, limit, &redactor, &mut out).map(|(packed, _)| packed);
             let Digesting { inner: mut writer, digest, bytes } = out;
             let done = packed.and_then(|packed| {
                 if !packed.over_limit {

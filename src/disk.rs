@@ -2,6 +2,7 @@
 //! day on which there is none.
 
 mod marks;
+mod redacted;
 mod reserve;
 mod space;
 mod state;
@@ -19,11 +20,12 @@ use std::{
 use nix::sys::{stat::futimens, time::TimeSpec};
 
 pub use marks::{DiskMarks, Level, Mark, parse_size, size_text};
+pub(crate) use redacted::{Cut, Kept, Redacted, judge};
 pub use reserve::Reserve;
 pub use space::{DiskSpace, Space, SystemDisk};
 pub use state::{DiskState, VolumeState};
 pub(crate) use trash::Hold;
-pub(crate) use unlink::Deleted;
+pub(crate) use unlink::{Deleted, delete_at};
 pub use usage::{Usage, usage};
 pub use whole::write_whole;
 

@@ -11,6 +11,7 @@ use std::{fs, path::Path};
 use archon_awo::{
     archive::{Archive, ArchiveError},
     config::ArchiveConfig,
+    domain::Redactor,
 };
 use s3_server::S3Server;
 use tempfile::TempDir;
@@ -44,7 +45,11 @@ async fn there_and_back(archive: &Archive) {
     let (from, to) = (sandbox(), folder());
     let large = vec![7u8; 12 << 20];
     fs::write(from.path().join("checkout/large"), &large).unwrap();
-    let stored = archive.save(&order, "first", folders(from.path())).await.unwrap().unwrap();
+    let stored = archive
+        .save(&order, "first", folders(from.path()), &Redactor::default())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(stored.key, "wo-1/first.tar.gz");
     archive.check().await.unwrap();
     archive.fetch(&stored.key, &stored.sha256, to.path()).await.unwrap();
@@ -76,7 +81,10 @@ async fn what_is_too_large_leaves_nothing_behind() {
     let (place, from) = (folder(), sandbox());
     let archive = local(place.path(), 6);
     let order = "wo-1".parse().unwrap();
-    assert_eq!(archive.save(&order, "first", folders(from.path())).await.unwrap(), None);
+    assert_eq!(
+        archive.save(&order, "first", folders(from.path()), &Redactor::default()).await.unwrap(),
+        None
+    );
     let left = fs::read_dir(place.path().join("wo-1")).map(Iterator::count);
     assert!(left.is_err() || left.is_ok_and(|count| count == 0), "an object was left");
 }

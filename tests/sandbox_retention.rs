@@ -47,6 +47,7 @@ impl Setting {
             work_orders: place.path("work-orders"),
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: true },
             credentials: Credentials::default(),
+            inheritable: std::collections::BTreeMap::new(),
             archive: None,
             clock: Clock::system(),
         };

@@ -4,11 +4,16 @@
 use std::{
     fs::{self, Metadata},
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use tar::{Builder, EntryType, Header};
+
+use crate::{
+    disk::{Cut, Kept, Redacted, judge},
+    domain::Redactor,
+};
 
 /// Deepest nesting of folders: the walk calls itself.
 const DEPTH: usize = 256;
@@ -24,28 +29,44 @@ pub(super) struct Packed {
     pub(super) over_limit: bool,
 }
 
-/// Writes `folders`, each under a name of its own, to `out`. No link is followed; devices, pipes and
+/// Writes folders, each under a name of its own, to `out`. No link is followed; devices, pipes and
 /// sockets are left out. It ends early when the files have more than `limit` bytes.
 pub(super) fn pack<W: Write>(
-    folders: &[(&str, &Path)],
+    folders: &[Folder],
     limit: u64,
+    redactor: &Redactor,
     out: W,
 ) -> io::Result<(Packed, W)> {
     let mut builder = Builder::new(GzEncoder::new(out, Compression::fast()));
     builder.follow_symlinks(false);
     let mut packed = Packed::default();
-    for (name, folder) in folders {
-        add(&mut builder, Path::new(name), folder, limit, &mut packed, 0)?;
+    for Folder { name, path, cut } in folders {
+        let how = How { limit, redactor, cut: *cut };
+        add(&mut builder, Path::new(name), path, &how, &mut packed, 0)?;
     }
     let out = builder.into_inner()?.finish()?;
     Ok((packed, out))
+}
+
+/// A folder, and what it is called in the stream.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    pub(super) name: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) cut: Cut,
+}
+
+struct How<'a> {
+    limit: u64,
+    redactor: &'a Redactor,
+    cut: Cut,
 }
 
 fn add<W: Write>(
     builder: &mut Builder<W>,
     name: &Path,
     path: &Path,
-    limit: u64,
+    how: &How<'_>,
     packed: &mut Packed,
     depth: usize,
 ) -> io::Result<()> {
@@ -67,7 +88,7 @@ fn add<W: Write>(
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let below = name.join(entry.file_name());
-            add(builder, &below, &entry.path(), limit, packed, depth + 1)?;
+            add(builder, &below, &entry.path(), how, packed, depth + 1)?;
         }
     } else if kind.is_symlink() {
         let target = fs::read_link(path)?;
@@ -75,16 +96,20 @@ fn add<W: Write>(
         packed.entries += 1;
     } else if kind.is_file() {
         packed.bytes += about.len();
-        if packed.bytes > limit {
+        if packed.bytes > how.limit {
             packed.over_limit = true;
             return Ok(());
         }
         let mut header = header(&about, EntryType::Regular);
-        header.set_size(about.len());
+        let open = || Ok::<_, io::Error>(fs::File::open(path)?.take(about.len()));
+        let (length, file): (u64, Box<dyn Read>) = match judge(open()?, how.redactor, how.cut)? {
+            Kept::Whole => (about.len(), Box::new(open()?)),
+            Kept::Redacted(length) => (length, Box::new(Redacted::new(open()?, how.redactor))),
+        };
+        header.set_size(length);
         header.set_cksum();
         // Exactly as many bytes as were announced, whatever the file has become.
-        let file = fs::File::open(path)?.take(about.len());
-        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(about.len()))?;
+        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(length))?;
         packed.entries += 1;
     }
     Ok(())
@@ -153,12 +178,14 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-    use super::{Packed, pack, unpack};
+    use super::{Folder, Packed, pack, unpack};
+    use crate::{disk::Cut, domain::Redactor};
 
     const LIMIT: u64 = 1 << 20;
 
     fn packed(folder: &Path, limit: u64) -> (Packed, Vec<u8>) {
-        pack(&[("checkout", folder)], limit, Vec::new()).unwrap()
+        let folder = Folder { name: "checkout", path: folder.to_owned(), cut: Cut::WhereKnown };
+        pack(&[folder], limit, &Redactor::default(), Vec::new()).unwrap()
     }
 
     #[test]

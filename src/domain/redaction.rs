@@ -2,6 +2,7 @@
 
 mod forms;
 mod needles;
+mod place;
 mod stream;
 mod strength;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use needles::Needles;
+pub use place::is_place;
 pub use stream::RedactStream;
 pub use strength::is_weak_secret;
 

@@ -12,6 +12,10 @@ use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
 
 use super::{Claim, GitError, Sandbox, blocking, bundle::fingerprint, worktree::Worktree};
+use crate::{
+    disk::{Cut, Kept, Redacted, judge},
+    domain::Redactor,
+};
 
 /// A file with what no commit holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +86,7 @@ impl Sandbox {
         let mut pending: Vec<PathBuf> = paths.iter().rev().cloned().collect();
         while let Some(name) = pending.pop() {
             let place = self.checkout.join(&name);
-            let below = add(&mut builder, &name, &place)
+            let below = add(&mut builder, &name, &place, self.git.redactor())
                 .map_err(GitError::file("save what is in no commit:", &place))?;
             pending.extend(below.into_iter().rev());
         }
@@ -95,7 +99,12 @@ impl Sandbox {
 }
 
 /// Adds a file, a link or a folder; answers what is in the folder. What has no content is passed over.
-fn add<W: Write>(builder: &mut Builder<W>, name: &Path, place: &Path) -> io::Result<Vec<PathBuf>> {
+fn add<W: Write>(
+    builder: &mut Builder<W>,
+    name: &Path,
+    place: &Path,
+    redactor: &Redactor,
+) -> io::Result<Vec<PathBuf>> {
     let about = match fs::symlink_metadata(place) {
         Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -114,13 +123,17 @@ fn add<W: Write>(builder: &mut Builder<W>, name: &Path, place: &Path) -> io::Res
     } else if about.is_file() {
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
         let open = || File::options().read(true).custom_flags(flags).open(place);
-        let file = opened(place, &about, 0o400, open)?;
+        let open = || Ok::<_, io::Error>(opened(place, &about, 0o400, open)?.take(about.len()));
+        let (length, file): (u64, Box<dyn Read>) = match judge(open()?, redactor, Cut::WhereKnown)?
+        {
+            Kept::Whole => (about.len(), Box::new(open()?)),
+            Kept::Redacted(length) => (length, Box::new(Redacted::new(open()?, redactor))),
+        };
         let mut header = header(&about, EntryType::Regular);
-        header.set_size(about.len());
+        header.set_size(length);
         header.set_cksum();
         // Exactly as many bytes as were announced, whatever the file has become.
-        let content = file.take(about.len()).chain(io::repeat(0)).take(about.len());
-        builder.append_data(&mut header, name, content)?;
+        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(length))?;
     }
     Ok(Vec::new())
 }

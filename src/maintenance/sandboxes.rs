@@ -4,26 +4,24 @@
 //! Nobody who wants a sandbox waits for an upload of it: its lock is let go of meanwhile.
 
 mod order_folders;
+mod saving;
 mod verdict;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use futures::StreamExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::{
-    archive::{Archive, ArchiveError, Stored},
+    archive::{Archive, ArchiveError},
     clock::Clock,
     config::{Config, RetentionPolicy},
     domain::{Credentials, RemoteRules, RepositoryUrl, WorkOrderId},
     git::{Claim, FoundSandbox, Git, GitError, Remote},
-    store::{SavedForm, SavedWork, Standing, Store, StoreError},
+    store::{Standing, Store, StoreError},
 };
+use saving::Saved;
 pub use verdict::Urgency;
 use verdict::{Verdict, judge};
 
@@ -45,6 +43,9 @@ pub struct Sandboxes {
     pub remotes: RemoteRules,
     /// What opens those on a server.
     pub credentials: Credentials,
+    /// The worker's variables that repositories may ask for: what is saved holds no value of those that they
+    /// have.
+    pub inheritable: BTreeMap<String, String>,
     /// Where the agents' own files go before they are deleted, if they are kept.
     pub archive: Option<Archive>,
     /// Randomness.
@@ -126,12 +127,6 @@ impl SweepReport {
     }
 }
 
-/// A sandbox whose work is saved.
-struct Saved {
-    claim: Claim,
-    bundle: Option<SavedWork>,
-}
-
 /// Why one sandbox stays although it should go.
 enum Obstacle {
     /// There is nothing wrong with that.
@@ -152,12 +147,23 @@ impl Sandboxes {
     ) -> Self {
         let (remotes, credentials) = (config.remotes.clone(), config.credentials.clone());
         let work_orders = config.folders.work_orders.clone();
-        Self { store, git, work_orders, remotes, credentials, archive, clock }
+        let inheritable = config.agent.inheritable.clone();
+        Self { store, git, work_orders, remotes, credentials, inheritable, archive, clock }
     }
 
     /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
     /// dealt with, with the number of all; after `stop` those that are not saved yet stay.
     pub async fn sweep(
+        &self,
+        sweep: &Sweep,
+        each: &(dyn Fn(&Item, usize) + Sync),
+        stop: &CancellationToken,
+    ) -> Result<SweepReport, SweepError> {
+        let knowing = self.knowing_variables().await.map_err(SweepError::Store)?;
+        knowing.sweep_volume(sweep, each, stop).await
+    }
+
+    async fn sweep_volume(
         &self,
         sweep: &Sweep,
         each: &(dyn Fn(&Item, usize) + Sync),
@@ -247,59 +253,6 @@ impl Sandboxes {
         }
     }
 
-    /// Saves what only the sandbox has.
-    async fn save(
-        &self,
-        found: &FoundSandbox,
-        standing: &Standing,
-        sweep: &Sweep,
-    ) -> Result<Saved, Obstacle> {
-        let order = &found.order;
-        let git = |doing| move |error| Obstacle::Git(doing, error);
-        let claim = self.claim(found, standing, sweep).await?;
-        let remote = self.remote(order).await;
-        let folder = self.work_orders.join(order.as_str()).join("bundles");
-        let bundle = claim
-            .save(remote.as_ref(), &folder)
-            .await
-            .map_err(git("its work cannot be saved, so it stays"))?;
-        let bundle = bundle.map(|bundle| SavedWork {
-            path: format!("{order}/bundles/{}.bundle", bundle.files),
-            sha256: bundle.sha256,
-            size_bytes: i64::try_from(bundle.size).unwrap_or(i64::MAX),
-        });
-        if let Some(bundle) = &bundle {
-            let form = SavedForm::Bundle;
-            let noted = self.store.add_saved(order, found.generation, form, bundle).await;
-            noted.map_err(Obstacle::Store)?;
-        }
-        self.keep_left_out(&claim, found, &folder).await?;
-        // A disk that fills cannot wait for an upload; what matters of the work has its bundle.
-        let archive = self.archive.as_ref().filter(|_| sweep.urgency == Urgency::Scheduled);
-        let Some(archive) = archive else { return Ok(Saved { claim, bundle }) };
-        let folders = claim.agent_folders().await.map_err(git("it cannot be read"))?;
-        if folders.is_empty() {
-            return Ok(Saved { claim, bundle });
-        }
-        let upload = claim.begin_upload().await.map_err(git("it cannot be locked"))?;
-        let Some(upload) = upload else { return Err(busy(standing)) };
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        let stored = archive.save(order, &name, folders).await.map_err(Obstacle::Archive)?;
-        let claim = match self.claim(found, standing, sweep).await {
-            Ok(claim) => claim,
-            Err(obstacle) => {
-                // Its files may have changed while they were read.
-                if let Some(stored) = &stored {
-                    archive.forget(stored).await;
-                }
-                return Err(obstacle);
-            }
-        };
-        self.note_archive(found, stored).await?;
-        upload.end().await.map_err(git("its lock cannot be removed"))?;
-        Ok(Saved { claim, bundle })
-    }
-
     /// Claims a sandbox that may go. While the claim is held no worker opens it, so what the database says
     /// then counts.
     async fn claim(
@@ -345,48 +298,6 @@ impl Sandboxes {
         item.saved = bundle.map(|bundle| bundle.path);
         item.entries = removed.entries;
         Ok(item)
-    }
-
-    /// Saves what no commit can hold.
-    async fn keep_left_out(
-        &self,
-        claim: &Claim,
-        found: &FoundSandbox,
-        folder: &Path,
-    ) -> Result<(), Obstacle> {
-        let order = &found.order;
-        let kept = claim.save_left_out(folder).await;
-        let kept = kept.map_err(|error| {
-            Obstacle::Git("what no commit holds cannot be saved, so it stays", error)
-        })?;
-        let Some(kept) = kept else { return Ok(()) };
-        let name = kept.path.file_name().unwrap_or_default().to_string_lossy();
-        let saved = SavedWork {
-            path: format!("{order}/bundles/{name}"),
-            sha256: kept.sha256,
-            size_bytes: i64::try_from(kept.size).unwrap_or(i64::MAX),
-        };
-        let form = SavedForm::LeftOut;
-        let noted = self.store.add_saved(order, found.generation, form, &saved).await;
-        noted.map_err(Obstacle::Store)
-    }
-
-    /// Notes that what only the agent has is in the archive.
-    async fn note_archive(
-        &self,
-        found: &FoundSandbox,
-        stored: Option<Stored>,
-    ) -> Result<(), Obstacle> {
-        let order = &found.order;
-        let Some(stored) = stored else {
-            info!(work_order.id = %order, "the sandbox is larger than AWO_ARCHIVE_MAX: not archived");
-            return Ok(());
-        };
-        let size_bytes = i64::try_from(stored.size).unwrap_or(i64::MAX);
-        let saved = SavedWork { path: stored.key, sha256: stored.sha256, size_bytes };
-        let form = SavedForm::Archive;
-        let noted = self.store.add_saved(order, found.generation, form, &saved).await;
-        noted.map_err(Obstacle::Store)
     }
 
     /// Judges a sandbox again, which was judged as its order stood `before`; an item when it may not go

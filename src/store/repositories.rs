@@ -51,6 +51,15 @@ impl Store {
             .map_err(StoreError::on("repositories/find"))
     }
 
+    /// The names of the variables of workers that agents of any repository may have.
+    #[instrument(name = "db.repositories.allowed_variables", skip_all)]
+    pub async fn allowed_variables(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(sql!("repositories/allowed_variables"))
+            .fetch_all(self.pool())
+            .await
+            .map_err(StoreError::on("repositories/allowed_variables"))
+    }
+
     /// Sets what `policy` names, and the limit when there is one; nothing of it when the database refuses
     /// a part.
     #[instrument(name = "db.repositories.set", skip_all)]

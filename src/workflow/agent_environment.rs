@@ -2,14 +2,16 @@
 //! repository may have, and the way to the proxy.
 
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
 use super::{
     Workflow,
     failure::{Failure, StepError},
     order_run::OrderRun,
 };
-use crate::{config::is_reserved, domain::ErrorClass};
+use crate::{
+    config::is_reserved,
+    domain::{ErrorClass, is_place},
+};
 
 impl Workflow {
     /// The values of the variables that an order's repository may have. They count as secrets: many
@@ -28,13 +30,6 @@ impl Workflow {
         let supervisor = self.supervisor.clone().with_redactor(redactor.clone());
         Self { git, supervisor, redactor, ..self.clone() }
     }
-}
-
-/// Whether a value is a folder or an address without a password, as of a registry.
-fn is_place(value: &str) -> bool {
-    let open = |url: Url| url.password().is_none() && url.username().is_empty();
-    value.starts_with('/')
-        || Url::parse(value).is_ok_and(|url| url.has_host() && url.query().is_none() && open(url))
 }
 
 impl OrderRun<'_> {
@@ -72,26 +67,4 @@ pub fn proxy_environment(proxy: Option<&str>) -> Vec<(String, String)> {
         [name.to_owned(), name.to_lowercase()].map(|name| (name, value.to_owned()))
     };
     pairs.flat_map(both).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_place;
-
-    #[test]
-    fn folders_and_addresses_without_a_password_are_places() {
-        for place in ["/usr/lib/jvm/java-17", "https://npm.corp3.example/all/"] {
-            assert!(is_place(place), "{place}");
-        }
-        for secret in [
-            "npm_0123456789abcdef0123",
-            "https://me:pass0word@npm.example/",
-            "https://token0123456789@npm.example/",
-            "https://npm.example/?key=0123456789",
-            "postgres://u:p@h/d",
-            "token:0123456789",
-        ] {
-            assert!(!is_place(secret), "{secret}");
-        }
-    }
 }

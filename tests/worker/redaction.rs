@@ -111,3 +111,56 @@ async fn a_weak_secret_rewrites_nothing_and_is_named(pool: PgPool) {
     harness.until_logged("GITHUB_TOKEN: the credential is short or a common word").await;
     harness.assert_sound().await;
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_is_saved_of_a_sandbox_holds_no_secret(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", TOKEN);
+    harness.set("AWO_ARCHIVE_URL", format!("file://{}", harness.path("archive").display()));
+    // As if the agent had found it: in its conversation, in what git ignores, in what it wants committed, and
+    // in a repository of its own, which no commit holds.
+    let print = format!(
+        r#"[ "$AWO_STEP" = execute ] || return 0
+mkdir -p "$HOME/.claude/projects/-there" nested
+echo '{{"type":"user","text":"\n{TOKEN}"}}' > "$HOME/.claude/projects/-there/1.jsonl"
+echo "export T={TOKEN}" > "$HOME/.bash_history"
+echo .env > .gitignore; echo "T={TOKEN}" > .env
+echo "the token is {TOKEN}" > notes.txt
+cd nested && git init -q && echo "T={TOKEN}" > config.txt && git add .gitignore 2>/dev/null
+git commit -q --allow-empty -m x && cd ..
+"#
+    );
+    harness.tell_agent("extra", &print);
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "failed").await;
+    sqlx::query("update awo.jobs set finished_at = now() - interval '30 days'")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    let (code, said) = harness.command(&["gc"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!harness.path(&format!("repositories/{order}")).exists(), "{said}");
+
+    let looked = harness.path("looked");
+    std::fs::create_dir(&looked).unwrap();
+    let shell = format!(
+        "cd looked && for f in ../archive/*/*.tar.gz ../work-orders/*/bundles/*.tar.gz; do \
+         mkdir $(basename $f) && tar xzf $f -C $(basename $f); done && \
+         git clone -q ../remote.git clone && cd clone && \
+         git fetch -q ../../work-orders/{order}/bundles/*.bundle refs/awo/bundle/files && \
+         git checkout -q FETCH_HEAD && rm -rf .git && cd .. && find . -type f"
+    );
+    let mut command = std::process::Command::new("sh");
+    let done = command.args(["-ec", &shell]).current_dir(harness.folder()).output().unwrap();
+    let found = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{found} {}", String::from_utf8_lossy(&done.stderr));
+    for file in
+        ["1.jsonl", ".bash_history", "checkout/.env", "clone/notes.txt", "nested/config.txt"]
+    {
+        assert!(found.contains(file), "{file} is not among {found}");
+    }
+    assert_eq!(leaks::in_files(&looked, TOKEN), Vec::<PathBuf>::new());
+    let notes = std::fs::read_to_string(looked.join("clone/notes.txt")).unwrap();
+    assert_eq!(notes, "the token is [redacted]\n");
+}
