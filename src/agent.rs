@@ -15,6 +15,7 @@ mod denied_calls;
 mod frames;
 mod freezer;
 mod headless;
+mod home;
 mod interpreter;
 mod isolation;
 mod json_lines;

@@ -43,6 +43,7 @@ mod refusal;
 mod removal;
 mod restore;
 mod retire;
+mod rewrite;
 mod rule_file;
 mod rules;
 mod sandbox;
@@ -54,6 +55,7 @@ mod submodule_changes;
 mod submodules;
 mod tidy;
 mod tree_size;
+mod undo;
 mod volume;
 mod walk;
 mod words;
@@ -77,6 +79,7 @@ pub use retire::{Claim, Discarded, FoundSandbox, Removed};
 pub use sandbox::Sandbox;
 pub use set_aside::SetAside;
 pub use tidy::Tidied;
+pub use undo::Undone;
 pub use volume::{Volume, VolumeReport};
 
 use crate::{
@@ -214,7 +217,8 @@ impl Git {
         &self.shared.settings
     }
 
-    fn redactor(&self) -> &Redactor {
+    /// What is kept out of commits and of what is saved.
+    pub fn redactor(&self) -> &Redactor {
         &self.redactor
     }
 }

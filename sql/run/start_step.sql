@@ -1,5 +1,6 @@
 -- Marks step $4 (number $5) of order $3 as started under job $1 and epoch $2, by agent $6 with
--- session $7. Answers no row when the epoch is stale or the step is finished.
+-- session $7. Answers no row when the epoch is stale or the step is finished; else also whether the run
+-- before was interrupted, since the step last succeeded or was asked for anew.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
 -- A run of the step that its owner could not end becomes history now.
@@ -32,6 +33,15 @@ unfinished AS (
     ) AS u
     WHERE s.job_id = $1 AND s.step_name = $4 AND s.finished_at IS NULL AND s.epoch <> $2
     ON CONFLICT (agent_work_order_id, step_name, attempt) DO NOTHING
+    RETURNING attempt
+),
+-- The classes of what ends an agent in the middle of its work.
+interrupted AS (
+    SELECT h.success IS FALSE AND coalesce(h.error_class, 'drained') IN ('drained', 'lost_worker', 'cancelled',
+        'rate_limited', 'overloaded', 'stalled', 'timeout', 'oom', 'disk', 'budget', 'max_turns') AS yes
+    FROM public.agent_work_order_steps h
+    WHERE h.agent_work_order_id = $3 AND h.step_name = $4 AND h.superseded_at IS NULL
+    ORDER BY h.attempt DESC LIMIT 1
 ),
 started AS (
     INSERT INTO awo.steps (job_id, step_name, epoch, runs, session_id)
@@ -53,4 +63,6 @@ attempt AS (
     UPDATE awo.attempts a SET first_step = coalesce(a.first_step, $4)
     FROM owner WHERE a.job_id = $1 AND a.epoch = $2
 )
-SELECT runs, session_id FROM started
+SELECT s.runs, s.session_id,
+    EXISTS (SELECT 1 FROM unfinished) OR coalesce((SELECT i.yes FROM interrupted i), false) AS interrupted
+FROM started s

@@ -182,10 +182,15 @@ fn config_dir(home: &Path) -> PathBuf {
     home.join(".claude")
 }
 
+/// The CLI's folder with the conversations below `home`, one folder for each working directory.
+pub fn projects(home: &Path) -> PathBuf {
+    config_dir(home).join("projects")
+}
+
 /// Whether the CLI has a transcript of `session`, in the folder of any working directory.
 fn has_transcript(home: &Path, session: Uuid) -> bool {
     let name = format!("{session}.jsonl");
-    let Ok(folders) = fs::read_dir(config_dir(home).join("projects")) else { return false };
+    let Ok(folders) = fs::read_dir(projects(home)) else { return false };
     folders.filter_map(Result::ok).any(|folder| folder.path().join(&name).is_file())
 }
 

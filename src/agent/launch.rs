@@ -9,7 +9,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{kind::AgentKind, presets::Preset, report::Failure, request::AgentRequest};
+use super::{home, kind::AgentKind, presets::Preset, report::Failure, request::AgentRequest};
 use crate::{disk, domain::ErrorClass};
 
 /// Where programs are looked for unless the request's environment says otherwise.
@@ -56,15 +56,19 @@ impl AgentKind {
         let mut environment = common_environment(request);
         let path = environment.iter().rfind(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
+        let unprepared = |error: io::Error| {
+            let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
+            let home = request.home.display();
+            Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
+        };
+        if request.renew {
+            home::renew(request, may_resume).map_err(unprepared)?;
+        }
         let mut launch =
             self.launch(request, &path, may_resume).map_err(|error| invalid(error.to_string()))?;
         environment.append(&mut launch.environment);
         launch.environment = environment;
-        make_folders(request, &launch).map_err(|error| {
-            let class = if disk::is_full(&error) { ErrorClass::Disk } else { ErrorClass::Invalid };
-            let home = request.home.display();
-            Failure::new(class, format!("the agent's home {home} cannot be prepared: {error}"))
-        })?;
+        make_folders(request, &launch).map_err(unprepared)?;
         Ok(launch)
     }
 }

@@ -27,6 +27,8 @@ pub struct AgentRequest {
     pub home: PathBuf,
     /// Its `TMPDIR`; made when missing.
     pub tmp: PathBuf,
+    /// Whether both begin empty but for the conversation that goes on: what anybody left there steers nothing.
+    pub renew: bool,
     /// The folders of objects that its checkout borrows from, which it may read.
     pub objects: Vec<PathBuf>,
     /// Whether the settings, hooks and servers that its repository brings along are obeyed.

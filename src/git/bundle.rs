@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lfs::with_contents,
-    lock::FileLock, worktree::Worktree,
+    lock::FileLock, secrets::cut_secrets, undo::remembered, worktree::Worktree,
 };
 use crate::domain::WorkOrderId;
 
@@ -178,7 +178,11 @@ impl Sandbox {
     fn snapshot(&self, contents: Contents) -> Result<Header, GitError> {
         let (repository, tree) = match Worktree::open(self) {
             Ok(worktree) => {
-                let mut tree = worktree.stage(&self.branch_head(&worktree.repository)?)?.tree;
+                let mut tree = match remembered(&worktree.repository) {
+                    // Whoever looked at the files was not done, and what it changed is not kept.
+                    Some(before) => before,
+                    None => worktree.stage(&self.branch_head(&worktree.repository)?)?.tree,
+                };
                 if contents == Contents::Taken {
                     let base = self.base(&worktree.repository)?;
                     tree = with_contents(&worktree.repository, &base, tree)
@@ -195,6 +199,9 @@ impl Sandbox {
             Err(error) => return Err(error),
         };
         let head = self.branch_head(&repository)?;
+        let redactor = self.git.redactor();
+        let tree = tree.map(|tree| cut_secrets(redactor, &repository, &head, tree)).transpose();
+        let tree = tree.map_err(GitError::library("cut secrets out of the files of the agent"))?;
         let keep = || {
             let files = match tree {
                 Some(tree) if tree != head.tree_id() => {

@@ -3,35 +3,23 @@
 //!
 //! What is about to be written is noted first, so that a process that is killed in between is made good by the next.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::ErrorKind, path::Path};
 
-use git2::{Index, Oid, Repository};
+use git2::{Oid, Repository};
 use serde::{Deserialize, Serialize};
 
 use super::{
     GitError, Remote, Sandbox,
     ancestry::{builds_on, fork_point},
     blocking,
-    index_entry::{SUBMODULE, files_of, known_mode, unseen},
     lock::FileLock,
     merge::{Versions, merge},
-    placing::Place,
-    removal::delete,
-    sparse::Cone,
+    rewrite::{InTheWay, changes},
     worktree::{Staged, Worktree},
 };
 
 /// What is about to be written, in the trusted repository.
 const NOTE: &str = "following.json";
-/// The index by which files are made.
-const INDEX: &str = "following.index";
-/// Where files are made before they take their place.
-const STAGING: &str = ".following";
 /// The last that was fetched of the branch.
 pub(super) const THEIRS: &str = "refs/awo/theirs";
 const BASE: &str = "refs/awo/base";
@@ -72,12 +60,6 @@ struct Note {
     /// The commit from which the order starts from then on.
     base: String,
     followed: Followed,
-}
-
-/// One file that is to change.
-struct Change {
-    path: PathBuf,
-    new: Option<(Oid, u32)>,
 }
 
 impl Sandbox {
@@ -282,117 +264,27 @@ impl Sandbox {
         let file = self.trusted.join(NOTE);
         let read = file.clone();
         let Some(note) = blocking(move || read_note(&read)).await? else { return Ok(None) };
-        let staging = self.root.join(STAGING);
-        let (sandbox, folder) = (self.clone(), staging.clone());
-        let (before, after) = (oid(&note.before)?, oid(&note.after)?);
-        let wanted = blocking(move || {
-            delete(&folder)?;
-            fs::create_dir(&folder).map_err(GitError::file("make the folder", &folder))?;
-            remove_if_there(&sandbox.trusted.join(INDEX))?;
-            let repository = sandbox.open_trusted()?;
-            let wanted = sandbox.wanted(&repository, before, after);
-            wanted.map_err(GitError::library("choose the files of others"))
-        });
-        let wanted = wanted.await?;
-        // git itself turns contents into files, by the attributes that stand among them.
-        self.git
-            .invoke("read-tree")
-            .args(["--reset", "-u", &wanted.to_string()])
-            .within(&self.trusted)
-            .over(&staging)
-            .by_index(&self.trusted.join(INDEX))
-            .holding(lock)
-            .check()
-            .await?;
+        let trees = (oid(&note.before)?, oid(&note.after)?);
+        self.rewrite_files(trees, InTheWay::Kept, lock).await?;
         self.base_commit.clone_from(&note.base);
         self.conflicts.clone_from(&note.followed.conflicts);
         let sandbox = self.clone();
         blocking(move || {
-            sandbox.place(&staging, before, after)?;
             sandbox.amend_record()?;
             let repository = sandbox.open_trusted()?;
             let head = oid(&note.followed.head)?;
             let moved = sandbox.point_branch(&repository, head, "work of others");
             moved.map_err(GitError::library("put the branch on the work of others"))?;
             remove_if_there(&file)?;
-            remove_if_there(&sandbox.trusted.join(INDEX))?;
-            delete(&staging)?;
             Ok(Some(note.followed))
         })
         .await
     }
 
-    /// A tree of the files that are to be written, with all rules about how.
-    fn wanted(&self, repository: &Repository, before: Oid, after: Oid) -> Result<Oid, git2::Error> {
-        let cone = Cone::of(&self.parts.sparse);
-        let mut all = Index::new()?;
-        all.read_tree(&repository.find_tree(after)?)?;
-        let mut chosen = Index::new()?;
-        for entry in all.iter() {
-            if entry.path.split(|byte| *byte == b'/').next_back() == Some(b".gitattributes") {
-                chosen.add(&entry)?;
-            }
-        }
-        for change in changes(repository, before, after)? {
-            let path = change.path.as_os_str().as_bytes().to_vec();
-            if let Some((id, mode)) = change.new.filter(|(_, mode)| *mode != SUBMODULE)
-                && cone.holds(&path)
-            {
-                chosen.add(&unseen(path, id, mode))?;
-            }
-        }
-        chosen.write_tree_to(repository)
-    }
-
-    /// Gives the files their places, and has the trusted repository know them.
-    fn place(&self, staging: &Path, before: Oid, after: Oid) -> Result<(), GitError> {
-        let library = || GitError::library("take up the files of others");
-        let worktree = Worktree::open(self)?;
-        let repository = &worktree.repository;
-        let _ = fs::remove_file(repository.path().join("index.lock"));
-        let mut index = repository.index().map_err(library())?;
-        let cone = Cone::of(&self.parts.sparse);
-        let checkout = &self.checkout;
-        let place = Place::open(checkout).map_err(GitError::file("open the folder", checkout))?;
-        let changes = changes(repository, before, after).map_err(library())?;
-        // What goes makes room first.
-        for change in changes.iter().filter(|change| change.new.is_none()) {
-            let path = &change.path;
-            place.remove(path).map_err(GitError::file("remove", &checkout.join(path)))?;
-            index.remove_path(path).map_err(library())?;
-        }
-        for Change { path, new } in &changes {
-            let Some((id, mode)) = *new else { continue };
-            let bytes = path.as_os_str().as_bytes().to_vec();
-            let from = staging.join(path);
-            if mode != SUBMODULE && cone.holds(&bytes) {
-                place.put(&from, path).map_err(GitError::file("write", &checkout.join(path)))?;
-            }
-            index.add(&unseen(bytes, id, mode)).map_err(library())?;
-        }
-        index.write().map_err(library())
-    }
-
-    fn open_trusted(&self) -> Result<Repository, GitError> {
+    pub(super) fn open_trusted(&self) -> Result<Repository, GitError> {
         Repository::open_bare(&self.trusted)
             .map_err(GitError::library("open the trusted repository"))
     }
-}
-
-/// The files that differ between two trees.
-fn changes(repository: &Repository, before: Oid, after: Oid) -> Result<Vec<Change>, git2::Error> {
-    let (old, new) = (repository.find_tree(before)?, repository.find_tree(after)?);
-    let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
-    let files = files_of(&new)?;
-    let mut changes = Vec::new();
-    for delta in diff.deltas() {
-        let file = delta.new_file();
-        let Some(path) = file.path().or_else(|| delta.old_file().path()) else { continue };
-        let there = files.get_path(path, 0).filter(|_| !file.id().is_zero());
-        let new = there.map(|there| (file.id(), known_mode(there.mode)));
-        changes.push(Change { path: path.to_owned(), new });
-    }
-    Ok(changes)
 }
 
 fn write_note(file: &Path, note: &Note) -> Result<(), GitError> {
@@ -414,7 +306,7 @@ fn read_note(file: &Path) -> Result<Option<Note>, GitError> {
     }
 }
 
-fn remove_if_there(file: &Path) -> Result<(), GitError> {
+pub(super) fn remove_if_there(file: &Path) -> Result<(), GitError> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(GitError::file("remove", file)(error))

@@ -13,6 +13,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::disk::delete_at;
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A folder whose content somebody else has made.
@@ -33,6 +35,25 @@ impl Place {
             at = enter_or_make(&at, part)?;
         }
         Ok(fs::renameat(fs::CWD, from, &at, name)?)
+    }
+
+    /// Removes a folder that stands in the place of a file, with what is in it; anything else stays.
+    pub(super) fn clear(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = split(path)?;
+        let mut at = self.0.try_clone()?;
+        for part in parts(folder)? {
+            match fs::openat(&at, part, FOLDER, Mode::empty()) {
+                Ok(next) => at = next,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match fs::openat(&at, name, FOLDER, Mode::empty()) {
+            Ok(_) | Err(Errno::ACCESS) => {}
+            Err(_) => return Ok(()),
+        }
+        let deleted = delete_at(&at, name, path);
+        deleted.told.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Removes a file, and the folders above it that are empty then; fine when it is gone.

@@ -13,7 +13,7 @@ use super::{
     Git, GitError, Mirror, Parts, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox,
     objects::BORROWED, removal::delete,
 };
-use crate::domain::{BranchName, RepositoryUrl, WorkOrderId};
+use crate::domain::{BranchName, RepositoryUrl, Role, WorkOrderId};
 
 /// The record of a sandbox in its trusted repository; written last, so it means "complete".
 pub(super) const RECORD: &str = "sandbox.json";
@@ -27,9 +27,9 @@ pub struct Sandbox {
     pub root: PathBuf,
     /// The agent's working directory.
     pub checkout: PathBuf,
-    /// The agent's home.
+    /// The author's home.
     pub home: PathBuf,
-    /// The agent's temporary files.
+    /// The author's temporary files.
     pub tmp: PathBuf,
     /// The branch of the order.
     pub branch: BranchName,
@@ -177,7 +177,6 @@ impl Git {
         let root = self.volume().sandbox(order);
         Sandbox {
             checkout: root.join(url.name()),
-            // A repository may be called "home"; none starts with a dot.
             home: root.join(".home"),
             tmp: root.join(".tmp"),
             trusted: self.volume().trusted(order),
@@ -196,6 +195,13 @@ impl Git {
 }
 
 impl Sandbox {
+    /// Home and temporary files of an agent in a role. Each role may open its own alone.
+    pub fn rooms(&self, role: Role) -> (PathBuf, PathBuf) {
+        // A repository may be called "home"; none starts with a dot.
+        let room = |name: &str| self.root.join(format!("{name}{}", role.suffix()));
+        (room(".home"), room(".tmp"))
+    }
+
     /// The folders of objects that the checkout borrows from, as our own repository names them: what
     /// stands in the agent's is the agent's.
     pub async fn borrowed_objects(&self) -> Result<Vec<PathBuf>, GitError> {

@@ -59,6 +59,8 @@ pub(super) struct Found {
     /// How many bytes these have.
     pub(super) bytes: u64,
     pub(super) left_out: LeftOut,
+    /// The files with rules that count, from the top down.
+    pub(super) rule_files: Vec<Vec<u8>>,
     /// Rules that could not be read.
     pub(super) refused: Option<GitError>,
     seen: usize,
@@ -163,6 +165,7 @@ impl Walk<'_> {
             path.extend_from_slice(name.as_bytes());
             if entries.iter().any(|entry| entry.path == path) {
                 let read = rule_file::read(&self.top.join(OsStr::from_bytes(&path)));
+                found.rule_files.push(path);
                 return read.unwrap_or_else(|error| {
                     found.refused.get_or_insert(error);
                     None

@@ -124,6 +124,15 @@ impl Worktree {
         Ok(())
     }
 
+    /// The files with rules about others that count, ignored ones too, from the top down.
+    pub(super) fn rule_files(&self, head: &git2::Commit<'_>) -> Result<Vec<PathBuf>, GitError> {
+        let mut index = self.repository.index().map_err(library())?;
+        Self::reset(&mut index, head).map_err(library())?;
+        let tracked: Vec<IndexEntry> = index.iter().collect();
+        let found = self.walk(&index, &tracked)?.rule_files;
+        Ok(found.iter().map(|path| path_of(path).to_owned()).collect())
+    }
+
     fn walk(&self, index: &Index, tracked: &[IndexEntry]) -> Result<Found, GitError> {
         let written = index.path().and_then(|path| fs::metadata(path).ok());
         let walk = Walk {

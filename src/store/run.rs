@@ -81,6 +81,8 @@ pub struct StartedStep {
     pub runs: i32,
     /// The agent's session: the same for all runs of a step.
     pub session_id: Uuid,
+    /// Whether the run before this one was ended before it was done.
+    pub interrupted: bool,
 }
 
 /// How a step ended.

@@ -23,7 +23,7 @@ use crate::{
     git::{Remote, Sandbox},
     lease::{Lease, StopReason},
     ports::PortRange,
-    store::{Claimed, NewArtifact, OrderFacts, RunStore, StartedStep, StepEnd},
+    store::{Claimed, OrderFacts, RunStore, StepEnd},
 };
 
 /// What a step leaves behind.
@@ -64,6 +64,8 @@ pub struct OrderRun<'a> {
     pub(super) ports: Option<PortRange>,
     sandbox: Option<Sandbox>,
     session: Option<Uuid>,
+    /// What there is to read of a step although it fails.
+    said: Option<String>,
     /// How far the agent of the step was shut in.
     pub(super) isolation: Option<String>,
     /// Whether a step succeeded in this run.
@@ -100,6 +102,7 @@ impl<'a> OrderRun<'a> {
             ports: None,
             sandbox: None,
             session: None,
+            said: None,
             isolation: None,
             progressed: false,
             after: None,
@@ -149,11 +152,11 @@ impl OrderRun<'_> {
     /// Runs one step and commits its result.
     async fn run_step(&mut self, step: StepName) -> Result<Option<ErrorClass>, StepError> {
         let number = self.number_of(step);
-        let session =
-            Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes());
+        let session = self.session_of(step);
         let agent_name = steps::agent_name(self.workflow, step);
         self.lease.enter_step(step);
         self.session = None;
+        self.said = None;
         self.isolation = None;
         let interrupts = self.interrupts.clone();
         let start = self.store.start_step(&self.order.id, step, row(number), agent_name, session);
@@ -228,7 +231,7 @@ impl OrderRun<'_> {
             agent_name,
             success: false,
             output: Value::Null,
-            text: None,
+            text: self.said.as_deref().map(|said| self.clean(said)),
             error_class: Some(failure.class),
             error_message: Some(self.clean(&failure.message)),
             session: self.session,
@@ -269,6 +272,11 @@ impl OrderRun<'_> {
         place.map_or(0, |place| place + 1)
     }
 
+    /// The conversation of a step, as we choose it.
+    pub fn session_of(&self, step: StepName) -> Uuid {
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/{step}", self.order.id).as_bytes())
+    }
+
     /// The remote with its credential.
     pub fn remote(&self) -> Remote {
         let credential = self.workflow.settings.credentials.for_url(&self.order.url);
@@ -300,6 +308,11 @@ impl OrderRun<'_> {
         self.session = session.or(self.session);
     }
 
+    /// Notes what there is to read of the step should it fail.
+    pub(super) fn note_said(&mut self, text: &str) {
+        self.said = Some(text.to_owned());
+    }
+
     /// Writes `metadata.json`: for people, so an order does not fail for want of it.
     async fn describe(&self) {
         let finished: Vec<&str> = self
@@ -327,48 +340,9 @@ impl OrderRun<'_> {
         }
     }
 
-    /// Says in the log of the order that a file was not written which nothing depends on.
-    pub(super) async fn note_unwritten(&self, step: Option<StepName>, failure: &Failure) {
-        warn!(work_order.id = %self.order.id, "the order goes on without a file: {}", failure.message);
-        let facts = json!({ "error": failure.message, "error_class": failure.class.as_str() });
-        self.journal.event("warning", "file_not_written", step, facts).await;
-    }
-
     /// Stores facts of the order.
     pub async fn learn(&self, facts: OrderFacts) -> Result<(), StepError> {
         Ok(self.store.update_order(&self.order.id, &facts).await?)
-    }
-
-    /// Keeps a text as an artifact.
-    pub async fn keep(
-        &self,
-        kind: &'static str,
-        step: StepName,
-        started: &StartedStep,
-        text: &str,
-    ) -> Result<(), StepError> {
-        let name = format!("{}-{step}-{}.{kind}", self.number_of(step), started.runs);
-        let text = self.workflow.redactor.text(text);
-        self.keep_output(&name, kind, step, &text).await
-    }
-
-    /// Keeps what an agent said. It was paid for: without room for its file, the database alone has it.
-    pub(super) async fn keep_output(
-        &self,
-        name: &str,
-        kind: &'static str,
-        step: StepName,
-        text: &str,
-    ) -> Result<(), StepError> {
-        let artifact = match self.dossier.keep("outputs", name, kind, step, text).await {
-            Ok(artifact) => artifact,
-            Err(StepError::Failed(failure)) => {
-                self.note_unwritten(Some(step), &failure).await;
-                NewArtifact::without_file(kind, step, text)
-            }
-            Err(stopped) => return Err(stopped),
-        };
-        Ok(self.store.add_artifact(&self.order.id, &artifact).await?)
     }
 }
 

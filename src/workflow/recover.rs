@@ -43,6 +43,7 @@ impl OrderRun<'_> {
             if sandbox.restarts == self.order.plan.restarts {
                 let keeps_lfs = self.order.plan.parts.lfs;
                 let sandbox = if keeps_lfs { sandbox.keep_lfs().await? } else { sandbox };
+                self.undo_unfinished(&sandbox).await?;
                 let sandbox = self.follow_branch(sandbox).await?;
                 self.enter_sandbox(sandbox);
                 return Ok(());

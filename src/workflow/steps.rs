@@ -40,13 +40,14 @@ pub fn agent_name(workflow: &Workflow, step: StepName) -> &'static str {
     }
 }
 
-/// The prompt again, with the news that an earlier run of the step did not end.
+/// The prompt again, with the news that an earlier run of the step was interrupted, if it was.
 fn resumed(prompt: String, started: &StartedStep) -> String {
-    if started.runs <= 1 {
+    if !started.interrupted {
         return prompt;
     }
+    // What is always the same stands first.
     format!(
-        "An earlier run of this task was interrupted. Look at what is already there, keep what is \
-         good, and finish the task.\n\n{prompt}"
+        "{prompt}\n\nAn earlier run of this task was interrupted. Look at what is already there, keep what \
+         is good, and finish the task.\n"
     )
 }

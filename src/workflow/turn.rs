@@ -19,8 +19,8 @@ use crate::{
         AgentReport, AgentRequest, Delivered, DeniedCall, Isolation, IsolationLevel, OutputChunk,
         deliver_rest,
     },
-    domain::{EarlierRun, ErrorClass, StepName, Task},
-    git::Sandbox,
+    domain::{EarlierRun, ErrorClass, Role, StepName, Task},
+    git::{Sandbox, Undone},
 };
 
 /// Chunks of output that may wait for the journal; what is beyond them waits in the spool.
@@ -40,10 +40,22 @@ pub struct Turn {
     pub attempt: i32,
     /// Tells apart several turns within one run of a step.
     pub label: String,
+    /// As whom: whoever only looks at the files has what it changed put back.
+    pub role: Role,
     /// The conversation it belongs to.
     pub session: Uuid,
     /// The words.
     pub prompt: String,
+}
+
+/// What came of it.
+pub struct Answer {
+    /// What the agent said.
+    pub text: String,
+    /// The conversation, as the agent names it.
+    pub session: Option<Uuid>,
+    /// What it changed although it was to look.
+    pub undone: Undone,
 }
 
 impl Turn {
@@ -69,22 +81,22 @@ impl OrderRun<'_> {
         }
     }
 
-    /// Asks the agent and answers its report; the verdict has been checked. An agent that ends well without
+    /// Asks the agent and answers what it said; the verdict has been checked. An agent that ends well without
     /// its last words is asked once more.
     pub async fn take_turn(
         &mut self,
         sandbox: &Sandbox,
         mut turn: Turn,
-    ) -> Result<AgentReport, StepError> {
-        let mut report = self.run_turn(sandbox, &turn, false).await?;
+    ) -> Result<Answer, StepError> {
+        let (mut report, mut undone) = self.run_turn(sandbox, &turn, false).await?;
         if report.answer_is_lost {
             self.journal.event("warning", "answer_lost", Some(turn.step), json!({})).await;
             turn.prompt = format!("{ASK_AGAIN}\n\n{}", turn.prompt);
-            report = self.run_turn(sandbox, &turn, true).await?;
+            (report, undone) = self.run_turn(sandbox, &turn, true).await?;
         }
-        match &report.verdict {
-            Ok(()) => Ok(report),
-            Err(failure) => Err(failure.clone().into()),
+        match report.verdict {
+            Ok(()) => Ok(Answer { text: report.text, session: report.session, undone }),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -94,7 +106,7 @@ impl OrderRun<'_> {
         sandbox: &Sandbox,
         turn: &Turn,
         again: bool,
-    ) -> Result<AgentReport, StepError> {
+    ) -> Result<(AgentReport, Undone), StepError> {
         self.check_stop()?;
         let settings = &self.workflow.settings;
         let name = turn.file_name(self.number_of(turn.step), again);
@@ -109,6 +121,7 @@ impl OrderRun<'_> {
         extra_env.extend(proxy_environment(settings.proxy.as_deref()));
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
+        let (home, tmp) = sandbox.rooms(turn.role);
         let request = AgentRequest {
             order: self.order.id.clone(),
             step: turn.step,
@@ -117,8 +130,9 @@ impl OrderRun<'_> {
             run_id,
             checkout: sandbox.checkout.clone(),
             sandbox_root: sandbox.root.clone(),
-            home: sandbox.home.clone(),
-            tmp: sandbox.tmp.clone(),
+            home,
+            tmp,
+            renew: !turn.role.writes(),
             objects: sandbox.borrowed_objects().await?,
             trusted: self.order.trusted,
             prompt: turn.prompt.clone(),
@@ -129,6 +143,9 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
+        if !turn.role.writes() {
+            sandbox.remember_files().await?;
+        }
         let earlier = self.begin_run(turn, &request).await?;
         // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
         let _guard = self.interrupts.guard();
@@ -140,9 +157,10 @@ impl OrderRun<'_> {
             Some(kept) => kept?,
             None => self.check_stop()?,
         }
+        let undone = self.undo(sandbox, turn, &report).await?;
         match &report.verdict {
-            Ok(()) => Ok(report),
-            Err(_) if report.answer_is_lost => Ok(report),
+            Ok(()) => Ok((report, undone)),
+            Err(_) if report.answer_is_lost => Ok((report, undone)),
             Err(failure) => {
                 // A run that was ended from outside says so in our own words.
                 if matches!(failure.class, ErrorClass::Cancelled | ErrorClass::LostWorker) {

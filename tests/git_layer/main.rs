@@ -29,3 +29,4 @@ mod python_place;
 mod refusals;
 mod sandbox;
 mod submodules;
+mod undo;

@@ -390,6 +390,10 @@ async fn work_on(yard: &Yard, git: &Git, name: &str) -> Results {
         results.note("commit", sandbox.commit("feat: honest work").await);
     }
     results.note("head", sandbox.head().await);
+    // A reviewer looks at it, and leaves something.
+    results.note("remember", sandbox.remember_files().await);
+    let _ = fs::write(sandbox.checkout.join("left-by-a-reviewer.txt"), "x");
+    results.note("put back", sandbox.put_files_back().await);
     if results.failures().next().is_none() {
         results.note("push", sandbox.push(&remote, &[]).await);
     }

@@ -54,6 +54,7 @@ impl Bench {
             sandbox_root: root.clone(),
             home: root.join("home"),
             tmp: root.join("tmp"),
+            renew: false,
             objects: Vec::new(),
             trusted: false,
             prompt: "do it".to_owned(),

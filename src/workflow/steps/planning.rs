@@ -1,25 +1,21 @@
 //! `planning`: the agent writes a plan, as its answer or as a Markdown file in the repository.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
-use tokio::fs;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, StepName, Task},
+    domain::{ErrorClass, Role, StepName, Task},
     git::Sandbox,
     store::StartedStep,
     workflow::{
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
         prompts::quote_untrusted,
-        turn::Turn,
+        turn::{Answer, Turn},
     },
 };
-
-/// Largest plan file that is read, in bytes.
-const PLAN_LIMIT: u64 = 1024 * 1024;
 
 /// Asks for the plan.
 pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
@@ -32,14 +28,12 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         task: Task::Plan,
         attempt: started.runs,
         label: String::new(),
+        role: Role::Planner,
         session: started.session_id,
         prompt: resumed(prompt, started),
     };
-    let report = run.take_turn(&sandbox, turn).await?;
-    let mut plan = report.text.trim().to_owned();
-    if plan.is_empty() {
-        plan = plan_file(&sandbox).await?.unwrap_or_default();
-    }
+    let answer = run.take_turn(&sandbox, turn).await?;
+    let plan = plan_of(&sandbox, &answer).await;
     if plan.is_empty() {
         let text = "planning gave no plan: expected it as the agent's answer or as a Markdown file";
         return Err(Failure::lasting(ErrorClass::ToolError, text).into());
@@ -61,29 +55,52 @@ async fn request_with_issue(run: &OrderRun<'_>) -> Result<String, StepError> {
     Ok(format!("{}\n\nThe request refers to issue {number}:\n\n{quoted}", run.order.request))
 }
 
-/// The first Markdown file that the agent wrote. A link is not followed: it may lead anywhere.
-async fn plan_file(sandbox: &Sandbox) -> Result<Option<String>, StepError> {
-    let diff = sandbox.changes().await?.diff;
-    let written = diff.lines().filter_map(|line| line.strip_prefix("+++ b/"));
-    for name in written.filter(|name| Path::new(name).extension().is_some_and(|e| e == "md")) {
-        let Some(path) = inside(&sandbox.checkout, Path::new(name)).await else { continue };
-        let Ok(text) = fs::read_to_string(&path).await else { continue };
-        if !text.trim().is_empty() {
-            return Ok(Some(text.trim().to_owned()));
+/// The plan: what the agent answered, or the Markdown file that it wrote instead.
+async fn plan_of(sandbox: &Sandbox, answer: &Answer) -> String {
+    let said = answer.text.trim();
+    let mut plan = said.to_owned();
+    // Without an answer, a file that was there may have become the plan.
+    let written = answer.undone.written(said.is_empty());
+    for path in written {
+        if !is_meant(&path, said) {
+            continue;
+        }
+        let text = sandbox.undone_text(&answer.undone, path).await.unwrap_or_default();
+        // A summary of the file is shorter than the file.
+        if text.trim().len() > plan.len() {
+            text.trim().clone_into(&mut plan);
         }
     }
-    Ok(None)
+    plan
 }
 
-async fn inside(root: &Path, name: &Path) -> Option<PathBuf> {
-    let mut path = root.to_owned();
-    for part in name.components() {
-        let Component::Normal(part) = part else { return None };
-        path.push(part);
-        if fs::symlink_metadata(&path).await.ok()?.is_symlink() {
-            return None;
+/// Whether a new file is the plan: it is Markdown, and called so, spoken of, or all there is.
+fn is_meant(path: &Path, said: &str) -> bool {
+    let is_markdown = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("md"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_plan = name.to_ascii_lowercase().contains("plan");
+    is_markdown && (said.is_empty() || is_plan || said.contains(name.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_meant;
+
+    #[test]
+    fn a_plan_is_known_by_its_name_or_by_what_is_said_of_it() {
+        for (path, said) in [
+            ("PLAN.md", "Done."),
+            ("docs/button_plan.MD", "Done."),
+            ("PRPs/button.md", "I wrote PRPs/button.md."),
+            ("notes.md", ""),
+        ] {
+            assert!(is_meant(Path::new(path), said), "{path} {said:?}");
+        }
+        for (path, said) in [("notes.md", "1. Do it."), ("plan.txt", "See plan.txt"), ("plan", "")]
+        {
+            assert!(!is_meant(Path::new(path), said), "{path} {said:?}");
         }
     }
-    let found = fs::symlink_metadata(&path).await.ok()?;
-    (found.is_file() && found.len() <= PLAN_LIMIT).then_some(path)
 }

@@ -5,36 +5,43 @@ use uuid::Uuid;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, StepName, Task},
-    git::Sandbox,
+    domain::{ErrorClass, Role, StepName, Task},
+    git::{Changes, Sandbox},
     store::StartedStep,
     workflow::{
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
         review::{self, Review},
         turn::Turn,
+        words::Words,
     },
 };
 
-/// Reviews until nothing blocks, handing blockers back in between.
+/// Reviews until nothing blocks, handing blockers back in between. A change that is empty is not reviewed.
 pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
     let sandbox = run.sandbox()?;
     let rounds = run.workflow.settings.review_rounds;
-    let mut round = 0;
+    let (mut round, mut words) = (0, Words::default());
     loop {
-        let review = ask(run, &sandbox, started, round).await?;
+        let changes = sandbox.changes().await?;
+        if changes.files_changed == 0 && !changes.uncommitted {
+            return Ok(nothing(round));
+        }
+        let review = ask(run, &sandbox, &changes, (started, round)).await?;
         if review.passed {
             run.keep("review", StepName::PrpReview, started, &pretty(&review)).await?;
+            let mut output = json!({ "passed": true, "summary": run.clean(&review.summary),
+                "issues": review.issues.len(), "rounds": round });
+            words.put_into(&mut output);
             return Ok(StepResult {
                 agent_name: run.workflow.agent_name(),
-                output: json!({ "passed": true, "summary": run.clean(&review.summary),
-                    "issues": review.issues.len(), "rounds": round }),
+                output,
                 text: pretty(&review),
                 class: None,
             });
         }
         if round == rounds {
-            run.keep("review", StepName::PrpReview, started, &pretty(&review)).await?;
+            run.keep_said(started, &pretty(&review)).await?;
             return Err(refused(&review, rounds).into());
         }
         round += 1;
@@ -45,10 +52,21 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
             task: Task::Fix,
             attempt: started.runs,
             label: format!("fix-{round}"),
+            role: Role::Author,
             session: execute_session(run).unwrap_or(started.session_id),
             prompt: review::hand_back(&review),
         };
-        run.take_turn(&sandbox, turn).await?;
+        let answer = run.take_turn(&sandbox, turn).await?;
+        words.update(Words::take(&answer.text).0);
+    }
+}
+
+fn nothing(rounds: u32) -> StepResult {
+    StepResult {
+        agent_name: "runner",
+        output: json!({ "passed": true, "no_changes": true, "issues": 0, "rounds": rounds }),
+        text: "The agent changed nothing: there is nothing to review.".to_owned(),
+        class: Some(ErrorClass::NoChanges),
     }
 }
 
@@ -56,18 +74,20 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
 async fn ask(
     run: &mut OrderRun<'_>,
     sandbox: &Sandbox,
-    started: &StartedStep,
-    round: u32,
+    changes: &Changes,
+    (started, round): (&StartedStep, u32),
 ) -> Result<Review, StepError> {
     let plan = run.results.get(&StepName::Planning).and_then(|result| result.get("plan"));
     let plan = plan.and_then(Value::as_str).unwrap_or_default().to_owned();
-    let changes = sandbox.changes().await?;
     let summary = format!(
         "{} files changed, {} lines added, {} removed",
         changes.files_changed, changes.insertions, changes.deletions
     );
     let command = run.workflow.commands.read(StepName::PrpReview).await?;
-    let prompt = command.render(&[&run.order.whole_request(), &plan, &summary]);
+    let mut prompt = command.render(&[&run.order.whole_request(), &plan, &summary]);
+    if round == 0 {
+        prompt = resumed(prompt, started);
+    }
     // Each turn has files of its own.
     let turn = |task: Task, label: &str, prompt| Turn {
         step: StepName::PrpReview,
@@ -78,16 +98,34 @@ async fn ask(
             (_, "") => format!("round-{round}"),
             _ => format!("round-{round}-{label}"),
         },
+        role: Role::Reviewer,
         session: started.session_id,
         prompt,
     };
-    let report = run.take_turn(sandbox, turn(Task::Review, "", resumed(prompt, started))).await?;
-    if let Ok(review) = review::parse(&report.text) {
+    let answer = run.take_turn(sandbox, turn(Task::Review, "", prompt)).await?;
+    if let Ok(review) = review::parse(&answer.text) {
         return Ok(review);
     }
-    let again =
-        run.take_turn(sandbox, turn(Task::Verdict, "again", review::ASK_AGAIN.to_owned())).await?;
-    Ok(review::parse(&again.text)?)
+    let again = turn(Task::Verdict, "again", review::ASK_AGAIN.to_owned());
+    let again = run.take_turn(sandbox, again).await?;
+    match review::parse(&again.text) {
+        Ok(review) => Ok(review),
+        Err(error) => {
+            // It may have said what matters, only not in the form.
+            let said = format!("{}\n\n{}", answer.text.trim(), again.text.trim());
+            run.keep_said(started, said.trim()).await?;
+            Err(error.into())
+        }
+    }
+}
+
+impl OrderRun<'_> {
+    /// Keeps what the reviewer said in a step that fails all the same.
+    async fn keep_said(&mut self, started: &StartedStep, text: &str) -> Result<(), StepError> {
+        self.keep("review", StepName::PrpReview, started, text).await?;
+        self.note_said(text);
+        Ok(())
+    }
 }
 
 fn execute_session(run: &OrderRun<'_>) -> Option<Uuid> {
