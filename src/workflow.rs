@@ -12,6 +12,7 @@ mod failure;
 mod follow_branch;
 mod interrupts;
 mod journal;
+mod keep;
 pub mod message;
 mod order;
 mod order_run;
@@ -27,6 +28,8 @@ mod set_aside;
 mod steps;
 pub mod trial;
 mod turn;
+mod undo;
+mod words;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

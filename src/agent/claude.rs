@@ -178,7 +178,7 @@ impl ClaudeSettings {
 }
 
 /// The CLI's own folder below `home`.
-fn config_dir(home: &Path) -> PathBuf {
+pub(super) fn config_dir(home: &Path) -> PathBuf {
     home.join(".claude")
 }
 

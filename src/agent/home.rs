@@ -9,8 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use uuid::Uuid;
-
 use super::{claude, request::AgentRequest};
 use crate::disk::trash;
 
@@ -30,7 +28,7 @@ pub(super) fn renew(request: &AgentRequest, may_resume: bool) -> io::Result<()> 
             Err(error) => return Err(error),
         }
         if folder == &request.home && request.resume && may_resume {
-            keep_conversation(&old, folder, request.session)?;
+            keep_conversation(&old, request)?;
         }
         let deleted = trash::delete(&old)?;
         if let Some((path, error)) = deleted.told.first() {
@@ -41,7 +39,15 @@ pub(super) fn renew(request: &AgentRequest, may_resume: bool) -> io::Result<()> 
 }
 
 /// Moves the conversation, with what the CLI keeps beside it.
-fn keep_conversation(old: &Path, home: &Path, session: Uuid) -> io::Result<()> {
+fn keep_conversation(old: &Path, request: &AgentRequest) -> io::Result<()> {
+    let (home, session) = (&request.home, request.session);
+    let [all, own] = request.session_folders();
+    let before = old.join(all.file_name().unwrap_or_default());
+    let own_before = before.join(session.to_string());
+    if [old, &before, &own_before].into_iter().all(is_folder) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
+        fs::rename(own_before, own)?;
+    }
     for project in folders_of(old) {
         let (transcript, beside) = (format!("{session}.jsonl"), session.to_string());
         if !fs::symlink_metadata(project.join(&transcript)).is_ok_and(|about| about.is_file()) {
@@ -64,7 +70,7 @@ fn folders_of(home: &Path) -> Vec<PathBuf> {
         return Vec::new();
     }
     let entries = fs::read_dir(projects).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(|path| is_folder(path)).collect()
+    entries.map(|entry| entry.path()).filter(is_folder).collect()
 }
 
 fn is_folder(path: &(impl AsRef<Path> + ?Sized)) -> bool {
@@ -78,12 +84,16 @@ mod tests {
     use uuid::Uuid;
 
     use super::renew;
-    use crate::{agent::AgentRequest, domain::StepName};
+    use crate::{
+        agent::AgentRequest,
+        domain::{StepName, Task},
+    };
 
     fn request(root: &Path) -> AgentRequest {
         AgentRequest {
             order: "wo-test".parse().unwrap(),
             step: StepName::PrpReview,
+            task: Task::Review,
             attempt: 1,
             run_id: Uuid::new_v4(),
             checkout: root.join("checkout"),
@@ -115,7 +125,7 @@ mod tests {
             fs::write(path, "x").unwrap();
         };
         let result = project.join(request.session.to_string()).join("tool-results/1.txt");
-        let kept = [transcript.clone(), result];
+        let kept = [transcript.clone(), result, request.session_folder().join("state")];
         let gone = [
             request.home.join(".claude/CLAUDE.md"),
             request.home.join(".gitconfig"),

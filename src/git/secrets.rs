@@ -25,7 +25,7 @@ pub(super) fn refuse_secrets(
     let find = || {
         let (old, new) = (parent.tree()?, repository.find_tree(tree)?);
         let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
-        first_with_secret(redactor, repository, &diff)
+        Ok(first_with_secret(redactor, repository, &diff))
     };
     match find().map_err(GitError::library("search the files of the agent for secrets"))? {
         Some(path) => Err(GitError::Secret { path }),
@@ -69,14 +69,15 @@ fn first_with_secret(
     redactor: &Redactor,
     repository: &Repository,
     diff: &Diff<'_>,
-) -> Result<Option<String>, git2::Error> {
-    for delta in diff.deltas().filter(|delta| delta.status() != Delta::Deleted) {
+) -> Option<String> {
+    let written = diff.deltas().filter(|delta| delta.status() != Delta::Deleted);
+    for delta in written {
         let path = delta.new_file().path_bytes().unwrap_or_default();
         if is_new_secret(redactor, repository, &delta) || redactor.finds_secret(path) {
-            return Ok(Some(redactor.text(&String::from_utf8_lossy(path))));
+            return Some(redactor.text(&String::from_utf8_lossy(path)));
         }
     }
-    Ok(None)
+    None
 }
 
 /// Whether a file holds a secret that it did not hold before.

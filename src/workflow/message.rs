@@ -42,6 +42,11 @@ pub fn commit_message(proposed: Option<&str>, request: &str, order: &WorkOrderId
     message
 }
 
+/// Whether a proposal has the required form.
+pub fn is_usable(proposed: &str) -> bool {
+    accept(proposed).is_some()
+}
+
 /// Subject and body of a proposal; of several readings, the first whose subject has the form.
 fn accept(proposed: &str) -> Option<(String, String)> {
     let text = plain_text::visible(proposed);

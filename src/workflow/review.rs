@@ -116,7 +116,8 @@ pub fn hand_back(review: &Review) -> String {
         "A reviewer looked at your change and found problems that must be fixed before \
         it can be delivered. Fix each of them in the working tree, keep everything else as it is, \
         and run the tests again. If one of them is mistaken, leave the code and say why. Do not \
-        commit.\n"
+        commit. If the commit message or the pull request you proposed is no longer true, end your \
+        answer with both anew, in the same form.\n"
             .to_owned();
     if !review.summary.is_empty() {
         prompt.push_str("\nThe reviewer's summary: ");

@@ -19,7 +19,9 @@ use crate::{
     agent::{AgentKind, AgentReport, AgentRequest, LeaseSignal, OutputChunk, Supervisor},
     clock::Clock,
     config::Config,
-    domain::{ErrorClass, InvalidBranch, Redactor, RepositoryUrl, StepName, Task, WorkOrderId},
+    domain::{
+        ErrorClass, InvalidBranch, Redactor, RepositoryUrl, Role, StepName, Task, WorkOrderId,
+    },
     git::{Changes, Git, GitError, Remote, Sandbox},
 };
 
@@ -204,6 +206,8 @@ impl Trial {
         let mut extra_env = vec![("PATH".to_owned(), config.search_path.clone())];
         extra_env.extend(credential_environment(&config.agent.credentials));
         extra_env.extend(proxy_environment(config.agent.isolation.proxy.as_deref()));
+        let role = Role::of(task);
+        let (home, tmp) = sandbox.rooms(role);
         Ok(AgentRequest {
             order: sandbox.order.clone(),
             step: self.step,
@@ -212,8 +216,9 @@ impl Trial {
             run_id: Uuid::new_v4(),
             checkout: sandbox.checkout.clone(),
             sandbox_root: sandbox.root.clone(),
-            home: sandbox.home.clone(),
-            tmp: sandbox.tmp.clone(),
+            home,
+            tmp,
+            renew: !role.writes(),
             objects: sandbox.borrowed_objects().await?,
             trusted: false,
             prompt,

@@ -40,8 +40,6 @@ pub struct Turn {
     pub attempt: i32,
     /// Tells apart several turns within one run of a step.
     pub label: String,
-    /// As whom: whoever only looks at the files has what it changed put back.
-    pub role: Role,
     /// The conversation it belongs to.
     pub session: Uuid,
     /// The words.
@@ -59,6 +57,11 @@ pub struct Answer {
 }
 
 impl Turn {
+    /// As whom the agent is asked: whoever only looks at the files has what it changed put back.
+    pub const fn role(&self) -> Role {
+        Role::of(self.task)
+    }
+
     fn file_name(&self, number: usize, again: bool) -> String {
         let Self { step, attempt, label, .. } = self;
         let separator = if label.is_empty() { "" } else { "-" };
@@ -121,7 +124,7 @@ impl OrderRun<'_> {
         extra_env.extend(proxy_environment(settings.proxy.as_deref()));
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
-        let (home, tmp) = sandbox.rooms(turn.role);
+        let (home, tmp) = sandbox.rooms(turn.role());
         let request = AgentRequest {
             order: self.order.id.clone(),
             step: turn.step,
@@ -132,7 +135,7 @@ impl OrderRun<'_> {
             sandbox_root: sandbox.root.clone(),
             home,
             tmp,
-            renew: !turn.role.writes(),
+            renew: !turn.role().writes(),
             objects: sandbox.borrowed_objects().await?,
             trusted: self.order.trusted,
             prompt: turn.prompt.clone(),
@@ -143,7 +146,7 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
-        if !turn.role.writes() {
+        if !turn.role().writes() {
             sandbox.remember_files().await?;
         }
         let earlier = self.begin_run(turn, &request).await?;

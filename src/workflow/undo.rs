@@ -31,7 +31,7 @@ impl OrderRun<'_> {
                 failure.sandbox_free && !stopped
             }
         };
-        if turn.role.writes() || !is_over || self.lease.is_lost() {
+        if turn.role().writes() || !is_over || self.lease.is_lost() {
             return Ok(Undone::default());
         }
         let undone = sandbox.put_files_back().await?;

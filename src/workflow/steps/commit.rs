@@ -9,7 +9,7 @@ use crate::{
     store::{Effect, OrderFacts, PushHistory, StartedStep},
     workflow::{
         failure::{Failure, StepError},
-        message::commit_message,
+        message::{commit_message, is_usable},
         order_run::{OrderRun, StepResult},
         turn::Turn,
     },
@@ -115,13 +115,13 @@ async fn propose(
     changes: &Changes,
     started: &StartedStep,
 ) -> Result<String, StepError> {
-    let stat = stat(changes);
-    let prompt = run
-        .workflow
-        .commands
-        .read(StepName::Commit)
-        .await?
-        .render(&[run.order.latest_words(), &stat]);
+    let command = run.workflow.commands.read(StepName::Commit).await?;
+    // Who has a command file of his own for it wants it asked.
+    let said = run.said_by_author("commit_message").filter(|_| command.source().is_none());
+    if let Some(said) = said.filter(|said| is_usable(said)) {
+        return Ok(commit_message(Some(&said), run.order.latest_words(), &run.order.id));
+    }
+    let prompt = command.render(&[run.order.latest_words(), &stat(changes)]);
     let turn = Turn {
         step: StepName::Commit,
         task: Task::CommitMessage,
@@ -131,7 +131,7 @@ async fn propose(
         prompt,
     };
     let proposed = match run.take_turn(sandbox, turn).await {
-        Ok(report) => Some(report.text),
+        Ok(answer) => Some(answer.text),
         // The change is good without the agent's words for it.
         Err(StepError::Failed(failure)) => {
             info!(class = %failure.class, "no message from the agent, using our own");

@@ -95,6 +95,13 @@ async fn words(
         number("deletions")
     );
     let command = run.workflow.commands.read(StepName::CreatePr).await?;
+    let files = number("files_changed");
+    // Who has a command file of his own for it wants it asked.
+    let said = run.said_by_author("pull_request").filter(|_| command.source().is_none());
+    if let Some(said) = said {
+        let order = &run.order;
+        return Ok(title_and_body(Some(&said), &order.request, &plan, files, &order.id));
+    }
     let prompt = command.render(&[&run.order.whole_request(), &plan, &stat, &text("message")]);
     let proposed = match run.sandbox() {
         Err(_) => None,
@@ -104,11 +111,12 @@ async fn words(
                 task: Task::PullRequest,
                 attempt: started.runs,
                 label: String::new(),
-                session: started.session_id,
+                // Whoever was asked for the message knows the change.
+                session: run.session_of(StepName::Commit),
                 prompt,
             };
             match run.take_turn(&sandbox, turn).await {
-                Ok(report) => Some(report.text),
+                Ok(answer) => Some(answer.text),
                 Err(StepError::Failed(failure)) => {
                     info!(class = %failure.class, "no text from the agent, using our own");
                     None
@@ -117,6 +125,5 @@ async fn words(
             }
         }
     };
-    let files = number("files_changed");
     Ok(title_and_body(proposed.as_deref(), &run.order.request, &plan, files, &run.order.id))
 }

@@ -11,6 +11,7 @@ use crate::{
         failure::StepError,
         order_run::{OrderRun, StepResult},
         turn::Turn,
+        words::Words,
     },
 };
 
@@ -23,16 +24,13 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let before = run.order.with_answered(request);
     let commands = &run.workflow.commands;
     let (task, prompt) = match run.order.waiting_prompts() {
-        None => {
-            let command = commands.read(StepName::Execute).await?;
-            (Task::Change, resumed(command.render(&[plan, &before]), started))
-        }
+        None => (Task::Change, commands.read(StepName::Execute).await?.render(&[plan, &before])),
         Some(said) => {
             let command = commands.read_follow_up().await?;
             (Task::FollowUp, command.render(&[&said, &before, plan]))
         }
     };
-    let prompt = with_conflicts(prompt, &sandbox.conflicts);
+    let prompt = with_conflicts(resumed(prompt, started), &sandbox.conflicts);
     let turn = Turn {
         step: StepName::Execute,
         task,
@@ -41,7 +39,8 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         session: started.session_id,
         prompt,
     };
-    let report = run.take_turn(&sandbox, turn).await?;
+    let answer = run.take_turn(&sandbox, turn).await?;
+    let (words, text) = Words::take(&answer.text);
     tell_other_worktrees(run, &sandbox).await?;
     let changes = sandbox.changes().await?;
     run.learn(OrderFacts {
@@ -49,12 +48,10 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         ..OrderFacts::default()
     })
     .await?;
-    Ok(StepResult {
-        agent_name: run.workflow.agent_name(),
-        output: json!({ "files_changed": changes.files_changed, "session": report.session.unwrap_or(started.session_id) }),
-        text: report.text,
-        class: None,
-    })
+    let session = answer.session.unwrap_or(started.session_id);
+    let mut output = json!({ "files_changed": changes.files_changed, "session": session });
+    words.put_into(&mut output);
+    Ok(StepResult { agent_name: run.workflow.agent_name(), output, text, class: None })
 }
 
 /// Logs where the agent may have left work that the commit does not see.

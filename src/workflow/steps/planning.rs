@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, Role, StepName, Task},
+    domain::{ErrorClass, StepName, Task},
     git::Sandbox,
     store::StartedStep,
     workflow::{
@@ -28,7 +28,6 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         task: Task::Plan,
         attempt: started.runs,
         label: String::new(),
-        role: Role::Planner,
         session: started.session_id,
         prompt: resumed(prompt, started),
     };

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::resumed;
 use crate::{
-    domain::{ErrorClass, Role, StepName, Task},
+    domain::{ErrorClass, StepName, Task},
     git::{Changes, Sandbox},
     store::StartedStep,
     workflow::{
@@ -52,7 +52,6 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
             task: Task::Fix,
             attempt: started.runs,
             label: format!("fix-{round}"),
-            role: Role::Author,
             session: execute_session(run).unwrap_or(started.session_id),
             prompt: review::hand_back(&review),
         };
@@ -98,7 +97,6 @@ async fn ask(
             (_, "") => format!("round-{round}"),
             _ => format!("round-{round}-{label}"),
         },
-        role: Role::Reviewer,
         session: started.session_id,
         prompt,
     };
