@@ -75,18 +75,27 @@ fn words_of(key: &str) -> &str {
 }
 
 /// The texts that a request holds of its user, in order; not what tools answered.
-pub fn user_texts(request: &Value) -> Vec<&str> {
+fn user_texts(request: &Value) -> Vec<&str> {
     let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
     let of_user = messages.iter().filter(|message| message["role"] == "user");
-    of_user
-        .flat_map(|message| match &message["content"] {
-            Value::String(text) => vec![text.as_str()],
-            Value::Array(blocks) => {
-                blocks.iter().filter_map(|block| block["text"].as_str()).collect()
-            }
-            _ => Vec::new(),
-        })
-        .collect()
+    of_user.flat_map(|message| texts(&message["content"])).collect()
+}
+
+/// All that a request tells the model: the system's words, what was said so far, and how its tools are
+/// described.
+pub fn all_texts(request: &Value) -> Vec<&str> {
+    let list = |key: &str| request[key].as_array().map_or(&[][..], Vec::as_slice);
+    let said = list("messages").iter().flat_map(|message| texts(&message["content"]));
+    let tools = list("tools").iter().filter_map(|tool| tool["description"].as_str());
+    texts(&request["system"]).into_iter().chain(said).chain(tools).collect()
+}
+
+fn texts(content: &Value) -> Vec<&str> {
+    match content {
+        Value::String(text) => vec![text.as_str()],
+        Value::Array(blocks) => blocks.iter().filter_map(|block| block["text"].as_str()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The key whose words were said last: in one text the words of the scenario's own come first.
@@ -177,6 +186,7 @@ fn spoken(turn: &format::Turn, checkout: &Path) -> Turn {
         delay: turn.delay.map_or(Duration::ZERO, |delay| delay.0),
         pace: turn.pace.map(|pace| pace.0),
         cut: turn.cut,
+        broken: turn.broken.clone(),
         stall: turn.stall,
     })
 }

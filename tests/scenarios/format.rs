@@ -27,8 +27,8 @@ pub struct Scenario {
     /// By version of the CLI: the fault of the product that is known to break it. Then it must fail.
     #[serde(default)]
     pub known_fault: BTreeMap<String, String>,
-    /// Longest time for all of it.
-    #[serde(default = "ninety_seconds")]
+    /// Longest time for all of it, on a machine that has more to do.
+    #[serde(default = "three_minutes")]
     pub limit: Time,
     /// The steps, separated by blanks.
     #[serde(default = "without_review")]
@@ -92,6 +92,8 @@ pub struct Turn {
     pub pace: Option<Time>,
     /// The connection is cut after that many words.
     pub cut: Option<usize>,
+    /// An error of this type is sent before the cut.
+    pub broken: Option<String>,
     /// Nothing follows after that many words.
     pub stall: Option<usize>,
     /// It never answers.
@@ -305,8 +307,8 @@ pub enum Bill {
     Any,
 }
 
-const fn ninety_seconds() -> Time {
-    Time(Duration::from_secs(90))
+const fn three_minutes() -> Time {
+    Time(Duration::from_mins(3))
 }
 
 const fn once() -> usize {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use sqlx::PgPool;
 
 use crate::{
-    director::{OTHER, user_texts},
+    director::{OTHER, all_texts},
     format::{Bill, Expect, Scenario},
     messages_api::{Served, Usage},
     play::{ORDER, Play},
@@ -70,7 +70,7 @@ fn shown(text: &str) -> String {
 }
 
 /// What differs from the expectations, one line each.
-pub async fn differences(play: &Play, scenario: &Scenario) -> Vec<String> {
+pub async fn differences(play: &Play, scenario: &Scenario, version: &str) -> Vec<String> {
     let (pool, expect) = (&play.harness.pool, &scenario.expect);
     let mut differences = Differences::default();
     for kind in scenario.turns.keys().filter(|kind| *kind != OTHER) {
@@ -86,7 +86,7 @@ pub async fn differences(play: &Play, scenario: &Scenario) -> Vec<String> {
     delivery(&mut differences, play, expect);
     texts(&mut differences, play, expect).await;
     conversation(&mut differences, play, expect);
-    bill(&mut differences, play, expect.bill, &row).await;
+    bill(&mut differences, play, (expect.bill, version), &row).await;
     if let Some(step) = &expect.session {
         let session: Option<String> = sqlx::query_scalar(
             "select session_id from agent_work_order_steps where step_name = $1 order by id desc limit 1",
@@ -208,11 +208,7 @@ fn conversation(differences: &mut Differences, play: &Play, expect: &Expect) {
     let requests = play.api.requests();
     let told = |wanted: &str| {
         let of_kind = kinds.iter().zip(&requests).filter(|(kind, _)| *kind == wanted);
-        let texts = of_kind.flat_map(|(_, request)| {
-            let system = request["system"].as_array().map_or(&[][..], Vec::as_slice);
-            let system = system.iter().filter_map(|block| block["text"].as_str());
-            system.chain(user_texts(request)).collect::<Vec<_>>()
-        });
+        let texts = of_kind.flat_map(|(_, request)| all_texts(request));
         texts.collect::<Vec<_>>().join("\n")
     };
     for (kind, patterns) in &expect.told {
@@ -240,17 +236,25 @@ fn price(model: &str) -> (f64, f64) {
     }
 }
 
-/// What an answer costs: reading from the cache a tenth of the input, writing to it a quarter more, or
-/// twice as much for an hour.
+/// What an answer costs by the price table of the CLI, whose figure the product takes: reading from the
+/// cache a tenth of the input, writing to it a quarter more, or twice as much for an hour. 2.1.138 takes both
+/// kinds of writes for the shorter one.
 #[expect(clippy::cast_precision_loss, reason = "the tokens of a test are few")]
-fn dollars(served: &Served) -> f64 {
+fn dollars(served: &Served, version: &str) -> f64 {
     let Usage { input, output, cache_read, cache_write_5m, cache_write_1h } = served.usage;
     let (of_input, of_output) = price(&served.model);
-    let read = cache_read as f64 * 0.1 + cache_write_5m as f64 * 1.25 + cache_write_1h as f64 * 2.0;
+    let hour = if version == "2.1.138" { 1.25 } else { 2.0 };
+    let read =
+        cache_read as f64 * 0.1 + cache_write_5m as f64 * 1.25 + cache_write_1h as f64 * hour;
     ((input as f64 + read) * of_input + output as f64 * of_output) / 1e6
 }
 
-async fn bill(differences: &mut Differences, play: &Play, bill: Bill, row: &Row) {
+async fn bill(
+    differences: &mut Differences,
+    play: &Play,
+    (bill, version): (Bill, &str),
+    row: &Row,
+) {
     if bill == Bill::Any {
         return;
     }
@@ -267,7 +271,7 @@ async fn bill(differences: &mut Differences, play: &Play, bill: Bill, row: &Row)
     let served = play.api.served();
     let complete = served.iter().filter(|served| served.is_complete);
     let spent = play.api.spent();
-    let usd: f64 = complete.map(dollars).sum();
+    let usd: f64 = complete.map(|served| dollars(served, version)).sum();
     let tokens = |count: u64| i64::try_from(count).unwrap();
     let counts = [
         ("input tokens of the order", tokens(spent.input), row.total_input_tokens),

@@ -95,14 +95,16 @@ async fn play_and_judge(name: &str, version: &str, scenario: &Scenario) -> Vec<S
     let database = database::Database::create().await;
     let mut play = play::Play::prepare(scenario, version, database.pool.clone()).await;
     let ended = tokio::time::timeout(scenario.limit.0, play.run(scenario)).await;
-    let mut differences = judge::differences(&play, scenario).await;
+    let mut differences = judge::differences(&play, scenario, version).await;
     if ended.is_err() {
         let limit = humantime::format_duration(scenario.limit.0);
         differences
             .insert(0, format!("the order, or what is done to it, was not over after {limit}"));
     }
     if !differences.is_empty() {
-        let kept = report::keep(name, version, &play);
+        // At once, for a run of all of them takes a while.
+        println!("{name}@{version} differs:\n  {}", differences.join("\n  "));
+        let kept = report::keep(name, version, &play, &differences);
         differences.push(format!("what is known of it: {}", kept.display()));
     }
     drop(play);

@@ -76,18 +76,19 @@ impl Play {
         Self { harness, api, kinds, worker }
     }
 
-    /// Plays it to the end of the order, or for ever.
-    pub async fn run(&mut self, scenario: &Scenario) {
+    /// Plays it to the end of the order, or for ever. An error is what cannot be done.
+    pub async fn run(&mut self, scenario: &Scenario) -> Result<(), String> {
         self.harness.order_named(ORDER, &scenario.request, &scenario.steps).await;
         for act in &scenario.acts {
             while !self.has_come(act).await {
                 tokio::time::sleep(BETWEEN).await;
             }
-            self.act(act).await;
+            self.act(act).await?;
         }
         while !matches!(self.status().await.as_str(), "completed" | "failed" | "cancelled") {
             tokio::time::sleep(BETWEEN).await;
         }
+        Ok(())
     }
 
     async fn status(&self) -> String {
@@ -136,14 +137,14 @@ impl Play {
         .unwrap()
     }
 
-    async fn act(&mut self, act: &Act) {
+    async fn act(&mut self, act: &Act) -> Result<(), String> {
         let words = act.words.as_deref().unwrap_or("Say it again");
         match act.deed {
-            Deed::Cancel => self.say(&["cancel", ORDER]),
-            Deed::Prompt => self.say(&["prompt", ORDER, words]),
+            Deed::Cancel => self.say(&["cancel", ORDER])?,
+            Deed::Prompt => self.say(&["prompt", ORDER, words])?,
             Deed::Requeue => match &act.from {
-                Some(step) => self.say(&["requeue", ORDER, "--from-step", step]),
-                None => self.say(&["requeue", ORDER]),
+                Some(step) => self.say(&["requeue", ORDER, "--from-step", step])?,
+                None => self.say(&["requeue", ORDER])?,
             },
             Deed::Drain => {
                 self.harness.signal(self.worker, Signal::SIGTERM);
@@ -163,6 +164,7 @@ impl Play {
                 self.harness.signal(self.worker, Signal::SIGCONT);
             }
         }
+        Ok(())
     }
 
     fn signal_cli(&self, signal: Signal) {
@@ -171,9 +173,9 @@ impl Play {
         }
     }
 
-    fn say(&self, words: &[&str]) {
+    fn say(&self, words: &[&str]) -> Result<(), String> {
         let (code, said) = self.harness.command(words);
-        assert_eq!(code, Some(0), "archon-awo {words:?}: {said}");
+        if code == Some(0) { Ok(()) } else { Err(format!("archon-awo {words:?}: {said}")) }
     }
 
     /// The processes of agents that are there although nothing runs any more.

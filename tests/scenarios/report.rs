@@ -44,11 +44,12 @@ pub fn print() {
     }
 }
 
-/// Keeps what a scenario left, for people: the worker's log, the order's, what the model was sent.
-pub fn keep(name: &str, version: &str, play: &Play) -> PathBuf {
+/// Keeps what a scenario left, for people: what differs, the worker's log, the order's, what the model was sent.
+pub fn keep(name: &str, version: &str, play: &Play, differences: &[String]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scenarios").join(version).join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("differences.txt"), differences.join("\n")).unwrap();
     for entry in fs::read_dir(play.harness.folder()).unwrap().filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with("worker-") {
             let _ = fs::copy(entry.path(), folder.join(entry.file_name()));

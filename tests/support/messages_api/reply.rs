@@ -36,6 +36,8 @@ pub struct Reply {
     pub pace: Option<Duration>,
     /// The connection is cut after that many pieces.
     pub cut: Option<usize>,
+    /// After the last piece comes an event with an error of this type.
+    pub broken: Option<String>,
     /// After that many pieces nothing follows, and the connection stays open.
     pub stall: Option<usize>,
 }

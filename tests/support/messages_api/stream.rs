@@ -39,6 +39,10 @@ pub(super) fn body(reply: &Reply, message: &Value, entry: Entry) -> Body {
         // Shorter than the script thinks: the end is missing all the same.
         until.truncate(until.len().saturating_sub(3));
     }
+    if let Some(kind) = &reply.broken {
+        let error = json!({"type": "error", "error": {"type": kind, "message": kind}});
+        until.push(event(&error, false));
+    }
     let sent = stream::iter(until).then(move |part| async move {
         if part.is_piece && pace > Duration::ZERO {
             tokio::time::sleep(pace).await;
