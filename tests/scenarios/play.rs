@@ -239,9 +239,10 @@ fn processes(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<i32> {
     processes.collect()
 }
 
-/// Whether a process is the CLI itself, and none of its tools.
+/// Whether a process is the CLI itself, and neither its shim nor one of its tools.
 fn is_cli(process: &Path) -> bool {
     let line = fs::read(process.join("cmdline")).unwrap_or_default();
-    let has = |words: &[u8]| line.windows(words.len()).any(|part| part == words);
-    has(b"--output-format=stream-json") && !line.starts_with(b"/bin/sh")
+    let mut words = line.split(|byte| *byte == 0);
+    words.next().is_some_and(|program| program.ends_with(b"/claude"))
+        && words.any(|word| word == b"--output-format=stream-json")
 }
