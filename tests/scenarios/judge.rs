@@ -227,9 +227,10 @@ fn conversation(differences: &mut Differences, play: &Play, expect: &Expect) {
     }
 }
 
-/// Dollars for a million tokens of input and of output, at the list price of the vendor.
+/// Dollars for a million tokens of input and of output, in the price tables of the CLIs.
 fn price(model: &str) -> (f64, f64) {
     match model {
+        _ if model.contains("haiku-5-5") => (0.1, 0.5),
         _ if model.contains("haiku") => (1.0, 5.0),
         _ if model.contains("opus") => (5.0, 25.0),
         _ => (3.0, 15.0),
