@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Call, Cli, Listener,
@@ -82,7 +82,7 @@ impl Ears {
                 self.messages += 1;
                 vec![said(&self.answer)]
             }
-            _ if TOOLS.contains(&kind) => {
+            _ if TOOLS.contains(&kind) && !id.is_empty() => {
                 let mut lines = Vec::new();
                 if !self.open.contains(id) {
                     self.answer.clear();
@@ -125,7 +125,7 @@ impl Listener for Ears {
                     cache_read,
                     cache_creation: 0,
                 };
-                vec![Ending { tokens, ..self.ending() }.well()]
+                vec![with_totals(Ending { tokens, ..self.ending() }.well(), tokens)]
             }
             "turn.failed" => {
                 let error = line.get("error").unwrap_or(&Value::Null);
@@ -143,6 +143,14 @@ impl Listener for Ears {
     fn conversation(&self) -> Option<&str> {
         self.conversation.as_deref()
     }
+}
+
+/// The end with its tokens as totals of the conversation, which they are: a run that goes on with one has to
+/// be told from those before it (issues 17539 of openai/codex and 661 of gitmoot/gitmoot).
+fn with_totals(mut line: Value, tokens: Tokens) -> Value {
+    line["modelUsage"] = json!({ "codex": { "inputTokens": tokens.input, "outputTokens": tokens.output,
+        "cacheReadInputTokens": tokens.cache_read } });
+    line
 }
 
 /// What a tool was called with.

@@ -146,7 +146,7 @@ impl Listener for Ears {
                 self.answer.push_str(text(line, "content"));
                 Vec::new()
             }
-            "tool_use" => {
+            "tool_use" if !text(line, "tool_id").is_empty() => {
                 let input = line.get("parameters").unwrap_or(&Value::Null);
                 let begins = tool_begins(text(line, "tool_id"), text(line, "tool_name"), input);
                 let lines = self.told().into_iter().chain([begins]).collect();

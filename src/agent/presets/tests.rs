@@ -56,6 +56,25 @@ fn what_came_from_the_cache_is_no_input() {
 }
 
 #[test]
+fn a_conversation_that_goes_on_is_counted_once() {
+    // codex tells what its conversation has consumed so far, the others what the run has.
+    let first = sample!(Codex, "codex/success").0.usage();
+    let later = include_str!("../../../tests/data/codex/success.jsonl")
+        .replace("24763", "30000")
+        .replace(r#""output_tokens":122"#, r#""output_tokens":130"#);
+    let second = hear(Preset::Codex, &later).0.usage();
+    let consumed = second.consumed(&[first.left_behind()]).total();
+    assert_eq!((consumed.input_tokens, consumed.output_tokens), (5_237, 8));
+    for (conversation, _) in
+        [sample!(Gemini, "gemini/success"), sample!(OpenCode, "opencode/success")]
+    {
+        let usage = conversation.usage();
+        let all = usage.consumed(&[]).total();
+        assert_eq!(usage.consumed(&[usage.left_behind()]).total(), all);
+    }
+}
+
+#[test]
 fn an_error_of_the_provider_is_known_by_name_and_status() {
     for ((conversation, _), name, status) in [
         (sample!(Codex, "codex/unauthorized"), "authentication_failed", Some(401)),
