@@ -15,6 +15,10 @@ use super::{
     request::AgentRequest,
 };
 
+/// The CLI's settings for our runs: it neither commits nor opens pull requests, so it needs no
+/// instructions for that, and no signature of its own. Older versions know the last key alone.
+const SETTINGS: &str = r#"{"attribution":{"commit":"","pr":""},"includeGitInstructions":false,"includeCoAuthoredBy":false}"#;
+
 /// Settings of the `claude` agent.
 #[derive(Debug, Clone)]
 pub struct ClaudeSettings {
@@ -136,6 +140,7 @@ impl ClaudeSettings {
             // Hooks and servers of the repository would run on our account without a question.
             arguments.extend(["--setting-sources=user", "--strict-mcp-config"].map(str::to_owned));
         }
+        arguments.push(format!("--settings={SETTINGS}"));
         let flag = if resume { "resume" } else { "session-id" };
         arguments.push(format!("--{flag}={session}"));
         arguments.extend(self.model.iter().map(|model| format!("--model={model}")));
@@ -208,6 +213,7 @@ mod tests {
         settings.model = Some("-odd".to_owned());
         settings.credential = Some(ClaudeCredential::OAuthToken("sk-secret".to_owned().into()));
         let arguments = settings.arguments(Uuid::nil(), true, false).join(" ");
+        assert!(arguments.contains("\"attribution\":{\"commit\":\"\",\"pr\":\"\"}"), "{arguments}");
         assert!(arguments.contains("--model=-odd") && arguments.contains("--resume=0000"));
         assert!(!arguments.contains("sk-secret") && !format!("{settings:?}").contains("sk-secret"));
         let environment = settings.environment(Path::new("/h"));
