@@ -132,6 +132,7 @@ async fn programs_that_cannot_be_started_are_named() {
     let failure = bench.run(agent).await.0.verdict.unwrap_err();
     assert_eq!(failure.class, ErrorClass::Invalid);
     assert!(failure.message.contains("broken did not start"), "{}", failure.message);
+    assert!(failure.message.contains("the interpreter that its first line"), "{}", failure.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -369,3 +369,54 @@ fn history_is_kept_for_days_or_for_ever() {
         assert_eq!(said, format!("AWO_LOG_DAYS is \"{days}\": {expected}"));
     }
 }
+
+/// What agents and tools are given under these names, and nobody sets.
+const GIVEN: &[&str] = &[
+    "AWO_WORK_ORDER_ID",
+    "AWO_STEP",
+    "AWO_ATTEMPT",
+    "AWO_RUN_ID",
+    "AWO_SANDBOX",
+    "AWO_SESSION_DIR",
+    "AWO_SESSION_ID",
+    "AWO_TASK",
+    "AWO_ASKPASS_FD",
+    "AWO_ASKPASS_HOST",
+    "AWO_ASKPASS_USER",
+    "AWO_CONTAINER",
+    "AWO_PG_BIN",
+    "ANTHROPIC_AUTH_TOKEN",
+];
+
+/// Names of settings in the sentences of a source file: upper case, and no comment.
+fn names_in(source: &str) -> impl Iterator<Item = &str> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let words =
+        code.flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    words.filter(|word| {
+        let ours = ["AWO_", "CLAUDE_CLI_", "ANTHROPIC_", "AGENT_WORK_ORDER_", "ARCHON_"];
+        ours.iter().any(|begin| word.starts_with(begin)) && !word.ends_with('_')
+    })
+}
+
+#[test]
+fn sentences_name_settings_as_they_are_set() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = fs::read_to_string(&path).unwrap();
+            for name in names_in(&source) {
+                let known = keys::ALL.iter().any(|key| key.variables.contains(&name));
+                assert!(known || GIVEN.contains(&name), "{name} in {}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 50, "{seen} names were found");
+}

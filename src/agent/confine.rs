@@ -72,9 +72,29 @@ pub fn run_confine(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .envs(std::env::vars_os())
         .stdin(std::process::Stdio::inherit())
         .exec();
-    let message = format!("the agent {} did not start: {error}", program.display());
+    let hint = hint(&error);
+    let message = format!("the agent {} did not start: {error}{hint}", program.display());
     say(&mut pipe, &Report::NotStarted(message));
     ExitCode::from(EXIT_SETUP)
+}
+
+/// What a person can do about a program that is there and does not start.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::ENOEXEC) => {
+            "; it is built for another kind of machine, or is a script whose first line does not name its \
+             interpreter"
+        }
+        // It was found a moment ago.
+        Some(nix::errno::Errno::ENOENT) => {
+            "; the interpreter that its first line names, or the loader it was built for, is missing here"
+        }
+        Some(nix::errno::Errno::EACCES) => {
+            "; it or its interpreter may not be run: correct its mode, or name its folder in \
+             AWO_AGENT_READ_PATHS"
+        }
+        _ => "",
+    }
 }
 
 /// The pipe, closed when the agent begins.

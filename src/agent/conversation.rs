@@ -3,6 +3,8 @@
 //! Tolerant on purpose: the format belongs to somebody else. Lines that are no JSON object and
 //! types and keys that are not known are skipped, and a key of an unexpected kind counts as absent.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -28,8 +30,8 @@ pub struct Conversation {
     pub results: u64,
     /// The last error of the provider that was reported, by a retry or instead of an answer.
     pub provider_error: Option<ProviderError>,
-    /// When the provider's limit ends, in seconds since 1970.
-    pub limit_resets_at: Option<u64>,
+    /// The account's usage limit that was reached, by the provider's last word about it.
+    pub usage_limit: Option<UsageLimit>,
     /// A line was longer than the limit.
     pub truncated: bool,
     /// At least one line was of the kind only a stream of JSON messages has.
@@ -39,6 +41,7 @@ pub struct Conversation {
     taken_back: Option<ResultLine>,
     work: OpenWork,
     answer: Answer,
+    model_spoke: bool,
     last_text: String,
     plain: Vec<u8>,
     meter: Meter,
@@ -57,23 +60,44 @@ pub struct ResultLine {
     pub errors: Vec<String>,
     /// HTTP status of the provider, when that was the error.
     pub status: Option<u16>,
+    /// The type in the provider's own error, such as `overloaded_error`.
+    pub error_type: String,
+    /// Why the model stopped: `end_turn`, `refusal`, `max_tokens`, ...
+    pub stop_reason: String,
+    /// Why the agent stopped: `completed`, `api_error`, `hook_stopped`, ...; older ones do not say.
+    pub terminal_reason: String,
+    /// The model was not asked at all, as when a hook held the request back.
+    pub unasked: bool,
+}
+
+/// A usage limit of the account that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsageLimit {
+    /// When it ends, in seconds since 1970.
+    pub resets_at: Option<u64>,
 }
 
 /// An error of the model provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProviderError {
     /// Its HTTP status.
     pub status: Option<u16>,
     /// Its name, such as `authentication_failed`, `rate_limit`, `overloaded`.
     pub name: String,
+    /// The type in the provider's own error, such as `overloaded_error`.
+    pub error_type: String,
     /// What the agent says of it; nothing of one that it tries again.
     pub said: String,
+    /// How long the agent waits before it tries again, when it does.
+    pub wait: Option<Duration>,
 }
 
 impl ProviderError {
-    /// Whether the credential was refused, which no retry cures.
+    /// Whether the credential was refused and is tried again, which cures nothing. An agent that has
+    /// words for it is at its end by itself, and they hold the reason.
     pub fn refuses_credential(&self) -> bool {
-        self.name == "authentication_failed" || self.status == Some(401)
+        let refused = self.name == "authentication_failed" || self.status == Some(401);
+        refused && self.said.is_empty()
     }
 }
 
@@ -159,11 +183,14 @@ impl Conversation {
             "rate_limit_event" => {
                 let info = value.get("rate_limit_info");
                 let rejected = info.and_then(|info| text(info, "status")) == Some("rejected");
-                self.limit_resets_at =
-                    info.filter(|_| rejected).and_then(|info| info.get("resetsAt")?.as_u64());
+                self.usage_limit = info.filter(|_| rejected).map(|info| UsageLimit {
+                    resets_at: info.get("resetsAt").and_then(Value::as_u64),
+                });
             }
             "result" => {
-                self.result = Some(parse_result(value));
+                let unasked =
+                    !self.model_spoke && value.get("stop_reason").is_some_and(Value::is_null);
+                self.result = Some(ResultLine { unasked, ..parse_result(value) });
                 self.results += 1;
                 self.denied.hear_result(value);
             }
@@ -172,6 +199,7 @@ impl Conversation {
     }
 
     fn hear_assistant(&mut self, value: &Value) {
+        self.model_spoke = true;
         let mut told = "";
         for block in blocks(value).filter(|block| text(block, "type") == Some("text")) {
             if let Some(said) = text(block, "text") {
@@ -180,7 +208,7 @@ impl Conversation {
             }
         }
         if value.get("error").is_some_and(Value::is_string) {
-            self.hear_error(value, None, told);
+            self.hear_error(value, number(value, "api_error_status"), told);
         } else {
             // An answer means that whatever a retry complained about has passed.
             self.provider_error = None;
@@ -192,20 +220,36 @@ impl Conversation {
             // The final line repeats the name without the status.
             let status = status
                 .or_else(|| self.provider_error.as_ref().filter(|last| last.name == name)?.status);
-            let (name, said) = (name.to_owned(), said.to_owned());
-            self.provider_error = Some(ProviderError { status, name, said });
+            self.provider_error = Some(ProviderError {
+                status,
+                name: name.to_owned(),
+                error_type: text(value, "api_error_type").unwrap_or_default().to_owned(),
+                said: said.to_owned(),
+                wait: wait(value),
+            });
         }
     }
 }
 
+/// How long the agent waits before it tries again; older versions count in parts of milliseconds.
+fn wait(retry: &Value) -> Option<Duration> {
+    let seconds = retry.get("retry_delay_ms")?.as_f64()? / 1000.0;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
 fn parse_result(value: &Value) -> ResultLine {
     let list = |key| value.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let word = |key| text(value, key).unwrap_or_default().to_owned();
     ResultLine {
-        subtype: text(value, "subtype").unwrap_or_default().to_owned(),
+        subtype: word("subtype"),
         is_error: value.get("is_error").and_then(Value::as_bool).unwrap_or_default(),
         text: text(value, "result").map(str::to_owned),
         errors: list("errors").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         status: number(value, "api_error_status"),
+        error_type: word("api_error_type"),
+        stop_reason: word("stop_reason"),
+        terminal_reason: word("terminal_reason"),
+        unasked: false,
     }
 }
 
@@ -286,5 +330,18 @@ mod tests {
         let said = br#"{"type":"assistant","message":{"content":[{"type":"text","text":"so"}]}}"#;
         assert_eq!(hear(&[said]).last_words(), "so");
         assert_eq!(hear(&[b"boom"]).last_words(), "boom\n");
+    }
+
+    #[test]
+    fn a_refused_credential_is_cut_short_only_while_it_is_tried_again() {
+        let retry = br#"{"type":"system","subtype":"api_retry","error_status":401,"error":"authentication_failed"}"#;
+        let told = br#"{"type":"assistant","error":"authentication_failed","api_error_status":403,"message":{"content":[{"type":"text","text":"403 archived"}]}}"#;
+        for (lines, expected) in
+            [(&[&retry[..]][..], true), (&[told], false), (&[retry, told], false)]
+        {
+            let error = hear(lines).provider_error.unwrap();
+            assert_eq!(error.refuses_credential(), expected, "{error:?}");
+        }
+        assert_eq!(hear(&[told]).provider_error.unwrap().status, Some(403));
     }
 }

@@ -10,7 +10,7 @@ use std::{fmt, path::PathBuf};
 use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{IsolationConfig, IsolationMode};
+use crate::config::{AgentNetwork, IsolationConfig, IsolationMode};
 pub use grants::Places;
 pub(super) use ruleset::shut_in;
 pub(super) use syscalls::forbid;
@@ -113,6 +113,11 @@ impl Isolation {
             _ => IsolationLevel::Partial,
         };
         self
+    }
+
+    /// Where the agent can connect to.
+    pub fn agent_network(&self) -> AgentNetwork {
+        if self.network { AgentNetwork::Proxy } else { AgentNetwork::Open }
     }
 
     /// An error unless it is as complete as it has to be.

@@ -1,7 +1,24 @@
-//! What a refused call of the model provider was about: by its status, the name that the Claude CLI gives
-//! it, and the words the CLI makes of it (versions 1.0 to 2.1).
+//! What a refused call of the model provider was about: by its status, by the names that provider and Claude
+//! CLI give it, and by the words the CLI makes of it (versions 1.0 to 2.1).
+
+mod words;
 
 use crate::domain::ErrorClass;
+
+/// What is known of a call that had no good end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Facts<'a> {
+    /// The HTTP status of the answer.
+    pub status: Option<u16>,
+    /// The name that the CLI gives the kind, such as `rate_limit`.
+    pub name: &'a str,
+    /// The type in the provider's own error, such as `overloaded_error`.
+    pub error_type: &'a str,
+    /// The words the CLI makes of it.
+    pub said: &'a str,
+    /// The agent may connect to the port of its proxy alone.
+    pub proxy_only: bool,
+}
 
 /// A kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +32,10 @@ pub(super) enum Refusal {
     /// The CLI has no credential at all.
     NoCredential,
     Credential,
+    /// A login or token that was good once.
+    ExpiredLogin,
+    /// The credential is good, and does not allow this.
+    Forbidden,
     Model,
     OutputTooLong,
     InputTooLong,
@@ -22,116 +43,91 @@ pub(super) enum Refusal {
     Overloaded,
     Certificate,
     Unreachable,
+    /// The connection was there and broke.
+    CutOff,
+    /// Our own bounds keep the agent from the provider.
+    ShutIn,
     /// Another refusal of the request.
     Request,
     /// Nothing that tells of the provider.
     Unknown,
 }
 
-/// Words in lower case, and the kind they stand for; the first match decides. They stand before status and
-/// name, for the CLI reports several kinds under one of those.
-const TELLING: &[(&str, Refusal)] = &[
-    ("credit balance is too low", Refusal::Credit),
-    ("credit balance too low", Refusal::Credit),
-    ("out of usage credits", Refusal::Credit),
-    ("requires usage credits", Refusal::Credit),
-    ("spend limit", Refusal::Credit),
-    ("spending cap", Refusal::Credit),
-    ("output token maximum", Refusal::OutputTooLong),
-    ("context window limit", Refusal::InputTooLong),
-    ("context limit reached", Refusal::InputTooLong),
-    ("prompt is too long", Refusal::InputTooLong),
-    ("request too large", Refusal::InputTooLong),
-    ("rate limit reached", Refusal::RateLimit),
-    ("limit reached", Refusal::UsageLimit),
-    ("hit your ", Refusal::UsageLimit),
-    ("out of extra usage", Refusal::UsageLimit),
-    ("is out of usage", Refusal::UsageLimit),
-    ("reached your specified api usage limits", Refusal::UsageLimit),
-    ("usage policy", Refusal::UsagePolicy),
-    ("selected model", Refusal::Model),
-    ("is not available with the claude", Refusal::Model),
-    ("not logged in", Refusal::NoCredential),
-];
-
-/// Words that count when neither status nor name told the kind.
-const WORDS: &[(&str, Refusal)] = &[
-    ("invalid api key", Refusal::Credential),
-    ("failed to authenticate", Refusal::Credential),
-    ("authentication_error", Refusal::Credential),
-    ("permission_error", Refusal::Credential),
-    ("oauth token", Refusal::Credential),
-    ("login expired", Refusal::Credential),
-    ("has been disabled", Refusal::Credential),
-    ("/login", Refusal::NoCredential),
-    ("rate_limit_error", Refusal::RateLimit),
-    ("rate limit", Refusal::RateLimit),
-    ("overloaded", Refusal::Overloaded),
-    ("internal server error", Refusal::Overloaded),
-    ("not_found_error", Refusal::Model),
-    ("ssl certificate", Refusal::Certificate),
-    ("self-signed certificate", Refusal::Certificate),
-    ("unable to connect", Refusal::Unreachable),
-    ("connection error", Refusal::Unreachable),
-    ("connection closed", Refusal::Unreachable),
-    ("request timed out", Refusal::Unreachable),
-    ("fetch failed", Refusal::Unreachable),
-    ("socket hang up", Refusal::Unreachable),
-    ("econnrefused", Refusal::Unreachable),
-    ("econnreset", Refusal::Unreachable),
-    ("etimedout", Refusal::Unreachable),
-    ("enotfound", Refusal::Unreachable),
-    ("eai_again", Refusal::Unreachable),
-];
-
 /// How the CLI begins to tell of a refused call.
 const PREFIX: &str = "api error";
 
 /// The kind of a refusal, and its HTTP status, from what is given or from the words.
-pub(super) fn classify(status: Option<u16>, name: &str, said: &str) -> (Refusal, Option<u16>) {
-    let lower = said.to_lowercase();
-    let status = status.or_else(|| status_in(&lower));
-    let found = |table: &[(&str, Refusal)]| {
-        table.iter().find(|(words, _)| lower.contains(words)).map(|(_, kind)| *kind)
-    };
-    let kind = found(TELLING).or_else(|| by_name(status, name)).or_else(|| found(WORDS)).unwrap_or(
-        match (status, name) {
-            (Some(400..), _) | (_, "invalid_request") => Refusal::Request,
-            _ if lower.starts_with(PREFIX) => Refusal::Request,
-            // A retry without a status had no answer.
-            (None, "unknown") if said.is_empty() => Refusal::Unreachable,
-            _ => Refusal::Unknown,
-        },
-    );
-    (kind, status)
+///
+/// Sentences of the CLI come first, for it reports several kinds under one status and one name; then what
+/// the provider itself calls the error, then status and name, then words that may stand anywhere.
+pub(super) fn classify(facts: &Facts<'_>) -> (Refusal, Option<u16>) {
+    let lower = facts.said.to_lowercase().replace('\u{2019}', "'");
+    let status = facts.status.or_else(|| status_in(&lower));
+    let found = words::sentence(&lower)
+        .or_else(|| by_type(facts.error_type))
+        .or_else(|| types_in(&lower).find_map(by_type))
+        .or_else(|| by_name(status, facts.name))
+        .or_else(|| words::word(&lower));
+    let kind = found.unwrap_or_else(|| match (status, facts.name) {
+        (_, "server_error") => Refusal::Overloaded,
+        (Some(400..), _) | (_, "invalid_request") => Refusal::Request,
+        _ if lower.contains(PREFIX) => Refusal::Request,
+        // A retry without a status had no answer.
+        (None, "unknown") if lower.is_empty() => Refusal::Unreachable,
+        _ => Refusal::Unknown,
+    });
+    let shut_in = facts.proxy_only && kind == Refusal::Unreachable;
+    (if shut_in && words::is_kept_out(&lower) { Refusal::ShutIn } else { kind }, status)
 }
 
-fn by_name(status: Option<u16>, name: &str) -> Option<Refusal> {
-    Some(match (status, name) {
-        (
-            _,
-            "authentication_failed"
-            | "oauth_org_not_allowed"
-            | "cloud_credential_error"
-            | "account_on_hold",
-        )
-        | (Some(401 | 403), _) => Refusal::Credential,
-        (Some(402), _) | (_, "billing_error") => Refusal::Credit,
-        (Some(429), _) | (_, "rate_limit") => Refusal::RateLimit,
-        (_, "model_not_found") => Refusal::Model,
-        (_, "max_output_tokens") => Refusal::OutputTooLong,
-        (Some(413), _) => Refusal::InputTooLong,
-        (Some(408 | 500..), _) | (_, "overloaded" | "server_error") => Refusal::Overloaded,
+/// By the types of the provider's errors, as its documentation lists them.
+fn by_type(error_type: &str) -> Option<Refusal> {
+    Some(match error_type {
+        "authentication_error" => Refusal::Credential,
+        "permission_error" => Refusal::Forbidden,
+        "billing_error" => Refusal::Credit,
+        "not_found_error" => Refusal::Model,
+        "request_too_large" => Refusal::InputTooLong,
+        "rate_limit_error" => Refusal::RateLimit,
+        "overloaded_error" | "api_error" | "timeout_error" => Refusal::Overloaded,
         _ => return None,
     })
 }
 
-/// The status in `API Error: 529 …` and `API Error (503 …`.
+/// The types in an answer in JSON that the CLI repeats as it came.
+fn types_in(lower: &str) -> impl Iterator<Item = &str> {
+    let values = lower.split("\"type\":").skip(1);
+    values.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+}
+
+fn by_name(status: Option<u16>, name: &str) -> Option<Refusal> {
+    Some(match (status, name) {
+        (Some(403), _) | (_, "oauth_org_not_allowed" | "account_on_hold") => Refusal::Forbidden,
+        (Some(401), _) | (_, "authentication_failed" | "cloud_credential_error") => {
+            Refusal::Credential
+        }
+        (Some(402), _) | (_, "billing_error") => Refusal::Credit,
+        (Some(429), _) | (_, "rate_limit") => Refusal::RateLimit,
+        (Some(404), _) | (_, "model_not_found") => Refusal::Model,
+        (_, "max_output_tokens") => Refusal::OutputTooLong,
+        (Some(413), _) => Refusal::InputTooLong,
+        // Without a status a server_error may be a connection that failed: the words tell.
+        (Some(408 | 500..), _) | (_, "overloaded") | (Some(_), "server_error") => {
+            Refusal::Overloaded
+        }
+        _ => return None,
+    })
+}
+
+/// The status in `API Error: 529 …`, `API Error (503 …` and `Request rejected (429)`.
 fn status_in(lower: &str) -> Option<u16> {
-    let (_, rest) = lower.split_once(PREFIX)?;
-    let digits = rest.trim_start_matches([':', ' ', '(']);
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    (end == 3).then(|| digits[..end].parse().ok())?.filter(|status| (400..600).contains(status))
+    let behind = |words: &str| {
+        let digits = lower.split_once(words)?.1.trim_start_matches([':', ' ', '(']);
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        let status = (end == 3).then(|| digits[..end].parse().ok())?;
+        status.filter(|status| (400..600).contains(status))
+    };
+    behind(PREFIX).or_else(|| behind("request rejected"))
 }
 
 impl Refusal {
@@ -140,9 +136,11 @@ impl Refusal {
         match self {
             Self::Credit => ErrorClass::Budget,
             Self::UsageLimit | Self::RateLimit => ErrorClass::RateLimited,
-            Self::NoCredential | Self::Credential => ErrorClass::Auth,
-            Self::Overloaded | Self::Unreachable => ErrorClass::Overloaded,
-            Self::Model | Self::Certificate => ErrorClass::Invalid,
+            Self::NoCredential | Self::Credential | Self::ExpiredLogin | Self::Forbidden => {
+                ErrorClass::Auth
+            }
+            Self::Overloaded | Self::Unreachable | Self::CutOff => ErrorClass::Overloaded,
+            Self::Model | Self::Certificate | Self::ShutIn => ErrorClass::Invalid,
             Self::OutputTooLong
             | Self::InputTooLong
             | Self::UsagePolicy
@@ -172,8 +170,17 @@ impl Refusal {
                 "the model provider refused the credential: check ANTHROPIC_API_KEY or \
                  CLAUDE_CODE_OAUTH_TOKEN"
             }
+            Self::ExpiredLogin => {
+                "the login at the model provider has expired or was revoked: set a new \
+                 CLAUDE_CODE_OAUTH_TOKEN, or ANTHROPIC_API_KEY instead"
+            }
+            Self::Forbidden => {
+                "the model provider does not allow this to the account: ask who manages its organization, \
+                 or set another ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN"
+            }
             Self::Model => {
-                "the model provider does not offer this model to the account: correct CLAUDE_CLI_MODEL"
+                "the model provider does not offer this model to the account: correct CLAUDE_CLI_MODEL, \
+                 or ANTHROPIC_BASE_URL where that is set"
             }
             Self::OutputTooLong => {
                 "one answer of the model was longer than the agent allows: split the request into smaller \
@@ -184,7 +191,8 @@ impl Refusal {
                  the request"
             }
             Self::UsagePolicy => {
-                "the model provider refuses this request by its usage policy: word it differently"
+                "the model refused this request by the usage policy of its provider: word it differently, \
+                 or set another CLAUDE_CLI_MODEL"
             }
             Self::Overloaded => "the model provider is overloaded or failing",
             Self::Certificate => {
@@ -193,6 +201,15 @@ impl Refusal {
             }
             Self::Unreachable => {
                 "the model provider could not be reached: check the network and ANTHROPIC_BASE_URL"
+            }
+            Self::CutOff => {
+                "the connection to the model provider broke off: check the network, and the proxy where \
+                 there is one"
+            }
+            Self::ShutIn => {
+                "the agent was kept from the model provider: with AWO_AGENT_NETWORK=proxy it reaches the \
+                 port of AWO_AGENT_PROXY alone; correct AWO_AGENT_PROXY or ANTHROPIC_BASE_URL, or set \
+                 AWO_AGENT_NETWORK=open"
             }
             Self::Request => "the model provider refused the request",
             Self::Unknown => "the agent ended with an error",

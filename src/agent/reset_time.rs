@@ -3,7 +3,8 @@
 //! Wordings of versions 1.0 to 2.1: `…limit reached|1760000400`, `resets 3pm (Asia/Tokyo)`,
 //! `resets Jun 7, 4:30pm (Europe/Rome)`, `resets Sep 15 at 7pm`, `resets Jan 2, 2027, 9am`,
 //! `Your limit will reset at 12am.`, `Limits will reset at 9:30 AM.`, `It resets Oct 24.`; and of the
-//! provider itself: `You will regain access on 2026-12-01 at 00:00 UTC.`
+//! provider itself: `You will regain access on 2026-12-01 at 00:00 UTC.` Gateways say `resets in 2h 5m`,
+//! `try again in 20 seconds`, `resets at 2026-12-01T00:00:00Z` and the like.
 
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use chrono_tz::Tz;
 
 /// Seconds since 1970 of a time that is believed: from 2001 on, and within the range of dates.
 const PLAUSIBLE: std::ops::Range<i64> = 1_000_000_000..100_000_000_000;
+/// What stands before a time that is reckoned from now.
+const LATER: [&str; 5] = ["resets in ", "reset in ", "try again in ", "retry in ", "retry after "];
+/// The longest such time that is believed.
+const LONGEST: Duration = Duration::from_hours(24 * 32);
 /// A time of day that passed so recently is meant, and not the one of tomorrow.
 const JUST_PASSED: TimeDelta = TimeDelta::minutes(15);
 
@@ -27,9 +32,12 @@ pub(super) fn until_reset<Z: TimeZone>(
     now: DateTime<Utc>,
     local: &Z,
 ) -> Option<Duration> {
-    let named = seconds(text).or_else(|| access(text));
+    let lower = text.to_ascii_lowercase();
+    if let Some(wait) = later(&lower) {
+        return Some(wait);
+    }
+    let named = seconds(text).or_else(|| access(text)).or_else(|| stamp(text));
     let moment = named.or_else(|| {
-        let lower = text.to_ascii_lowercase();
         let (_, rest) = lower.split_once("reset")?;
         let rest = rest.strip_prefix('s').unwrap_or(rest);
         zone(text).map_or_else(|| moment(rest, now, local), |zone| moment(rest, now, &zone))
@@ -41,8 +49,40 @@ pub(super) fn until_reset<Z: TimeZone>(
 fn seconds(text: &str) -> Option<DateTime<Utc>> {
     let (_, rest) = text.split_once('|')?;
     let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
-    let seconds = digits.parse().ok().filter(|seconds| PLAUSIBLE.contains(seconds))?;
+    let number: i64 = digits.parse().ok()?;
+    // Some count in milliseconds.
+    let seconds = [number, number / 1000].into_iter().find(|one| PLAUSIBLE.contains(one))?;
     DateTime::from_timestamp(seconds, 0)
+}
+
+/// A time reckoned from now: `2 hours 5 minutes`, `2h5m`, `20s`.
+fn later(lower: &str) -> Option<Duration> {
+    let mut rest = LATER.iter().find_map(|words| Some(lower.split_once(words)?.1))?;
+    let mut sum = None;
+    loop {
+        rest = rest.trim_start_matches([' ', ',', '~']);
+        rest = rest.strip_prefix("and ").unwrap_or(rest);
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let Ok(number) = rest[..end].parse::<u32>() else { break };
+        let behind = rest[end..].trim_start_matches([' ', '-']);
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let unit = match &behind[..end] {
+            "d" | "day" | "days" => 86_400,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            _ => break,
+        };
+        sum = Some(sum.unwrap_or(0_u64) + u64::from(number) * unit);
+        rest = &behind[end..];
+    }
+    sum.map(Duration::from_secs).filter(|wait| *wait <= LONGEST)
+}
+
+/// A time as machines write it.
+fn stamp(text: &str) -> Option<DateTime<Utc>> {
+    let mut words = text.split([' ', ',', '(', ')', '"', '|']);
+    words.find_map(|word| word.trim_end_matches('.').parse::<DateTime<Utc>>().ok())
 }
 
 /// The moment from which there is access again.
@@ -180,6 +220,17 @@ mod tests {
                 "12-28 00:00",
             ),
             ("You're out of extra usage · resets 22:15 (UTC)", "12-27 22:15"),
+            ("Claude AI usage limit reached|1798405200000", "12-27 21:00"),
+            ("5-hour limit reached - resets 5:30pm", "12-27 22:30"),
+            ("You've hit your limit · resets 1am", "12-28 06:00"),
+            ("You've hit your weekly limit · resets in 2 hours 5 minutes", "12-27 22:05"),
+            ("Rate limit reached. Please try again in 1h30m.", "12-27 21:30"),
+            ("too many requests, retry after 90 s", "12-27 20:01"),
+            ("limit reached, resets at 2026-12-28T01:02:03Z.", "12-28 01:02"),
+            (
+                "You've hit your individual spend limit · resets Jan 1, 12am (UTC) · your 5-hour limit resets 3pm",
+                "01-01 00:00",
+            ),
         ] {
             assert_eq!(reset(text).as_deref(), Some(expected), "{text}");
         }
@@ -200,6 +251,10 @@ mod tests {
             "limit reached|99999999999999999999",
             "resets é3pm",
             "reset at 13pm (Mars/Olympus)",
+            "resets in a while",
+            "try again in 3 fortnights",
+            "retry after 4000000000 days",
+            "try again in a moment",
         ] {
             assert_eq!(reset(text), None, "{text}");
         }

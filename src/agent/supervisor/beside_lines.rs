@@ -27,6 +27,7 @@ pub fn told_on_stderr(launch: &Launch, ended: &Ended, drained: &Drained) -> Opti
         status,
         name: name.to_owned(),
         said: stderr.to_owned(),
+        ..ProviderError::default()
     })
 }
 

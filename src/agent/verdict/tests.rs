@@ -1,8 +1,11 @@
 //! Every recorded run of the Claude CLI, and made-up ones, judged.
 
+mod facts;
+mod told;
+
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Evidence, Intervention, judge, session_is_unknown};
 use crate::{
@@ -48,6 +51,7 @@ fn evidence_of(conversation: &Conversation, exit: Exit) -> Evidence<'_> {
         exit: Some(exit),
         result: conversation.result.as_ref(),
         provider_error: conversation.provider_error.as_ref(),
+        usage_limit: conversation.usage_limit,
         ..Evidence::default()
     }
 }
@@ -190,177 +194,39 @@ fn refusals_say_what_to_do() {
     ");
 }
 
+/// 2026-12-27 19:00 in Greenwich, in seconds since 1970.
+const NOW: u64 = 1_798_398_000;
+
 /// A result line as CLIs without `api_error_status` write it, behind a line that names the error.
 fn told(name: Option<&str>, said: &str) -> Failure {
     let line = name.map(|name| {
-        serde_json::json!({ "type": "assistant", "error": name,
+        json!({ "type": "assistant", "error": name,
             "message": { "id": "m", "content": [{ "type": "text", "text": said }] } })
     });
-    let result = serde_json::json!({ "type": "result", "subtype": "success", "is_error": true,
-        "result": said });
+    let result =
+        json!({ "type": "result", "subtype": "success", "is_error": true, "result": said });
+    failed(line.into_iter().chain([result]), 1)
+}
+
+/// A run that printed these lines and ended with this code, at 2026-12-27 19:00 in Greenwich.
+fn judged(lines: impl IntoIterator<Item = Value>, code: i32) -> Result<(), Failure> {
     let mut conversation = Conversation::default();
-    for line in line.into_iter().chain([result]) {
+    let init = json!({ "type": "system", "subtype": "init" });
+    for line in [init].into_iter().chain(lines) {
         let frame = Frame { bytes: line.to_string().into_bytes(), truncated: false };
         conversation.hear(&frame);
     }
-    let exit = Exit { code: Some(1), signal: None };
-    let evidence = Evidence { now: 1_798_398_000, ..evidence_of(&conversation, exit) };
-    judge(&evidence).unwrap_err()
+    let exit = Exit { code: Some(code), signal: None };
+    judge(&Evidence { now: NOW, ..evidence_of(&conversation, exit) })
 }
 
-/// What the CLI says, the name it gives, the class that follows and how the sentence begins.
-const TOLD: &[(Option<&str>, &str, Class, &str)] = &[
-    (
-        None,
-        "API Error: 400 {\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"messages.3: bad\"}}",
-        Class::ToolError,
-        "the model provider refused the request (HTTP 400, ",
-    ),
-    (
-        Some("invalid_request"),
-        "API Error: 400 duplicate tool_use ID in conversation history.",
-        Class::ToolError,
-        "the model provider refused the request (HTTP 400, ",
-    ),
-    (
-        None,
-        "API Error: 401 {\"error\":{\"type\":\"authentication_error\"}} · Please run /login",
-        Class::Auth,
-        "the model provider refused the credential: check ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (HTTP 401, ",
-    ),
-    (
-        None,
-        "Invalid API key · Please run /login",
-        Class::Auth,
-        "the model provider refused the credential",
-    ),
-    (
-        None,
-        "OAuth token has expired. Please obtain a new token or refresh your existing token.",
-        Class::Auth,
-        "the model provider refused the credential",
-    ),
-    (None, "Not logged in · Please run /login", Class::Auth, "the agent has no credential"),
-    (
-        Some("oauth_org_not_allowed"),
-        "This account may not be used here",
-        Class::Auth,
-        "the model provider refused the credential",
-    ),
-    (
-        None,
-        "API Error: Claude's response exceeded the 32000 output token maximum. To configure this behavior, set the CLAUDE_CODE_MAX_OUTPUT_TOKENS environment variable.",
-        Class::ToolError,
-        "one answer of the model was longer than the agent allows",
-    ),
-    (
-        Some("max_output_tokens"),
-        "API Error: The answer was cut.",
-        Class::ToolError,
-        "one answer of the model was longer",
-    ),
-    (
-        None,
-        "API Error: The model has reached its context window limit.",
-        Class::ToolError,
-        "the request and what the agent read for it are longer",
-    ),
-    (
-        Some("invalid_request"),
-        "Prompt is too long",
-        Class::ToolError,
-        "the request and what the agent read for it are longer",
-    ),
-    (
-        None,
-        "API Error: Claude Code is unable to respond to this request, which appears to violate our Usage Policy",
-        Class::ToolError,
-        "the model provider refuses this request by its usage policy",
-    ),
-    (
-        Some("model_not_found"),
-        "There's an issue with the selected model (x). It may not exist or you may not have access to it.",
-        Class::Invalid,
-        "the model provider does not offer this model",
-    ),
-    (
-        None,
-        "Credit balance is too low",
-        Class::Budget,
-        "the account at the model provider has no credit left",
-    ),
-    (
-        None,
-        "You're out of usage credits. Switch to another model to continue.",
-        Class::Budget,
-        "the account at the model provider has no credit left",
-    ),
-    (
-        None,
-        "You've hit your monthly spend limit. /model to switch models.",
-        Class::Budget,
-        "the account at the model provider has no credit left, or reached its spend limit",
-    ),
-    (
-        Some("rate_limit"),
-        "API Error: Rate limit reached",
-        Class::RateLimited,
-        "the model provider's rate limit is reached",
-    ),
-    (
-        None,
-        "API Error: 529 Overloaded. This is a server-side issue",
-        Class::Overloaded,
-        "the model provider is overloaded or failing (HTTP 529, ",
-    ),
-    (
-        None,
-        "API Error: 500 Internal server error.",
-        Class::Overloaded,
-        "the model provider is overloaded or failing (HTTP 500, ",
-    ),
-    (
-        None,
-        "API Error (503 upstream connect error) · check status",
-        Class::Overloaded,
-        "the model provider is overloaded or failing (HTTP 503, ",
-    ),
-    (
-        Some("unknown"),
-        "API Error: Unable to connect to API (ECONNREFUSED)",
-        Class::Overloaded,
-        "the model provider could not be reached",
-    ),
-    (
-        None,
-        "API Error: Connection error.",
-        Class::Overloaded,
-        "the model provider could not be reached",
-    ),
-    (
-        None,
-        "API Error: Request timed out.",
-        Class::Overloaded,
-        "the model provider could not be reached",
-    ),
-    (
-        None,
-        "API Error: Unable to connect to API: SSL certificate has expired",
-        Class::Invalid,
-        "the certificate of the model provider's address is not trusted",
-    ),
-    (
-        None,
-        "API Error: API returned an empty or malformed response (HTTP 200) — check for a proxy or gateway intercepting the request",
-        Class::ToolError,
-        "the model provider refused the request (",
-    ),
-    (None, "Execution error", Class::ToolError, "the agent ended with an error (Execution error)"),
-];
+fn failed(lines: impl IntoIterator<Item = Value>, code: i32) -> Failure {
+    judged(lines, code).unwrap_err()
+}
 
 #[test]
 fn a_result_without_a_status_is_told_by_its_words() {
-    for (name, said, class, sentence) in TOLD {
+    for (name, said, class, sentence) in told::TOLD {
         let failure = told(*name, said);
         assert_eq!(failure.class, *class, "{said}: {}", failure.message);
         assert!(failure.message.starts_with(sentence), "{said}: {}", failure.message);
@@ -382,6 +248,12 @@ fn a_usage_limit_is_waited_for_until_it_resets() {
             "API Error: 400 You have reached your specified API usage limits. You will regain access on 2026-12-28 at 00:00 UTC.",
             300,
         ),
+        ("5-hour limit reached ∙ resets 9pm (UTC)", 120),
+        ("You've hit your limit · resets 1am (UTC)", 360),
+        ("You\u{2019}ve hit your Opus limit · resets 1am (UTC) · progress saved", 360),
+        ("You're out of extra usage · resets 1am (UTC)", 360),
+        ("You've hit your individual usage limit · resets Dec 28, 1am (UTC)", 360),
+        ("You've hit your usage limit · resets in 2 hours 5 minutes", 125),
     ] {
         let failure = told(Some("rate_limit"), said);
         assert_eq!(failure.class, Class::RateLimited, "{said}: {}", failure.message);
