@@ -2,8 +2,10 @@
 //!
 //! The runner owns git and the forge; the model only writes text and files.
 
+mod adverts;
 mod agent_environment;
 mod agent_runs;
+mod answer;
 mod attempt;
 mod delivered;
 mod dossier;
@@ -29,6 +31,7 @@ mod steps;
 pub mod trial;
 mod turn;
 mod undo;
+mod unused_words;
 mod words;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};

@@ -1,8 +1,9 @@
 -- Ends the running step $4 of order $3 under job $1 and epoch $2. With success ($7) the step is a
 -- checkpoint with output $8 and never runs again; execute has then answered the prompts that waited.
--- $12 is the conversation the agent had, where it is not the planned one, $13 how far the agent was
--- shut in; what its runs consumed was counted before. Answers no row when the epoch is stale; said again under the same epoch it changes nothing
--- and answers the same.
+-- $12 is the conversation the agent had, where it is not the planned one; that of execute is the one
+-- a follow-up continues, so it is the order's. $13 is how far the agent was shut in; what its runs
+-- consumed was counted before. Answers no row when the epoch is stale; said again under the same epoch it
+-- changes nothing and answers the same.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
 ended AS (
@@ -38,8 +39,9 @@ history AS (
 ),
 conversation AS (
     UPDATE public.agent_work_orders o SET
-        agent_session_id = coalesce(e.session_id::text, o.agent_session_id)
-    FROM ended e, history h WHERE o.agent_work_order_id = h.agent_work_order_id
+        agent_session_id = e.session_id::text
+    FROM ended e, history h
+    WHERE o.agent_work_order_id = h.agent_work_order_id AND $4 = 'execute'
 ),
 -- None can come in while the order runs: these are the ones that the run began with.
 answered AS (

@@ -1,5 +1,6 @@
 -- Marks step $4 (number $5) of order $3 as started under job $1 and epoch $2, by agent $6 with
--- session $7. Answers no row when the epoch is stale or the step is finished; else also whether the run
+-- session $7; execute goes on in the conversation that it had last, which may be another one than was
+-- planned then. Answers no row when the epoch is stale or the step is finished; else also whether the run
 -- before was interrupted, since the step last succeeded or was asked for anew.
 WITH
 owner AS (SELECT job_id, worker_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
@@ -45,10 +46,16 @@ interrupted AS (
 ),
 started AS (
     INSERT INTO awo.steps (job_id, step_name, epoch, runs, session_id)
-    SELECT $1, $4, $2, 1 + coalesce((
-        SELECT max(h.attempt) FROM public.agent_work_order_steps h
-        WHERE h.agent_work_order_id = $3 AND h.step_name = $4), 0), $7
+    SELECT $1, $4, $2, 1 + coalesce(last.attempt, 0), coalesce(last.session_id, $7)
     FROM owner
+    LEFT JOIN LATERAL (
+        -- The column is text, and others may write it too.
+        SELECT h.attempt, CASE WHEN $4 = 'execute' AND h.session_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            THEN h.session_id::uuid END AS session_id
+        FROM public.agent_work_order_steps h
+        WHERE h.agent_work_order_id = $3 AND h.step_name = $4
+        ORDER BY h.attempt DESC LIMIT 1
+    ) last ON true
     -- The same epoch again is the same start, whose reply was lost.
     ON CONFLICT (job_id, step_name) DO UPDATE SET epoch = excluded.epoch, started_at = now(),
         runs = awo.steps.runs + (awo.steps.epoch <> excluded.epoch)::integer, session_id = coalesce(awo.steps.session_id, excluded.session_id)

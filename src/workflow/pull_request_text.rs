@@ -1,13 +1,20 @@
 //! Title and body of the pull request: the agent's words where they are usable, calling nobody and
 //! pretending nothing.
 
-use super::plain_text;
+use super::{
+    answer::{Lead, field, only_leads, take_out},
+    plain_text,
+};
 use crate::domain::WorkOrderId;
 
 /// Longest title, in characters.
 const MAX_TITLE: usize = 100;
 /// Longest body, in characters; GitHub takes 65,536, and the forge adds its marker.
 const MAX_BODY: usize = 60_000;
+/// What agents write before a title, and before the description behind it.
+const TITLE_LABELS: &[&str] = &["pull request title", "pr title", "title"];
+const BODY_LABELS: &[&str] =
+    &["pull request description", "pr description", "description", "pull request body", "body"];
 /// Longest part of request and plan in a body made without the agent, in characters.
 const MAX_PART: usize = 20_000;
 
@@ -20,7 +27,7 @@ pub fn title_and_body(
     files_changed: u64,
     order: &WorkOrderId,
 ) -> (String, String) {
-    let (title, body) = proposed.and_then(split).unwrap_or_else(|| {
+    let (title, body) = proposed.and_then(|proposed| split(proposed).ok()).unwrap_or_else(|| {
         (fallback_title(request, order), fallback_body(request, plan_summary, files_changed))
     });
     let footer = format!("\n\n---\n*Work order `{order}`, carried out by archon-awo.*\n");
@@ -28,19 +35,48 @@ pub fn title_and_body(
     (title, format!("{}{footer}", harmless(&body, room)))
 }
 
-/// A usable title and the rest.
-fn split(proposed: &str) -> Option<(String, String)> {
-    let text = plain_text::visible(proposed);
-    let text = text.trim();
-    // An answer that is one fence as a whole is what is inside.
-    let blocks = plain_text::fenced_blocks(text);
-    let unwrapped = match blocks.as_slice() {
-        [only] if text.starts_with("```") && text.ends_with("```") => only.trim(),
-        _ => text,
-    };
-    let (first, rest) = unwrapped.split_once('\n').unwrap_or((unwrapped, ""));
+/// Why a proposal does not become title and body; nothing when it does.
+pub fn unused(proposed: &str) -> Option<String> {
+    split(proposed).err()
+}
+
+/// A usable title and the rest, or why there is none.
+fn split(proposed: &str) -> Result<(String, String), String> {
+    let (text, fields) = take_out(&plain_text::visible(proposed), Lead::Talking);
+    if text.is_empty() {
+        return Err("the answer is empty".to_owned());
+    }
+    let named = fields.as_deref().and_then(|fields| field(fields, "title")).map(title);
+    if let Some(title) = named.filter(|title| !title.is_empty()) {
+        return Ok((title, text));
+    }
+    let (mut first, mut rest) = next_line(&text);
+    let labelled = is_label(first, TITLE_LABELS);
+    if labelled {
+        (first, rest) = next_line(rest);
+    }
+    if rest.is_empty() && only_leads(first) {
+        return Err(format!("it holds nothing but {first:?}"));
+    }
     let title = title(first);
-    (!title.is_empty()).then(|| (title, rest.trim().to_owned()))
+    if title.is_empty() {
+        return Err("its first line has no words for a title".to_owned());
+    }
+    let (heading, behind) = next_line(rest);
+    let is_heading = is_label(heading, BODY_LABELS) && (labelled || heading.contains(':'));
+    Ok((title, if is_heading { behind } else { rest }.to_owned()))
+}
+
+/// The first line, and the text behind it.
+fn next_line(text: &str) -> (&str, &str) {
+    let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
+    (line.trim(), rest.trim())
+}
+
+/// Whether a line only says what the next one is.
+fn is_label(line: &str, labels: &[&str]) -> bool {
+    let bare = line.trim_matches(['*', '_', '#', ':', ' ']);
+    labels.iter().any(|label| bare.eq_ignore_ascii_case(label))
 }
 
 /// One line of plain text: no heading, no emphasis around it, no label, no comment, no mention.
@@ -49,8 +85,10 @@ fn title(line: &str) -> String {
     let marks =
         |c: char| matches!(c, '#' | '*' | '_' | '`' | '"' | '>' | '-' | '=' | '~') || c == ' ';
     let mut text = line.trim_start_matches(marks);
-    if text.get(..6).is_some_and(|label| label.eq_ignore_ascii_case("title:")) {
-        text = text[6..].trim_start_matches(marks);
+    if let Some((label, behind)) = text.split_once(':')
+        && is_label(label, TITLE_LABELS)
+    {
+        text = behind.trim_start_matches(marks);
     }
     let text = text.trim_end_matches(['*', '`', '"', '#', ' ']);
     let has_words = text.chars().any(char::is_alphanumeric);
@@ -118,7 +156,7 @@ fn without_mentions(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{MAX_BODY, MAX_TITLE, title_and_body};
+    use super::{MAX_BODY, MAX_TITLE, title_and_body, unused};
     use crate::domain::WorkOrderId;
 
     fn order() -> WorkOrderId {
@@ -137,10 +175,40 @@ mod tests {
             "**Title: Add a button**\nBody.",
             "```markdown\nAdd a button\n\nBody.\n```",
             "\n\n  Add\u{7} a \u{202e}button  \n\nBody.",
+            "I'll look at the diff first.\n\nAdd a button\n\nBody.",
+            "Here are the title and the description:\n\n**PR title:** Add a button\n\n**Description:**\n\nBody.",
+            "## Title\n\nAdd a button\n\n## Description\n\nBody.",
+            "---\ntitle: \"Add a button\"\n---\n\nBody.",
+            "```\nAdd a button\n\nBody.\n```\n\nFeel free to change it.",
+            "Add a button\n\nBody.\n\n---\n🤖 Generated with [Claude Code](https://claude.ai/code)\n\n\
+             Co-Authored-By: Claude <noreply@anthropic.com>",
         ] {
             let (title, body) = text(proposed);
             assert_eq!(title, "Add a button", "{proposed:?}");
             assert!(body.starts_with("Body.\n\n---\n"), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_keeps_its_headings_and_the_people_in_it() {
+        let said = "## Description\n\nIt adds a button.\n\nCo-authored-by: Ada <ada@example.org>";
+        let (_, body) = text(&format!("Add a button\n\n{said}"));
+        assert!(body.starts_with(&format!("{said}\n\n---\n")), "{body}");
+    }
+
+    #[test]
+    fn it_is_told_why_a_proposal_is_not_used() {
+        assert_eq!(unused("Add a button"), None);
+        for (proposed, why) in [
+            (" \n", "the answer is empty"),
+            (
+                "I'll look at the diff first.",
+                "it holds nothing but \"I'll look at the diff first.\"",
+            ),
+            ("###\n\nBody.", "its first line has no words for a title"),
+        ] {
+            assert_eq!(unused(proposed).as_deref(), Some(why), "{proposed}");
+            assert_eq!(text(proposed).0, "Add a button", "{proposed}");
         }
     }
 
@@ -186,11 +254,17 @@ mod tests {
             times in 0_usize..3,
         ) {
             let long = format!("{extra}\n{}", proposed.repeat(times * 3_000));
-            for proposed in [None, Some(long.as_str()), Some(extra.as_str())] {
+            let signed = format!(
+                "{extra}\n\n🤖 Generated with [Claude Code](https://claude.ai/code)\n\n\
+                 Co-Authored-By: Claude <noreply@anthropic.com>\n{extra}"
+            );
+            for proposed in [None, Some(long.as_str()), Some(extra.as_str()), Some(signed.as_str())] {
                 let (title, body) = title_and_body(proposed, &request, &plan, 1, &order());
                 prop_assert!(!title.trim().is_empty() && title.chars().count() <= MAX_TITLE);
                 prop_assert!(!title.chars().any(char::is_control) && !title.starts_with('#'));
                 prop_assert!(body.chars().count() <= MAX_BODY);
+                let words = ["claude code", "anthropic"];
+                prop_assert!(!words.iter().any(|word| body.to_lowercase().contains(word)));
                 let mut calls = body.match_indices("@a").map(|(at, _)| &body[..at]);
                 prop_assert!(calls.all(|before| before.ends_with(|c: char| c.is_alphanumeric())));
                 prop_assert!(!body.contains("<!-- archon-awo"));

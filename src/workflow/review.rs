@@ -6,7 +6,10 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::plain_text;
+use super::{
+    answer::{Lead, unwrapped},
+    plain_text,
+};
 use crate::domain::ErrorClass;
 
 /// How many `{` from the end of an answer are tried: far more than a verdict has issues. Each try
@@ -65,6 +68,9 @@ pub struct Review {
     /// What the reviewer found.
     #[serde(default)]
     pub issues: Vec<Issue>,
+    /// The reviewer let a change pass in which it had found blockers.
+    #[serde(skip)]
+    pub overruled: bool,
 }
 
 /// Why an answer gives no verdict.
@@ -99,10 +105,13 @@ impl Review {
 /// # Errors
 /// There is none; [`ASK_AGAIN`] is what to ask for.
 pub fn parse(text: &str) -> Result<Review, ReviewError> {
-    let object = last_object(text).ok_or(ReviewError::Missing)?;
+    // What an agent adds by itself, such as its signature, is nothing that follows.
+    let found = last_object(text).or_else(|| last_object(&unwrapped(end_of(text), Lead::Talking)));
+    let object = found.ok_or(ReviewError::Missing)?;
     let mut review: Review =
         serde_json::from_value(object).map_err(|error| ReviewError::Shape(error.to_string()))?;
-    review.passed = review.passed && review.blockers().next().is_none();
+    review.overruled = review.passed && review.blockers().next().is_some();
+    review.passed &= !review.overruled;
     Ok(review)
 }
 
@@ -142,11 +151,7 @@ pub fn hand_back(review: &Review) -> String {
 
 /// The last outermost JSON object, if nothing but white space and the end of a fence follows it.
 fn last_object(text: &str) -> Option<Value> {
-    let mut start = text.len().saturating_sub(MAX_ANSWER);
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    let mut rest = &text[start..];
+    let mut rest = end_of(text);
     // Beginning inside an object does no harm: something follows every object inside another.
     if let Some((brace, _)) = rest.rmatch_indices('{').nth(MAX_TRIES) {
         rest = &rest[brace..];
@@ -163,6 +168,15 @@ fn last_object(text: &str) -> Option<Value> {
         }
     }
     last.filter(|_| tail.chars().all(|c| c.is_whitespace() || matches!(c, '`' | '~')))
+}
+
+/// As much of the end of an answer as is looked at.
+fn end_of(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(MAX_ANSWER);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 impl<'de> Deserialize<'de> for Severity {
@@ -205,6 +219,9 @@ mod tests {
             format!("I read `fn main() {{}}` and {{\"a\": 1}}.\n\n{VERDICT}\n"),
             format!("Here:\n```json\n{VERDICT}\n```\n"),
             format!("```json\n{{\"passed\": false, \"summary\": \"first\"}}\n```\nNo:\n{VERDICT}"),
+            format!("{VERDICT}\n\n🤖 Generated with [Claude Code](https://claude.ai/code)\n"),
+            format!("Here:\n```json\n{VERDICT}\n```\n\nLet me know if you want more detail."),
+            format!("---\nkind: review\n---\n{VERDICT}"),
         ] {
             assert_eq!(parse(&text).map(|review| review.summary), Ok("Fine.".to_owned()), "{text}");
         }
@@ -228,7 +245,7 @@ mod tests {
             {"severity": "Blocker", "file": "a.rs", "line": "12-15", "description": "d", "x": 1},
             {"severity": "minor", "line": null, "description": "e"}]}"#;
         let review = parse(text).unwrap();
-        assert!(!review.passed);
+        assert!(!review.passed && review.overruled);
         let blockers: Vec<&Issue> = review.blockers().collect();
         assert_eq!(blockers.len(), 1);
         assert_eq!((blockers[0].file.as_deref(), blockers[0].line), (Some("a.rs"), Some(12)));
@@ -245,7 +262,8 @@ mod tests {
             line: None,
             description: "slow".to_owned(),
         };
-        let review = Review { passed: false, summary: String::new(), issues: vec![issue] };
+        let review =
+            Review { passed: false, summary: String::new(), issues: vec![issue], overruled: false };
         assert!(hand_back(&review).contains("1. slow"));
     }
 

@@ -76,3 +76,4 @@ mod small_volume;
 mod stalls;
 mod telemetry;
 mod thrift;
+mod words;

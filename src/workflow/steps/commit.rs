@@ -1,7 +1,6 @@
 //! `commit`: the runner commits what the agent left and pushes the branch.
 
 use serde_json::json;
-use tracing::info;
 
 use crate::{
     domain::{ErrorClass, StepName, Task},
@@ -9,7 +8,7 @@ use crate::{
     store::{Effect, OrderFacts, PushHistory, StartedStep},
     workflow::{
         failure::{Failure, StepError},
-        message::{commit_message, is_usable},
+        message::{self, commit_message},
         order_run::{OrderRun, StepResult},
         turn::Turn,
     },
@@ -118,8 +117,11 @@ async fn propose(
     let command = run.workflow.commands.read(StepName::Commit).await?;
     // Who has a command file of his own for it wants it asked.
     let said = run.said_by_author("commit_message").filter(|_| command.source().is_none());
-    if let Some(said) = said.filter(|said| is_usable(said)) {
-        return Ok(commit_message(Some(&said), run.order.latest_words(), &run.order.id));
+    if let Some(said) = said {
+        let Some(why) = message::unused(&said) else {
+            return Ok(commit_message(Some(&said), run.order.latest_words(), &run.order.id));
+        };
+        run.note_unused(StepName::Commit, "commit message", &said, &why).await;
     }
     let prompt = command.render(&[run.order.latest_words(), &stat(changes)]);
     let turn = Turn {
@@ -131,10 +133,15 @@ async fn propose(
         prompt,
     };
     let proposed = match run.take_turn(sandbox, turn).await {
-        Ok(answer) => Some(answer.text),
+        Ok(answer) => {
+            if let Some(why) = message::unused(&answer.text) {
+                run.note_unused(StepName::Commit, "commit message", &answer.text, &why).await;
+            }
+            Some(answer.text)
+        }
         // The change is good without the agent's words for it.
         Err(StepError::Failed(failure)) => {
-            info!(class = %failure.class, "no message from the agent, using our own");
+            run.note_unused(StepName::Commit, "commit message", "", &failure.message).await;
             None
         }
         Err(stopped) => return Err(stopped),

@@ -1,7 +1,6 @@
 //! `create-pr`: one pull request for the branch, found or opened.
 
 use serde_json::{Value, json};
-use tracing::info;
 
 use crate::{
     domain::{ErrorClass, StepName, Task},
@@ -11,10 +10,13 @@ use crate::{
         delivered::too_late,
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
-        pull_request_text::title_and_body,
+        pull_request_text::{self, title_and_body},
         turn::Turn,
     },
 };
+
+/// What the agent is asked for.
+const WORDS: &str = "title and description of the pull request";
 
 /// Opens the pull request, unless there is nothing to deliver.
 pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepResult, StepError> {
@@ -99,8 +101,11 @@ async fn words(
     // Who has a command file of his own for it wants it asked.
     let said = run.said_by_author("pull_request").filter(|_| command.source().is_none());
     if let Some(said) = said {
-        let order = &run.order;
-        return Ok(title_and_body(Some(&said), &order.request, &plan, files, &order.id));
+        let Some(why) = pull_request_text::unused(&said) else {
+            let order = &run.order;
+            return Ok(title_and_body(Some(&said), &order.request, &plan, files, &order.id));
+        };
+        run.note_unused(StepName::CreatePr, WORDS, &said, &why).await;
     }
     let prompt = command.render(&[&run.order.whole_request(), &plan, &stat, &text("message")]);
     let proposed = match run.sandbox() {
@@ -116,9 +121,14 @@ async fn words(
                 prompt,
             };
             match run.take_turn(&sandbox, turn).await {
-                Ok(answer) => Some(answer.text),
+                Ok(answer) => {
+                    if let Some(why) = pull_request_text::unused(&answer.text) {
+                        run.note_unused(StepName::CreatePr, WORDS, &answer.text, &why).await;
+                    }
+                    Some(answer.text)
+                }
                 Err(StepError::Failed(failure)) => {
-                    info!(class = %failure.class, "no text from the agent, using our own");
+                    run.note_unused(StepName::CreatePr, WORDS, "", &failure.message).await;
                     None
                 }
                 Err(stopped) => return Err(stopped),

@@ -10,6 +10,7 @@ use crate::{
     git::Sandbox,
     store::StartedStep,
     workflow::{
+        answer::{Lead, only_leads, unwrapped},
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
         prompts::quote_untrusted,
@@ -32,7 +33,13 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         prompt: resumed(prompt, started),
     };
     let answer = run.take_turn(&sandbox, turn).await?;
-    let plan = plan_of(&sandbox, &answer).await;
+    let mut said = unwrapped(&answer.text, Lead::Pointing);
+    if only_leads(&said) {
+        let why = "it leads to a plan and is none";
+        run.note_unused(StepName::Planning, "plan", &said, why).await;
+        said.clear();
+    }
+    let plan = plan_of(&sandbox, &answer, &said).await;
     if plan.is_empty() {
         let text = "planning gave no plan: expected it as the agent's answer or as a Markdown file";
         return Err(Failure::lasting(ErrorClass::ToolError, text).into());
@@ -54,9 +61,8 @@ async fn request_with_issue(run: &OrderRun<'_>) -> Result<String, StepError> {
     Ok(format!("{}\n\nThe request refers to issue {number}:\n\n{quoted}", run.order.request))
 }
 
-/// The plan: what the agent answered, or the Markdown file that it wrote instead.
-async fn plan_of(sandbox: &Sandbox, answer: &Answer) -> String {
-    let said = answer.text.trim();
+/// The plan: what the agent said, or the Markdown file that it wrote instead.
+async fn plan_of(sandbox: &Sandbox, answer: &Answer, said: &str) -> String {
     let mut plan = said.to_owned();
     // Without an answer, a file that was there may have become the plan.
     let written = answer.undone.written(said.is_empty());

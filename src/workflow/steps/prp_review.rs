@@ -11,7 +11,7 @@ use crate::{
     workflow::{
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
-        review::{self, Review},
+        review::{self, Review, ReviewError},
         turn::Turn,
         words::Words,
     },
@@ -101,12 +101,12 @@ async fn ask(
         prompt,
     };
     let answer = run.take_turn(sandbox, turn(Task::Review, "", prompt)).await?;
-    if let Ok(review) = review::parse(&answer.text) {
+    if let Ok(review) = read(run, &answer.text).await {
         return Ok(review);
     }
     let again = turn(Task::Verdict, "again", review::ASK_AGAIN.to_owned());
     let again = run.take_turn(sandbox, again).await?;
-    match review::parse(&again.text) {
+    match read(run, &again.text).await {
         Ok(review) => Ok(review),
         Err(error) => {
             // It may have said what matters, only not in the form.
@@ -115,6 +115,22 @@ async fn ask(
             Err(error.into())
         }
     }
+}
+
+/// The verdict in an answer; one that is not taken, or not as it was meant, is told.
+async fn read(run: &OrderRun<'_>, answer: &str) -> Result<Review, ReviewError> {
+    let read = review::parse(answer);
+    match &read {
+        Err(error) => {
+            run.note_unused(StepName::PrpReview, "review", answer, &error.to_string()).await;
+        }
+        Ok(review) if review.overruled => {
+            let why = "it finds blockers: a change with blockers has not passed";
+            run.note_unused(StepName::PrpReview, "\"passed\": true", answer, why).await;
+        }
+        Ok(_) => {}
+    }
+    read
 }
 
 impl OrderRun<'_> {
