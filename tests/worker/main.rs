@@ -14,6 +14,7 @@ mod claude_cli;
 mod clone;
 mod confinement;
 mod cost;
+mod cost_claude;
 mod crash;
 mod database;
 mod defaults;

@@ -73,13 +73,13 @@ async fn a_git_server_that_is_away_is_waited_for(pool: PgPool) {
 }
 
 /// The counters of an instrument by their labels.
-fn counters(metrics: &str, name: &str) -> BTreeMap<String, i64> {
+pub fn counters(metrics: &str, name: &str) -> BTreeMap<String, i64> {
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
     let pairs = lines.filter_map(|line| line.rsplit_once("} "));
     pairs.map(|(labels, value)| (labels.to_owned(), value.parse().unwrap())).collect()
 }
 
-async fn metrics(harness: &Harness, log: &str) -> String {
+pub async fn metrics(harness: &Harness, log: &str) -> String {
     let (code, text) = get(&address(harness, log).await, "/metrics").await;
     assert_eq!(code, 200, "{text}");
     text
