@@ -55,7 +55,9 @@ impl OpenWork {
         // inside of a helper.
         self.calls.retain(|_, call| call.parent.as_deref() != parent || call.message == message);
         for block in blocks(value).filter(|block| text(block, "type") == Some("tool_use")) {
-            if let Some(id) = text(block, "id").filter(|_| self.calls.len() < MOST) {
+            // Of a call without a name nobody could tell the end.
+            let id = text(block, "id").filter(|id| !id.is_empty());
+            if let Some(id) = id.filter(|_| self.calls.len() < MOST) {
                 let (parent, message) = (parent.map(str::to_owned), message.to_owned());
                 self.calls.insert(id.to_owned(), Call { parent, message });
             }
@@ -128,6 +130,7 @@ mod tests {
     fn a_tool_runs_from_its_call_to_its_result() {
         assert!(is_any(&[call("t", None)]));
         assert!(!is_any(&[call("t", None), end("t")]));
+        assert!(!is_any(&[call("", None)]));
     }
 
     #[test]
