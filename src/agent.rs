@@ -4,12 +4,14 @@
 //! [`Supervisor::run`] is the way in. Between it and the agent stands the [shim](run_shim), which
 //! holds the sandbox's lock and ends the agent's processes when the worker cannot.
 
+mod adopted;
 mod answer;
 mod cgroup;
 mod cgroup_limits;
 mod claude;
 mod command;
 mod confine;
+mod containment;
 mod conversation;
 mod denied_calls;
 mod frames;
@@ -43,6 +45,7 @@ pub use answer::MAX_ANSWER;
 pub use claude::{ClaudeCredential, ClaudeSettings};
 pub use command::{CommandSettings, InvalidCommand};
 pub use confine::run_confine;
+pub use containment::Mechanism;
 pub use conversation::{Conversation, ProviderError, ResultLine};
 pub use denied_calls::DeniedCall;
 pub use frames::{Frame, Framer};

@@ -1,5 +1,5 @@
 //! Trees that fork faster than anybody can list them: frozen they make no progress at all, thawed
-//! they go on, killed they are gone. By cgroups where this host lets us make them; where it does not,
+//! they go on, killed they are gone. By cgroups and by tracing where this host lets us; where it does not,
 //! the refusal is what is tested.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -8,11 +8,16 @@ mod agent_run;
 #[path = "support/frozen.rs"]
 mod frozen;
 
-use std::{fs, path::PathBuf, process::Child, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    time::Duration,
+};
 
 use agent_run::{Bench, arguments, content, eventually, marked, state};
 use archon_awo::{
-    agent::{AgentKind, AgentReport, CommandSettings, FreezerReport, LeaseSignal, find_freezer},
+    agent::{AgentKind, CommandSettings, FreezerReport, LeaseSignal, find_freezer},
     clock::boot_time,
     config::Freezer,
     domain::ErrorClass,
@@ -161,13 +166,19 @@ async fn until_frozen(bench: &Bench) {
 
 /// Where cgroups of runs are made; `None` where this host does not let us, for a stated reason.
 fn cgroups() -> Option<PathBuf> {
-    match (find_freezer(Freezer::Auto).unwrap(), find_freezer(Freezer::Cgroup)) {
+    let found = |wanted| find_freezer(Path::new(env!("CARGO_BIN_EXE_archon-awo")), wanted);
+    match (found(Freezer::Auto).unwrap(), found(Freezer::Cgroup)) {
         (FreezerReport::Cgroup(folder), Ok(FreezerReport::Cgroup(same))) => {
             assert_eq!(folder, same);
             Some(folder)
         }
-        (FreezerReport::Signals(reason), Err(said)) => {
+        (FreezerReport::Ptrace(reason), Err(said)) => {
             assert_eq!(reason, said);
+            eprintln!("no cgroups here: {reason}");
+            None
+        }
+        (FreezerReport::Signals(reason), Err(said)) => {
+            assert!(reason.starts_with(&said), "{reason}");
             eprintln!("no cgroups here: {reason}");
             None
         }
@@ -175,35 +186,43 @@ fn cgroups() -> Option<PathBuf> {
     }
 }
 
+/// Whether this host can hold agents in this way; where it cannot, that is said and refused.
+async fn can(bench: &mut Bench, freezer: Freezer) -> bool {
+    bench.freezer = freezer;
+    let found = find_freezer(Path::new(env!("CARGO_BIN_EXE_archon-awo")), freezer);
+    if let Err(reason) = &found {
+        eprintln!("not by {} here: {reason}", freezer.as_str());
+        let (report, _) = bench.run(forking(bench)).await;
+        let failure = report.verdict.unwrap_err();
+        let words = format!("AWO_FREEZER is {}, and", freezer.as_str());
+        assert!(failure.message.contains(&words), "{failure:?}");
+        assert!(bench.processes().is_empty());
+    }
+    found.is_ok()
+}
+
 /// The cgroups of a run.
-fn cgroups_of(bench: &Bench, folder: &PathBuf) -> Vec<PathBuf> {
+fn cgroups_of(bench: &Bench) -> Vec<PathBuf> {
+    let Some(folder) = cgroups() else { return Vec::new() };
     let run = bench.request.run_id.to_string();
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.to_string_lossy().ends_with(&run)).collect()
 }
 
-async fn refused(bench: &Bench) {
-    let (report, _) = bench.run(forking(bench)).await;
-    let failure = report.verdict.unwrap_err();
-    assert!(failure.message.contains("AWO_FREEZER is cgroup, and"), "{failure:?}");
-    assert!(bench.processes().is_empty());
-}
-
-fn assert_gone(bench: &Bench, report: &AgentReport, folder: &PathBuf) {
-    assert!(report.tree_empty_after.is_some(), "{report:?}");
+fn assert_gone(bench: &Bench) {
     assert_eq!(bench.processes(), [], "of the run");
     assert_eq!(marked(&format!("AWO_SANDBOX={}", bench.request.sandbox_root.display())), []);
-    assert_eq!(cgroups_of(bench, folder), Vec::<PathBuf>::new(), "its cgroup is left");
+    assert_eq!(cgroups_of(bench), Vec::<PathBuf>::new(), "its cgroup is left");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() {
+async fn a_forking_tree_is_frozen_thawed_and_killed(freezer: Freezer) {
     let mut bench = Bench::new();
-    bench.freezer = Freezer::Cgroup;
-    let Some(folder) = cgroups() else { return refused(&bench).await };
+    if !can(&mut bench, freezer).await {
+        return;
+    }
     let (run, _output) = bench.start(forking(&bench));
     content(&bench.request.checkout.join("up")).await;
-    assert_eq!(cgroups_of(&bench, &folder).len(), 1);
+    assert_eq!(cgroups_of(&bench).len(), usize::from(freezer == Freezer::Cgroup));
     let control = Control::start();
     for _ in 0..5 {
         let before = ticks(&bench);
@@ -222,43 +241,62 @@ async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely() 
     bench.lease.send_replace(LeaseSignal::Lost);
     let report = run.await.unwrap();
     assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
+    assert!(report.tree_empty_after.is_some(), "{report:?}");
     let last = ticks(&bench);
-    assert_gone(&bench, &report, &folder);
+    assert_gone(&bench);
     Control::start().runs().await;
     assert_eq!(ticks(&bench), last, "something outlived the kill");
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely_by_its_cgroup() {
+    a_forking_tree_is_frozen_thawed_and_killed(Freezer::Cgroup).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_forks_without_end_is_frozen_thawed_and_killed_completely_by_its_tracer() {
+    a_forking_tree_is_frozen_thawed_and_killed(Freezer::Ptrace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_still_forks_when_the_agent_ends_is_ended_too() {
-    let mut bench = Bench::new();
-    bench.freezer = Freezer::Cgroup;
-    let Some(folder) = cgroups() else { return refused(&bench).await };
-    let (run, _output) = bench.start(forking(&bench));
-    content(&bench.request.checkout.join("up")).await;
-    fs::write(bench.request.checkout.join("stop"), "").unwrap();
-    let report = run.await.unwrap();
-    assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "up\ndone\n"));
-    let last = ticks(&bench);
-    assert_gone(&bench, &report, &folder);
-    Control::start().runs().await;
-    assert_eq!(ticks(&bench), last, "something outlived the agent");
+    for freezer in [Freezer::Cgroup, Freezer::Ptrace] {
+        let mut bench = Bench::new();
+        if !can(&mut bench, freezer).await {
+            continue;
+        }
+        let (run, _output) = bench.start(forking(&bench));
+        content(&bench.request.checkout.join("up")).await;
+        fs::write(bench.request.checkout.join("stop"), "").unwrap();
+        let report = run.await.unwrap();
+        assert_eq!((report.verdict.clone(), report.text.as_str()), (Ok(()), "up\ndone\n"));
+        assert!(report.tree_empty_after.is_some(), "{report:?}");
+        let last = ticks(&bench);
+        assert_gone(&bench);
+        Control::start().runs().await;
+        assert_eq!(ticks(&bench), last, "something outlived the agent");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_whose_shim_is_killed_leaves_no_process_and_no_cgroup() {
-    let mut bench = Bench::new();
-    bench.freezer = Freezer::Cgroup;
-    let Some(folder) = cgroups() else { return refused(&bench).await };
-    let (run, _output) = bench.start(forking(&bench));
-    content(&bench.request.checkout.join("up")).await;
-    let agents = bench.agents();
-    let shim = bench.processes().into_iter().find(|one| !agents.contains(one)).unwrap().0;
-    let shim_is_outside = !is_frozen(shim);
-    assert!(shim_is_outside);
-    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
-    let report = run.await.unwrap();
-    assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
-    assert_gone(&bench, &report, &folder);
+    for freezer in [Freezer::Cgroup, Freezer::Ptrace] {
+        let mut bench = Bench::new();
+        if !can(&mut bench, freezer).await {
+            continue;
+        }
+        let (run, _output) = bench.start(forking(&bench));
+        content(&bench.request.checkout.join("up")).await;
+        let agents = bench.agents();
+        let shim = bench.processes().into_iter().find(|one| !agents.contains(one)).unwrap().0;
+        let shim_is_outside = !is_frozen(shim);
+        assert!(shim_is_outside);
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        let report = run.await.unwrap();
+        assert_eq!(report.verdict.clone().unwrap_err().class, ErrorClass::LostWorker);
+        assert_eq!(report.tree_empty_after, None, "nobody saw that it was empty");
+        assert_gone(&bench);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,12 +11,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use agent_run::Bench;
 use archon_awo::{
     agent::{AgentKind, AgentReport, CommandSettings, IsolationLevel, find_isolation},
-    config::{IsolationConfig, IsolationMode},
+    config::{Freezer, IsolationConfig, IsolationMode},
 };
 
 /// Tries one thing after the other and writes `name=done` or `name=refused` into its checkout.
 const ATTEMPTS: &str = r#"
-import ctypes, os, signal, sys
+import ctypes, os, signal, struct, sys
 outside, worker = sys.argv[1], int(sys.argv[2])
 libc = ctypes.CDLL(None, use_errno=True)
 def call(number, *arguments):
@@ -34,6 +34,16 @@ def fork_much():
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+def named(call, *arguments):
+    numbers = {"setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setattr": (314, 274), "clone": (56, 220)}
+    return numbers[call][os.uname().machine != "x86_64"], *arguments
+def untraced_child():
+    child = libc.syscall(*named("clone", 0x00800000 | signal.SIGCHLD, 0, 0, 0, 0))
+    if child == 0:
+        os._exit(0)
+    if child == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+    os.waitpid(child, 0)
 def large_file():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with open("large", "wb") as file:
@@ -52,6 +62,17 @@ attempts = {
     "write /tmp": lambda: open("/tmp/archon-awo-planted-" + str(worker), "w").write("x"),
     "lock of the sandbox": lambda: open("../.lock", "w"),
     "signal the worker": lambda: os.kill(worker, 0),
+    "policy of the worker": lambda: os.sched_setscheduler(worker, os.SCHED_OTHER, os.sched_param(0)),
+    "parameter of the worker": lambda: os.sched_setparam(worker, os.sched_param(0)),
+    "attributes of the worker": lambda: call(*named("sched_setattr", worker, struct.pack("IIQiIQQQ", 48, 0, 0, 0, 0, 0, 0, 0), 0)),
+    "processors of the worker": lambda: os.sched_setaffinity(worker, os.sched_getaffinity(worker)),
+    "priority of the worker": lambda: call(*named("setpriority", 0, worker, 0)),
+    "priority of the user": lambda: call(*named("setpriority", 2, 0, os.nice(0))),
+    "disk priority of the worker": lambda: call(*named("ioprio_set", 1, worker, 0)),
+    "own priority": lambda: os.nice(1),
+    "own processors": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+    "own disk priority": lambda: call(*named("ioprio_set", 1, 0, 3 << 13)),
+    "untraced child": untraced_child,
     "mount": lambda: call(165, b"none", b"/mnt", b"tmpfs", 0, None),
     "namespace": lambda: call(272, 0x10000000),
     "keys": lambda: call(250, 0, -3, 1),
@@ -99,7 +120,14 @@ async fn an_agent_cannot_leave_its_sandbox() {
     assert!(isolation.syscalls, "{isolation}");
     let mut expected: BTreeMap<String, String> =
         outcomes.keys().map(|name| (name.clone(), "refused".to_owned())).collect();
-    for allowed in ["own file", "own child", "tmp of its own"] {
+    for allowed in [
+        "own file",
+        "own child",
+        "tmp of its own",
+        "own priority",
+        "own processors",
+        "own disk priority",
+    ] {
         expected.insert(allowed.to_owned(), "done".to_owned());
     }
     if isolation.processes.is_none() {
@@ -108,7 +136,7 @@ async fn an_agent_cannot_leave_its_sandbox() {
     }
     let mut seen = outcomes.clone();
     seen.retain(|name, _| expected.contains_key(name));
-    assert_eq!(outcomes.len(), 17, "{outcomes:?}");
+    assert_eq!(outcomes.len(), 28, "{outcomes:?}");
     assert_eq!(seen, expected, "{isolation}");
 }
 
@@ -125,6 +153,15 @@ async fn the_same_attempts_succeed_where_nothing_shuts_it_in() {
         "lock of the sandbox",
         "signal the worker",
         "namespace",
+        "policy of the worker",
+        "parameter of the worker",
+        "attributes of the worker",
+        "processors of the worker",
+        "disk priority of the worker",
+        "priority of the worker",
+        "priority of the user",
+        "own priority",
+        "untraced child",
     ] {
         assert_eq!(outcomes[name], "done", "{name}");
     }
@@ -133,14 +170,14 @@ async fn the_same_attempts_succeed_where_nothing_shuts_it_in() {
 #[test]
 fn what_this_host_reaches_is_known_before_an_agent_starts() {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_archon-awo"));
-    let found = find_isolation(program, &IsolationConfig::default()).unwrap();
+    let found = find_isolation(program, &IsolationConfig::default(), Freezer::Auto).unwrap();
     assert!(found.landlock > 0, "{found}");
     let required = IsolationConfig {
         mode: IsolationMode::Required,
         memory: Some(1 << 30),
         ..IsolationConfig::default()
     };
-    match find_isolation(program, &required) {
+    match find_isolation(program, &required, Freezer::Auto) {
         Ok(full) => assert_eq!(full.level, IsolationLevel::Full, "{full}"),
         Err(reason) => assert!(reason.starts_with("AWO_ISOLATION is required"), "{reason}"),
     }

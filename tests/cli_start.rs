@@ -158,7 +158,9 @@ fn a_command_line_that_is_not_understood_ends_with_code_2() {
 fn a_worker_told_to_use_cgroups_says_why_it_cannot() {
     // As in a container whose cgroups are read-only: found by what doctor says of this host.
     let program = Program::new().with("AWO_FREEZER", "ice");
-    program.run(&["worker"]).refused(3, "AWO_FREEZER is \"ice\": expected auto, cgroup or signal");
+    program
+        .run(&["worker"])
+        .refused(3, "AWO_FREEZER is \"ice\": expected auto, cgroup, ptrace or signal");
     let found = |word: &str| {
         let ran = Program::new().with("AWO_FREEZER", word).run(&["doctor", "--json"]);
         let report: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -166,6 +168,10 @@ fn a_worker_told_to_use_cgroups_says_why_it_cannot() {
         checks.into_iter().find(|check| check["name"] == "freezer").unwrap()
     };
     assert_eq!(found("signal")["detail"], "SIGSTOP: AWO_FREEZER is signal");
+    let traced = found("ptrace");
+    if traced["ok"] == true {
+        assert_eq!(traced["detail"], "tracing: AWO_FREEZER is ptrace");
+    }
     let (auto, forced) = (found("auto"), found("cgroup"));
     assert_eq!(auto["ok"], true);
     let by_cgroup = auto["detail"].as_str().unwrap().starts_with("a cgroup for each run below /");

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
     process::ExitCode,
@@ -17,10 +17,14 @@ use nix::{
     },
     unistd::{Gid, Uid, close, setgid, setgroups, setuid},
 };
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::{
+    process::{getpriority_process, setpriority_process},
+    thread::{CapabilitySet, capabilities, set_capabilities},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    containment::Containment,
     isolation::{Confinement, Isolation, Limits, facts, forbid, shut_in},
     lifeline::EXIT_SETUP,
 };
@@ -28,6 +32,15 @@ use crate::config::IsolationMode;
 
 /// Descriptor of the pipe on which this stage reports; it ends when the agent begins.
 pub const REPORT_FD: i32 = 3;
+/// Descriptor of the pipe on which this stage hears, as JSON up to its end, what holds it and all it will
+/// start. Before that it does nothing: whoever traces it has to begin while it has their user.
+pub const GATE_FD: i32 = 4;
+
+/// How much lower than that of the worker and the shim the agent's priority is, in nice levels. At 5 one
+/// of its processes weighs a third of its shim, which so is heard sooner among thousands.
+const NICER: i32 = 5;
+/// The lowest priority there is.
+const LOWEST: i32 = 19;
 
 /// What this stage says, as one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,12 +68,14 @@ pub struct Orders {
 /// Runs the hidden subcommand `confine`; `arguments` are those after its name: the orders, then the
 /// program and its arguments. Without a program it only reports.
 pub fn run_confine(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Ok(mut pipe) = take_pipe() else {
-        eprintln!("this stage is started by the shim only: its pipe is missing");
+    let pipes = take_report().and_then(|report| Ok((report, take_gate()?)));
+    let Ok((mut pipe, gate)) = pipes else {
+        eprintln!("this stage is started by the shim only: its pipes are missing");
         return ExitCode::from(EXIT_SETUP);
     };
     let mut arguments = arguments.into_iter();
-    let report = match prepare(arguments.next()) {
+    let held = wait_until_held(gate);
+    let report = match held.and_then(|held| prepare(arguments.next(), held)) {
         Ok(isolation) => Report::Confined(isolation),
         Err(message) => Report::Failed(message),
     };
@@ -97,11 +112,23 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The pipe, closed when the agent begins.
-fn take_pipe() -> io::Result<File> {
+/// The pipe of the report, closed when the agent begins.
+fn take_report() -> io::Result<File> {
     let pipe = OpenOptions::new().write(true).open(format!("/proc/self/fd/{REPORT_FD}"))?;
     close(REPORT_FD)?;
     Ok(pipe)
+}
+
+fn take_gate() -> io::Result<File> {
+    let pipe = File::open(format!("/proc/self/fd/{GATE_FD}"))?;
+    close(GATE_FD)?;
+    Ok(pipe)
+}
+
+fn wait_until_held(mut gate: File) -> Result<Containment, String> {
+    let mut text = Vec::new();
+    gate.read_to_end(&mut text).map_err(|error| format!("the gate cannot be read: {error}"))?;
+    serde_json::from_slice(&text).map_err(|_| "nothing holds the processes of the agent".to_owned())
 }
 
 fn say(pipe: &mut File, report: &Report) {
@@ -112,7 +139,7 @@ fn say(pipe: &mut File, report: &Report) {
     }
 }
 
-fn prepare(orders: Option<OsString>) -> Result<Isolation, String> {
+fn prepare(orders: Option<OsString>, held: Containment) -> Result<Isolation, String> {
     let orders = orders.ok_or("the orders are missing")?;
     let orders: Orders = serde_json::from_slice(orders.as_encoded_bytes())
         .map_err(|error| format!("the orders cannot be read: {error}"))?;
@@ -123,6 +150,7 @@ fn prepare(orders: Option<OsString>) -> Result<Isolation, String> {
         entered.map_err(|error| format!("{} cannot be entered: {error}", door.display()))?;
     }
     bound(&confinement).map_err(named("the limits of the agent cannot be set"))?;
+    yield_to_others().map_err(named("the priority of the agent cannot be lowered"))?;
     prctl::set_no_new_privs().map_err(|error| format!("privileges cannot be given up: {error}"))?;
     let open = confinement.mode == IsolationMode::Off;
     // Paths are looked up with the rights the worker has; the agent gets what was found.
@@ -132,11 +160,11 @@ fn prepare(orders: Option<OsString>) -> Result<Isolation, String> {
         become_user(user.uid, user.gid).map_err(named("the agent's user cannot be taken on"))?;
     }
     if open {
-        return Ok(Isolation::off());
+        return Ok(Isolation::off(held.by));
     }
     let in_force = shut_in(&grants, confinement.only_port)?;
     let syscalls = forbid(in_force.version > 0)?;
-    let reached = facts(&confinement, in_force.version, in_force.network, syscalls, limits);
+    let reached = facts(&confinement, in_force, syscalls, limits, held);
     reached.check(confinement.mode)?;
     Ok(reached)
 }
@@ -154,6 +182,12 @@ fn bound(confinement: &Confinement) -> io::Result<()> {
         setrlimit(resource, most.min(hard), most.min(hard))?;
     }
     Ok(())
+}
+
+/// Lets the worker and the shim run first: they end the agent, and must not wait for it.
+fn yield_to_others() -> io::Result<()> {
+    let now = getpriority_process(None)?;
+    Ok(setpriority_process(None, (now + NICER).min(LOWEST))?)
 }
 
 /// Gives up the rights by which root reads the memory and the environment of every process: the

@@ -1,11 +1,16 @@
-//! What freezes agents on this host, asked before the first one starts; and the end of agents whose
-//! shim and worker were both killed.
+//! What freezes agents on this host and holds them together, asked before the first one starts; and the end
+//! of agents whose shim and worker were both killed.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     cgroup::{Cgroup, OwnCgroup},
     cgroup_limits,
+    containment::{Containment, Mechanism},
+    probe::may_trace,
     shim::lock_sandbox,
 };
 use crate::config::Freezer;
@@ -15,30 +20,52 @@ use crate::config::Freezer;
 pub enum FreezerReport {
     /// A cgroup for each run, below this one.
     Cgroup(PathBuf),
-    /// SIGSTOP, and why not cgroups.
+    /// The shim traces them, and why not cgroups.
+    Ptrace(String),
+    /// SIGSTOP, and why nothing else.
     Signals(String),
+}
+
+impl FreezerReport {
+    /// The same as what holds the processes of a run.
+    pub fn containment(&self) -> Containment {
+        match self {
+            Self::Cgroup(_) => Containment::firm(Mechanism::Cgroup),
+            Self::Ptrace(_) => Containment::firm(Mechanism::Ptrace),
+            Self::Signals(reason) => Containment::signals(reason),
+        }
+    }
 }
 
 impl std::fmt::Display for FreezerReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cgroup(folder) => write!(f, "a cgroup for each run below {}", folder.display()),
+            Self::Ptrace(reason) => write!(f, "tracing: {reason}"),
             Self::Signals(reason) => write!(f, "SIGSTOP: {reason}"),
         }
     }
 }
 
-/// Finds out what freezes agents here; the error says why cgroups cannot, where nothing else is
-/// wanted. Blocks on the cgroup file system.
-pub fn find_freezer(wanted: Freezer) -> Result<FreezerReport, String> {
-    if wanted == Freezer::Signal {
-        return Ok(FreezerReport::Signals("AWO_FREEZER is signal".to_owned()));
-    }
-    let usable = OwnCgroup::find().and_then(|own| own.check().map(|()| own));
-    match usable {
-        Ok(own) => Ok(FreezerReport::Cgroup(own.folder().to_owned())),
-        Err(reason) if wanted == Freezer::Cgroup => Err(reason),
-        Err(reason) => Ok(FreezerReport::Signals(reason)),
+/// Finds out what freezes agents here; the error says why that cannot which alone is wanted. `program` is
+/// this very binary. Blocks for some milliseconds.
+pub fn find_freezer(program: &Path, wanted: Freezer) -> Result<FreezerReport, String> {
+    let usable = || OwnCgroup::find().and_then(|own| own.check().map(|()| own));
+    let no_cgroup = match wanted {
+        Freezer::Signal => {
+            return Ok(FreezerReport::Signals("AWO_FREEZER is signal".to_owned()));
+        }
+        Freezer::Ptrace => "AWO_FREEZER is ptrace".to_owned(),
+        Freezer::Cgroup | Freezer::Auto => match usable() {
+            Ok(own) => return Ok(FreezerReport::Cgroup(own.folder().to_owned())),
+            Err(reason) if wanted == Freezer::Cgroup => return Err(reason),
+            Err(reason) => reason,
+        },
+    };
+    match may_trace(program) {
+        Ok(()) => Ok(FreezerReport::Ptrace(no_cgroup)),
+        Err(reason) if wanted == Freezer::Ptrace => Err(reason),
+        Err(reason) => Ok(FreezerReport::Signals(format!("{no_cgroup}; {reason}"))),
     }
 }
 

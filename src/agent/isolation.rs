@@ -10,9 +10,10 @@ use std::{fmt, path::PathBuf};
 use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
+use super::containment::{Containment, Mechanism};
 use crate::config::{AgentNetwork, IsolationConfig, IsolationMode};
 pub use grants::Places;
-pub(super) use ruleset::shut_in;
+pub(super) use ruleset::{InForce, shut_in};
 pub(super) use syscalls::forbid;
 
 /// The Landlock version from which on files, signals and abstract sockets are covered.
@@ -52,6 +53,8 @@ pub struct Isolation {
     pub syscalls: bool,
     /// Connections go to the port of the proxy alone.
     pub network: bool,
+    /// What holds all its processes.
+    pub containment: Mechanism,
     /// The user, when it is not the worker's.
     pub user: Option<u32>,
     /// What bounds the number of processes: `cgroup`, `user`, or nothing.
@@ -64,13 +67,14 @@ pub struct Isolation {
 
 impl Isolation {
     /// Nothing at all, because that was asked for.
-    pub fn off() -> Self {
+    pub fn off(containment: Mechanism) -> Self {
         let missing = vec!["any isolation: AWO_ISOLATION is off".to_owned()];
-        Self { missing, ..Self::nothing() }
+        Self { missing, ..Self::nothing(containment) }
     }
 
-    fn nothing() -> Self {
+    fn nothing(containment: Mechanism) -> Self {
         Self {
+            containment,
             level: IsolationLevel::None,
             landlock: 0,
             syscalls: false,
@@ -83,8 +87,11 @@ impl Isolation {
     }
 
     /// Sets what is missing and the level, from the facts and from what was wished for.
-    fn judged(mut self, wanted: &Confinement) -> Self {
+    fn judged(mut self, wanted: &Confinement, held: Containment) -> Self {
         let mut miss = |text: &str| self.missing.push(text.to_owned());
+        if let Some(reason) = held.missing {
+            miss(&format!("a hold on its processes that outlasts the shim: {reason}"));
+        }
         if self.landlock == 0 {
             miss(
                 "Landlock: the kernel has none (Linux 5.13 or newer, with landlock among its lsm=)",
@@ -132,7 +139,7 @@ impl Isolation {
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.level.as_str())?;
-        let mut parts = Vec::new();
+        let mut parts = vec![format!("held by {}", self.containment)];
         if self.landlock > 0 {
             parts.push(format!("Landlock {}", self.landlock));
         }
@@ -147,9 +154,7 @@ impl fmt::Display for Isolation {
         if self.memory {
             parts.push("memory by cgroup".to_owned());
         }
-        if !parts.is_empty() {
-            write!(f, " ({})", parts.join(", "))?;
-        }
+        write!(f, " ({})", parts.join(", "))?;
         if !self.missing.is_empty() {
             write!(f, ", without {}", self.missing.join("; without "))?;
         }
@@ -246,10 +251,10 @@ fn nobody() -> User {
 /// The facts that the process found when it shut itself in.
 pub(super) fn facts(
     wanted: &Confinement,
-    landlock: u8,
-    network: bool,
+    in_force: InForce,
     syscalls: bool,
     limits: Limits,
+    held: Containment,
 ) -> Isolation {
     let other = wanted.user.is_some() || !nix::unistd::geteuid().is_root();
     let processes = match (limits.processes, other) {
@@ -258,15 +263,15 @@ pub(super) fn facts(
         (false, false) => None,
     };
     Isolation {
-        landlock,
-        network,
+        landlock: in_force.version,
+        network: in_force.network,
         syscalls,
         user: wanted.user.map(|user| user.uid),
         processes,
         memory: limits.memory,
-        ..Isolation::nothing()
+        ..Isolation::nothing(held.by)
     }
-    .judged(wanted)
+    .judged(wanted, held)
 }
 
 /// What cgroups bound.
@@ -280,23 +285,47 @@ pub struct Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::{Confinement, IsolationLevel, Limits, facts};
+    use super::{Confinement, Containment, InForce, IsolationLevel, Limits, Mechanism, facts};
     use crate::config::{IsolationConfig, IsolationMode};
+
+    fn landlock(version: u8) -> InForce {
+        InForce { version, network: false }
+    }
+
+    #[test]
+    fn signals_alone_are_not_all_that_can_be_had() {
+        let wanted = Confinement::of(&IsolationConfig::default()).unwrap();
+        let limits = Limits { processes: true, memory: true };
+        let level = |held| facts(&wanted, landlock(7), true, limits, held);
+        for firm in [Mechanism::Cgroup, Mechanism::Ptrace] {
+            let reached = level(Containment::firm(firm));
+            assert_eq!(reached.level, IsolationLevel::Full, "{reached}");
+            assert!(reached.to_string().contains(&format!("held by {firm}")), "{reached}");
+        }
+        let reached = level(Containment::signals("tracing is refused"));
+        assert_eq!(reached.level, IsolationLevel::Partial);
+        assert!(
+            reached.to_string().ends_with("outlasts the shim: tracing is refused"),
+            "{reached}"
+        );
+    }
 
     #[test]
     fn what_is_missing_lowers_the_level_and_is_said() {
         let config = IsolationConfig { memory: Some(1 << 30), ..IsolationConfig::default() };
         let wanted = Confinement::of(&config).unwrap();
         let limits = Limits { processes: true, memory: true };
-        let full = facts(&wanted, 7, false, true, limits);
+        let held = || Containment::firm(Mechanism::Ptrace);
+        let full = facts(&wanted, landlock(7), true, limits, held());
         assert_eq!(full.level, IsolationLevel::Full, "{full}");
         assert_eq!(full.check(IsolationMode::Required), Ok(()));
-        let partial = facts(&wanted, 5, false, true, Limits { memory: false, ..limits });
+        let limited = Limits { memory: false, ..limits };
+        let partial = facts(&wanted, landlock(5), true, limited, held());
         assert_eq!(partial.level, IsolationLevel::Partial);
         let said = partial.check(IsolationMode::Required).unwrap_err();
         assert!(said.contains("signals") && said.contains("memory.max"), "{said}");
         assert_eq!(partial.check(IsolationMode::Auto), Ok(()));
-        let none = facts(&wanted, 0, false, false, limits);
+        let none = facts(&wanted, landlock(0), false, limits, held());
         assert_eq!(none.level, IsolationLevel::None, "{none}");
     }
 }

@@ -16,6 +16,10 @@ pub struct Process {
     pub pid: Pid,
     /// Its parent's id.
     pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// Its session.
+    pub session: Pid,
     /// Its state as one letter: `R`, `S`, `D` (in the kernel), `T` (stopped), `t` (traced), `Z` (ended).
     /// Of a process with several threads it is that of the first.
     pub state: char,
@@ -75,22 +79,14 @@ impl TreeRule {
                 members.insert(process.pid.as_raw(), *process);
             }
         }
-        // Parents may have any number, so descend until a round adds nobody.
-        loop {
-            let before = members.len();
-            for process in all.values() {
-                let parent = process.parent;
-                let below = self.root == Some(parent)
-                    || (parent != self.except && members.contains_key(&parent.as_raw()));
-                if below && process.pid != self.except {
-                    members.insert(process.pid.as_raw(), *process);
-                }
-            }
-            if members.len() == before {
-                break;
-            }
-        }
-        members.into_values().filter(|process| !process.has_ended()).collect()
+        members.extend(
+            all.iter()
+                .filter(|(_, one)| self.root == Some(one.parent))
+                .map(|(pid, one)| (*pid, *one)),
+        );
+        let mut found = below_any(&all, members.into_values().collect(), self.except);
+        found.retain(|process| !process.has_ended());
+        found
     }
 
     fn carries_marker(&self, process: &Process) -> bool {
@@ -119,8 +115,25 @@ pub fn send(pid: Pid, signal: Signal) {
     }
 }
 
+/// These processes and everything below them, without `except` and what is below it alone.
+pub fn below_any(all: &BTreeMap<i32, Process>, roots: Vec<Process>, except: Pid) -> Vec<Process> {
+    let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
+    for process in all.values() {
+        children.entry(process.parent.as_raw()).or_default().push(process);
+    }
+    let mut found: BTreeMap<i32, Process> = BTreeMap::new();
+    let mut next = roots;
+    while let Some(process) = next.pop() {
+        let pid = process.pid.as_raw();
+        if process.pid != except && found.insert(pid, process).is_none() {
+            next.extend(children.get(&pid).into_iter().flatten().copied().copied());
+        }
+    }
+    found.into_values().collect()
+}
+
 /// Every process that can be seen, by id.
-fn snapshot() -> BTreeMap<i32, Process> {
+pub fn snapshot() -> BTreeMap<i32, Process> {
     below("/proc").map(|process| (process.pid.as_raw(), process)).collect()
 }
 
@@ -140,8 +153,10 @@ fn parse_stat(line: &[u8]) -> Option<Process> {
     let mut rest = std::str::from_utf8(line.get(close + 1..)?).ok()?.split_ascii_whitespace();
     let state = rest.next()?.chars().next()?;
     let parent = rest.next()?.parse().ok()?;
-    let thread_count = rest.nth(15)?.parse().ok()?;
-    Some(Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), state, thread_count })
+    let (group, session) = (rest.next()?.parse().ok()?, rest.next()?.parse().ok()?);
+    let thread_count = rest.nth(13)?.parse().ok()?;
+    let [pid, parent, group, session] = [pid, parent, group, session].map(Pid::from_raw);
+    Some(Process { pid, parent, group, session, state, thread_count })
 }
 
 #[cfg(test)]
@@ -152,10 +167,12 @@ mod tests {
 
     #[test]
     fn a_hostile_process_name_does_not_confuse_the_parser() {
-        let line = b"42 (a) R 1 (b) S 7 42 42 0 -1 64 123 0 0 0 1 2 0 0 20 0 3 0 389798";
+        let line = b"42 (a) R 1 (b) S 7 42 43 0 -1 64 123 0 0 0 1 2 0 0 20 0 3 0 389798";
         let expected = Process {
             pid: Pid::from_raw(42),
             parent: Pid::from_raw(7),
+            group: Pid::from_raw(42),
+            session: Pid::from_raw(43),
             state: 'S',
             thread_count: 3,
         };

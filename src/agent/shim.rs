@@ -1,13 +1,17 @@
 //! The process between the worker and an agent. It outlives a worker that dies, so that nobody
 //! has to: without it an agent goes on working on an order that belongs to another replica.
 //!
-//! It is synchronous, has one thread, and does four things: it holds the lock of the sandbox,
-//! starts the agent, stops it where it stands when the lease is not renewed in time, and ends the
-//! whole tree of processes when the agent ends, when it is told to, or when the worker is gone.
+//! It is synchronous, has one thread and, where it traces the agent, one more for that alone, and does
+//! four things: it holds the lock of the sandbox, starts the agent, stops it where it stands when the
+//! lease is not renewed in time, and ends the whole tree of processes when the agent ends, when it is told
+//! to, or when the worker is gone.
 
 mod freeze;
+mod ptrace;
 mod setup;
 mod start;
+mod tracees;
+mod tracer;
 
 use std::{
     collections::BTreeSet,
@@ -23,11 +27,7 @@ use std::{
 use nix::{
     fcntl::Flock,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{Signal, killpg},
-        signalfd::SignalFd,
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
+    sys::signal::{Signal, killpg},
     unistd::{Pid, getpid},
 };
 
@@ -37,11 +37,16 @@ use super::{
 };
 use crate::clock::boot_time;
 pub(super) use freeze::Freezing;
+pub(super) use ptrace::seize_alone;
 pub(super) use setup::{ShimArguments, lock_sandbox};
 use start::NotStarted;
+pub(super) use tracer::refused;
+use tracer::{News, next_change};
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a tree that is killed in one go may take to be gone before somebody looks for what is left.
+const GOING: Duration = Duration::from_millis(100);
 /// How often a lock that somebody else holds is tried again.
 const LOCK_TICK: Duration = Duration::from_millis(50);
 
@@ -87,7 +92,7 @@ enum Ending {
 struct Shim {
     arguments: ShimArguments,
     pipes: setup::Pipes,
-    signals: SignalFd,
+    signals: setup::Signals,
     tree: TreeRule,
     freezing: Freezing,
     began: Duration,
@@ -105,13 +110,10 @@ struct Shim {
 }
 
 impl Shim {
-    fn new(arguments: ShimArguments, pipes: setup::Pipes, signals: SignalFd) -> Self {
-        let tree = TreeRule {
-            root: Some(getpid()),
-            markers: vec![arguments.run_marker()],
-            spared: None,
-            except: getpid(),
-        };
+    fn new(arguments: ShimArguments, pipes: setup::Pipes, signals: setup::Signals) -> Self {
+        // Whatever loses its parent comes to the shim, so nothing of the run is anywhere else.
+        let root = Some(getpid());
+        let tree = TreeRule { root, markers: Vec::new(), spared: None, except: getpid() };
         let freezing = Freezing::of_run(&arguments);
         Self {
             arguments,
@@ -156,9 +158,12 @@ impl Shim {
         };
         let longest = if self.lock.is_none() { LOCK_TICK } else { TICK };
         let wait = due.saturating_sub(now).min(longest) + Duration::from_millis(1);
+        let tracer = self.freezing.tracer();
+        let ended = tracer.map_or(self.signals.children.as_fd(), |tracer| tracer.bell());
         let mut watched = [
             PollFd::new(self.pipes.lifeline.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.asked.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ended, PollFlags::POLLIN),
         ];
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         // An interrupted wait is a short one.
@@ -166,7 +171,10 @@ impl Shim {
     }
 
     fn obey(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
+        if self.freezing.tracer().is_none() {
+            let _ = self.signals.children.read_signal();
+        }
+        while let Ok(Some(signal)) = self.signals.asked.read_signal() {
             let asked = [Signal::SIGTERM as u32, Signal::SIGINT as u32];
             if asked.contains(&signal.ssi_signo) {
                 self.interrupt();
@@ -229,7 +237,7 @@ impl Shim {
             except: getpid(),
         };
         let mut killed = self.freezing.clear_leftovers(&self.arguments);
-        killed.extend(kill_until_empty(&leftovers, || true));
+        killed.extend(kill_until_empty(&leftovers));
         if !killed.is_empty() {
             eprintln!("archon-awo: ended {} processes of an earlier run", killed.len());
         }
@@ -250,14 +258,35 @@ impl Shim {
         if self.ending != Ending::Not {
             return self.end_now();
         }
-        self.freezing.freeze(&self.tree);
+        let stands = self.freezing.freeze(&self.tree, self.agent);
         if self.frozen.is_none() {
             self.frozen = Some(Frozen { since: boot_time(), missed });
-            self.pipes.tell(&Status::Frozen { missed });
+            if stands {
+                self.pipes.tell(&Status::Frozen { missed });
+            }
         } else if let Some(frozen) = &mut self.frozen {
             // Told after having done it alone: only the one who told may undo it.
             frozen.missed &= missed;
         }
+    }
+
+    fn hear_tracer(&mut self) {
+        for news in self.freezing.news() {
+            match (news, self.frozen) {
+                (News::Ended { code, signal }, _) => self.agent_ended(code, signal),
+                (News::Stands, Some(Frozen { missed, .. })) => {
+                    self.pipes.tell(&Status::Frozen { missed });
+                }
+                (News::Stands, None) => {}
+                (News::Lost, _) => self.end_now(),
+            }
+        }
+    }
+
+    fn agent_ended(&mut self, code: Option<i32>, signal: Option<i32>) {
+        self.exited = true;
+        self.end_began = self.end_began.or_else(|| Some(boot_time()));
+        self.pipes.tell(&Status::Exited { code, signal });
     }
 
     fn interrupt(&mut self) {
@@ -300,47 +329,66 @@ impl Shim {
                 self.end_now();
             }
             // Again, in case something outside continued a part of it.
-            Some(_) => self.freezing.freeze(&self.tree),
+            Some(_) => {
+                self.freezing.freeze(&self.tree, self.agent);
+            }
             None => {}
         }
     }
 
-    /// Collects every child that has ended, its own and those it inherited.
-    fn reap(&mut self) {
+    /// Collects every child that has ended, its own and those it inherited; answers whether any is left.
+    fn reap(&mut self) -> bool {
+        if self.freezing.tracer().is_some() {
+            self.hear_tracer();
+            return true;
+        }
         loop {
-            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Some(code), None),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, None, Some(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
+            let (pid, status) = match next_change() {
+                Ok(Some(change)) => change,
+                Ok(None) => return true,
+                Err(error) => return error != rustix::io::Errno::CHILD,
             };
-            if Some(pid) == self.agent {
-                self.exited = true;
-                self.end_began = self.end_began.or_else(|| Some(boot_time()));
-                self.pipes.tell(&Status::Exited { code, signal });
+            // What its tracer did not get to answer any more stops and is killed.
+            if !status.stopped() && self.agent.is_some_and(|agent| agent.as_raw() == pid) {
+                self.agent_ended(status.exit_status(), status.terminating_signal());
             }
         }
     }
 
     /// Ends everything that is left and says so.
     fn sweep(&mut self) {
-        let mut killed = self.sweep_tree();
-        killed.retain(|pid| self.agent.is_none_or(|agent| agent.as_raw() != *pid));
+        let swept = self.sweep_tree();
         let since = self.end_began.unwrap_or_else(boot_time);
         let ms = nanos(boot_time().saturating_sub(since)) / 1_000_000;
-        let (swept, out_of_memory) = (killed.len() as u64, self.out_of_memory);
+        let (swept, out_of_memory) = (swept as u64, self.out_of_memory);
         self.pipes.tell(&Status::TreeEmpty { ms, swept, out_of_memory });
     }
 
-    /// Kills until no process of the run is left, and returns who had to be killed.
-    fn sweep_tree(&mut self) -> BTreeSet<i32> {
-        let tree = self.tree.clone();
+    /// Kills until no process of the run is left, and answers how many outlived the agent. That no child
+    /// is left is the proof: whatever loses its parent becomes one.
+    fn sweep_tree(&mut self) -> usize {
+        self.reap();
+        let agent = self.agent.filter(|_| !self.exited);
+        let (firm, began) = (self.freezing.is_firm(), boot_time());
+        let traced = self.freezing.end_tracing();
         let mut killed = self.freezing.kill();
-        killed.extend(kill_until_empty(&tree, || {
-            self.reap();
-            self.freezing.kill();
-            true
-        }));
+        if let Some(agent) = agent.filter(|_| !firm) {
+            // Most of it at once: there may be more processes than can be looked for in time.
+            let _ = killpg(agent, Signal::SIGKILL);
+        }
+        let mut pause = Duration::from_millis(1);
+        while self.reap() {
+            killed.extend(self.freezing.kill());
+            if !firm || boot_time().saturating_sub(began) > GOING {
+                for process in self.tree.find() {
+                    killed.insert(process.pid.as_raw());
+                    send(process.pid, Signal::SIGKILL);
+                }
+            }
+            sleep(pause);
+            // A process the kernel does not let go of must not cost a processor.
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
         self.out_of_memory = self.freezing.ran_out_of_memory();
         let mut pause = Duration::from_millis(1);
         while !self.freezing.remove() {
@@ -349,20 +397,20 @@ impl Shim {
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(500));
         }
-        self.reap();
-        killed
+        let others = killed.iter().filter(|pid| self.agent.is_none_or(|own| own.as_raw() != **pid));
+        let traced = traced.map_or(0, |all| all.saturating_sub(usize::from(agent.is_some())));
+        others.count() + traced
     }
 }
 
-/// Kills a tree until it is empty, and returns who had to be killed. `go_on` is asked once a round
-/// and may give up.
-pub(super) fn kill_until_empty(tree: &TreeRule, mut go_on: impl FnMut() -> bool) -> BTreeSet<i32> {
+/// Kills a tree until it is empty, and returns who had to be killed.
+fn kill_until_empty(tree: &TreeRule) -> BTreeSet<i32> {
     let mut killed = BTreeSet::new();
     let mut pause = Duration::from_millis(1);
-    while go_on() {
+    loop {
         let living = tree.find();
         if living.is_empty() {
-            break;
+            return killed;
         }
         for process in living {
             killed.insert(process.pid.as_raw());
@@ -372,7 +420,6 @@ pub(super) fn kill_until_empty(tree: &TreeRule, mut go_on: impl FnMut() -> bool)
         // A process the kernel does not let go of must not cost a processor.
         pause = (pause * 2).min(Duration::from_millis(500));
     }
-    killed
 }
 
 impl setup::Pipes {

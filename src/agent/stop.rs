@@ -63,7 +63,8 @@ mod tests {
     fn sent(states: &str, pending: bool) -> Vec<(i32, Signal)> {
         let thread = |(state, pid)| {
             let pid = Pid::from_raw(pid);
-            Process { pid, parent: Pid::from_raw(0), state, thread_count: 1 }
+            let [parent, group, session] = [0; 3].map(Pid::from_raw);
+            Process { pid, parent, group, session, state, thread_count: 1 }
         };
         let threads: Vec<Process> = states.chars().zip(1..).map(thread).collect();
         needed(&threads, pending).into_iter().map(|(pid, signal)| (pid.as_raw(), signal)).collect()

@@ -2,29 +2,26 @@
 //! what the agent says, and ends the run when its time, its silence or somebody says so.
 
 mod beside_lines;
+mod lost_shim;
 mod shim_process;
 mod streams;
 mod watch_over;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use nix::{
-    time::{ClockId, clock_gettime},
-    unistd::getpid,
-};
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    cgroup::OwnCgroup,
+    adopted,
     isolation::{Confinement, Isolation},
     kind::AgentKind,
     launch::Launch,
-    process_table::TreeRule,
     pump::Progress,
     report::{AgentReport, Delivered, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
-    shim::{ShimArguments, kill_until_empty},
+    shim::ShimArguments,
     verdict::{Evidence, Intervention, answer_is_lost, judge, session_is_unknown},
 };
 use crate::{
@@ -34,13 +31,11 @@ use crate::{
     domain::{ErrorClass, Redactor, RunUsage},
 };
 use beside_lines::{named_by_exit, note_conversation, said_nothing, told_on_stderr};
+use lost_shim::LostShim;
 use shim_process::ShimProcess;
 pub use streams::deliver_rest;
 use streams::{Drained, Spools};
 use watch_over::{Ended, WatchOver};
-
-/// How long the worker's own sweep may take after a shim was killed.
-const WORKER_SWEEP: Duration = Duration::from_secs(5);
 
 /// How an agent is ended. The sum stays below the 15 s in which a cancelled order is promised to
 /// have no process left.
@@ -234,8 +229,12 @@ impl Supervisor {
             .await;
         prompt.abort();
         if ended.tree_empty_after.is_none() && ended.problem.is_none() {
-            self.sweep(request, &mut ended).await;
+            // Whatever was said and done before: nobody knows what ran after it.
+            ended.intervention = Some(Intervention::ShimLost);
+            clear(request).await;
         }
+        // Nobody waits for it: what it collects has ended.
+        drop(tokio::task::spawn_blocking(adopted::bury));
         let drained = streams.end(self.limits.delivery).await;
         note_conversation(&launch, request, drained.stdout.own_name.clone()).await;
         // Without a cgroup that counts, a kill anywhere on the host may have been this one.
@@ -300,32 +299,17 @@ impl Supervisor {
             arguments: launch.arguments.iter().map(OsString::from).collect(),
         })
     }
+}
 
-    /// Does the shim's last work when the shim itself was killed.
-    async fn sweep(&self, request: &AgentRequest, ended: &mut Ended) {
-        ended.intervention.get_or_insert(Intervention::ShimLost);
-        let tree = TreeRule {
-            root: None,
-            markers: vec![format!("AWO_RUN_ID={}", request.run_id)],
-            spared: None,
-            except: getpid(),
-        };
-        let (clock, began) = (self.clock.clone(), self.clock.now());
-        let cgroup = OwnCgroup::find();
-        let cgroup =
-            cgroup.map(|own| own.of_run(&request.sandbox_root, &request.run_id.to_string()));
-        let swept = tokio::task::spawn_blocking(move || {
-            if let Ok(cgroup) = cgroup {
-                cgroup.kill_and_remove();
-            }
-            kill_until_empty(&tree, || clock.now() - began < WORKER_SWEEP);
-            tree.find().is_empty()
-        });
-        if swept.await.unwrap_or_default() {
-            ended.tree_empty_after = Some(self.clock.now() - began);
-        } else {
-            tracing::error!(run.id = %request.run_id, "processes of an agent could not be killed");
-        }
+/// Does the last work of a shim that was killed.
+async fn clear(request: &AgentRequest) {
+    let lost = LostShim::of(request);
+    let cleared = tokio::task::spawn_blocking(move || lost.clear());
+    if !cleared.await.unwrap_or_default() {
+        tracing::error!(
+            run.id = %request.run_id,
+            "processes of an agent could not be killed: its sandbox stays locked until they are gone"
+        );
     }
 }
 

@@ -278,22 +278,26 @@ async fn agent(config: &Config) -> Check {
     }
 }
 
-/// How agents are frozen here.
+/// How agents are frozen here and held together.
 async fn freezer(config: &Config) -> Check {
     let wanted = config.agent.freezer;
-    let found = tokio::task::spawn_blocking(move || crate::agent::find_freezer(wanted)).await;
-    let found = found.unwrap_or_else(|error| Err(error.to_string()));
-    let result =
-        found.map(|freezer| freezer.to_string()).map_err(|reason| config::freezer_problem(&reason));
+    let found = tokio::task::spawn_blocking(move || {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        crate::agent::find_freezer(&program, wanted)
+    });
+    let found = found.await.unwrap_or_else(|error| Err(error.to_string()));
+    let result = found
+        .map(|freezer| freezer.to_string())
+        .map_err(|reason| config::freezer_problem(wanted, &reason));
     Check::from("freezer", result)
 }
 
 /// How far agents are shut in here.
 async fn isolation(config: &Config) -> Check {
-    let wanted = config.agent.isolation.clone();
+    let (wanted, freezer) = (config.agent.isolation.clone(), config.agent.freezer);
     let found = tokio::task::spawn_blocking(move || {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        crate::agent::find_isolation(&program, &wanted)
+        crate::agent::find_isolation(&program, &wanted, freezer)
     });
     let found = found.await.unwrap_or_else(|error| Err(error.to_string()));
     let result = found

@@ -61,10 +61,12 @@ impl AgentKind {
 /// How a tree of processes is stopped where it stands (`AWO_FREEZER`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Freezer {
-    /// By cgroups where they can be made, else by signals.
+    /// By cgroups where they can be made, else by tracing where that is allowed, else by signals.
     Auto,
     /// By cgroups of version 2; without them nothing starts.
     Cgroup,
+    /// By tracing every process; where that is refused nothing starts.
+    Ptrace,
     /// By SIGSTOP to every process that is found.
     Signal,
 }
@@ -75,6 +77,7 @@ impl Freezer {
         match self {
             Self::Auto => "auto",
             Self::Cgroup => "cgroup",
+            Self::Ptrace => "ptrace",
             Self::Signal => "signal",
         }
     }
@@ -106,7 +109,7 @@ pub struct AgentConfig {
     pub commands_dir: Option<PathBuf>,
     /// `AWO_REVIEW_ROUNDS`: how often the blockers of a review go back to the agent.
     pub review_rounds: u32,
-    /// `AWO_FREEZER`: how agents are frozen.
+    /// `AWO_FREEZER`: how agents are frozen and held together.
     pub freezer: Freezer,
     /// How far they are shut in.
     pub isolation: IsolationConfig,

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{AgentKind, Config, keys};
+use super::{AgentKind, Config, Freezer, keys};
 use crate::disk;
 
 /// Something that keeps work orders from running here.
@@ -155,14 +155,22 @@ pub(crate) fn check_commands(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is wrong when agents shall be frozen by cgroups and cannot; `reason` says why.
-pub(crate) fn freezer_problem(reason: &str) -> Problem {
+/// What is wrong when agents shall be held in this way and cannot; `reason` says why.
+pub(crate) fn freezer_problem(wanted: Freezer, reason: &str) -> Problem {
     let setting = keys::FREEZER.name();
+    let help = match wanted {
+        Freezer::Ptrace => {
+            "let the worker trace its own children (kernel.yama.ptrace_scope 0 or 1, a seccomp profile \
+             that allows ptrace), or set it to auto"
+        }
+        _ => {
+            "delegate a cgroup of version 2 to the worker (systemd: Delegate=yes), or set it to auto"
+        }
+    };
     Problem {
         setting,
-        problem: format!("{setting} is cgroup, and {reason}"),
-        help: "delegate a cgroup of version 2 to the worker (systemd: Delegate=yes), or set it to auto"
-            .to_owned(),
+        problem: format!("{setting} is {}, and {reason}", wanted.as_str()),
+        help: help.to_owned(),
     }
 }
 

@@ -187,8 +187,8 @@ keys! {
         "Folder whose command files replace the built-in ones.";
     REVIEW_ROUNDS: ["AWO_REVIEW_ROUNDS"], Some("2"), "a whole number from 0 to 20", false,
         "How often the blockers of a review are handed back to the agent.";
-    FREEZER: ["AWO_FREEZER"], Some("auto"), "auto, cgroup or signal", false,
-        "How agents are frozen and killed: by cgroups of version 2 where they can be made, or by signals.";
+    FREEZER: ["AWO_FREEZER"], Some("auto"), "auto, cgroup, ptrace or signal", false,
+        "How agents are held together, frozen and killed: by cgroups of version 2, by tracing, or by signals.";
     DISK_SOFT_FREE: ["AWO_DISK_SOFT_FREE"], Some("5%, 2GiB"), FREE_BYTES, false,
         "With less free on one of its volumes a worker claims no orders; of two amounts the smaller counts.";
     DISK_HARD_FREE: ["AWO_DISK_HARD_FREE"], Some("1%, 512MiB"), FREE_BYTES, false,

@@ -114,7 +114,11 @@ impl Worker {
         }
         let workflow = workflow(&config, store.clone(), commands, metrics.clone(), clock.clone())?;
         workflow.git.prepare().await?;
-        info!(%freezer, "agents can be frozen");
+        if let FreezerReport::Signals(_) = freezer {
+            warn!(%freezer, "agents are held together by signals alone, for as long as their shim lives");
+        } else {
+            info!(%freezer, "agents can be frozen and held together");
+        }
         if isolation.level == IsolationLevel::None {
             warn!(%isolation, "nothing keeps agents out of the files of their user");
         } else {
@@ -370,16 +374,18 @@ fn heartbeat_dial(config: &Config, store: &Store) -> anyhow::Result<Dial> {
 
 /// What freezes agents here, or why nothing that was asked for does.
 async fn freezer(wanted: Freezer) -> anyhow::Result<FreezerReport> {
-    let found = tokio::task::spawn_blocking(move || agent::find_freezer(wanted)).await;
-    let found = found.context("cannot look for cgroups")?;
-    found.map_err(|reason| NotRunnable(vec![freezer_problem(&reason)]).into())
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let found = tokio::task::spawn_blocking(move || agent::find_freezer(&program, wanted)).await;
+    let found = found.context("cannot look for what holds agents")?;
+    found.map_err(|reason| NotRunnable(vec![freezer_problem(wanted, &reason)]).into())
 }
 
 /// How far agents are shut in here; an error when that is less than what is required.
 async fn isolation(config: &Config) -> anyhow::Result<Isolation> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let wanted = config.agent.isolation.clone();
-    let found = tokio::task::spawn_blocking(move || agent::find_isolation(&program, &wanted)).await;
+    let (wanted, freezer) = (config.agent.isolation.clone(), config.agent.freezer);
+    let look = move || agent::find_isolation(&program, &wanted, freezer);
+    let found = tokio::task::spawn_blocking(look).await;
     let found = found.context("cannot try how agents are shut in")?;
     found.map_err(|reason| NotRunnable(vec![isolation_problem(&reason)]).into())
 }

@@ -12,6 +12,7 @@ use archon_awo::{
     config::{Freezer, IsolationConfig},
     domain::{Redactor, StepName, Task},
 };
+use clap::ValueEnum;
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, watch},
@@ -70,7 +71,7 @@ impl Bench {
             _folder: folder,
             redactor: Redactor::default(),
             kill_plan: QUICK,
-            freezer: Freezer::Auto,
+            freezer: forced_freezer().unwrap_or(Freezer::Auto),
             // What the scripted agents tell the tests lies beside their checkouts.
             isolation: IsolationConfig {
                 write_paths: vec![root.clone()],
@@ -127,6 +128,13 @@ impl Bench {
         let is_shim = |pid: i32| arguments(pid).get(1).is_some_and(|word| word == "shim");
         self.processes().into_iter().filter(|(pid, _)| !is_shim(*pid)).collect()
     }
+}
+
+/// What holds agents in every test that does not choose: `AWO_TEST_FREEZER`, to run them all in each way.
+#[expect(clippy::disallowed_methods, reason = "not a setting of the product")]
+fn forced_freezer() -> Option<Freezer> {
+    let word = std::env::var("AWO_TEST_FREEZER").ok()?;
+    Some(Freezer::from_str(&word, true).unwrap())
 }
 
 /// The command line of a process.

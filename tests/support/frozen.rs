@@ -30,8 +30,10 @@ fn events(pid: i32) -> Option<String> {
 /// waits in the kernel, as a parent does after vfork, with the stop ahead of it.
 pub fn is_frozen(pid: i32) -> bool {
     let letters = letters(pid);
-    let stand = !letters.is_empty() && letters.iter().all(|letter| matches!(letter, 'T' | 'D'));
-    let by_signals = stand && (letters.contains(&'T') || stop_is_pending(pid));
+    let stand =
+        !letters.is_empty() && letters.iter().all(|letter| matches!(letter, 'T' | 't' | 'D'));
+    let stopped = letters.iter().any(|letter| matches!(letter, 'T' | 't'));
+    let by_signals = stand && (stopped || stop_is_pending(pid));
     let in_frozen_cgroup = || events(pid).is_some_and(|text| text.contains("frozen 1"));
     by_signals || (!letters.is_empty() && in_frozen_cgroup())
 }

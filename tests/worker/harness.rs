@@ -82,7 +82,10 @@ impl Harness {
         let program = agent.join("agent.sh");
         fs::write(&program, AGENT).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let (workers, settings, remote) = (Vec::new(), Vec::new(), None);
+        let (workers, remote) = (Vec::new(), None);
+        // To run all tests in each way that agents can be held.
+        let freezer = std::env::var("AWO_TEST_FREEZER").ok();
+        let settings = freezer.map(|word| ("AWO_FREEZER".to_owned(), word)).into_iter().collect();
         let (volume, user) = (None, None);
         let program = env!("CARGO_BIN_EXE_archon-awo").into();
         let harness = Self { pool, folder, workers, settings, remote, volume, program, user };

@@ -42,7 +42,7 @@ async fn an_agent_whose_worker_and_shim_were_killed_is_ended_by_the_next_worker(
     sqlx::query("select awo_pause_queue('default')").execute(&harness.pool).await.unwrap();
     harness.start_worker();
     // Only a cgroup tells a starting worker of agents that are not its own.
-    if let FreezerReport::Cgroup(_) = find_freezer(Freezer::Auto).unwrap() {
+    if let FreezerReport::Cgroup(_) = find_freezer(&harness.program, Freezer::Auto).unwrap() {
         until("the orphan is gone", || processes_of(&run).is_empty()).await;
     }
     sqlx::query("select awo_resume_queue('default')").execute(&harness.pool).await.unwrap();

@@ -62,6 +62,19 @@ const REFUSED: &[libc::c_long] = &[
 const SOCKETS: &[libc::c_int] =
     &[libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_BLUETOOTH];
 
+/// Calls that set how often others run and where, and whose first argument says who; 0 is the caller. Of
+/// another thread of its own process a program sets nothing either: only its number would tell whose it is.
+const SCHEDULING: &[libc::c_long] = &[
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setaffinity,
+];
+
+/// The first argument of `setpriority` and `ioprio_set` that means all processes of a user.
+const EVERY_PROCESS_OF_A_USER: [(libc::c_long, u64); 2] =
+    [(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)];
+
 /// Flags of `clone` and `unshare` that make namespaces.
 const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
@@ -132,15 +145,25 @@ fn rules(traced: bool) -> Result<Rules, seccompiler::BackendError> {
     };
     rules.insert(libc::SYS_socket, any_of(SOCKETS, false)?);
     rules.insert(libc::SYS_unshare, any_of(NAMESPACES, true)?);
-    rules.insert(libc::SYS_clone, any_of(NAMESPACES, true)?);
-    // Landlock does not look at the limits of processes: of another one nobody sets them.
-    rules.insert(libc::SYS_prlimit64, vec![other_process()?]);
+    // A child that is born untraced is none that its tracer could end.
+    let untraced = [NAMESPACES, &[libc::CLONE_UNTRACED]].concat();
+    rules.insert(libc::SYS_clone, any_of(&untraced, true)?);
+    // Landlock does not look at the limits of processes, nor at how often they run: of another one nobody
+    // sets them.
+    rules.insert(libc::SYS_prlimit64, vec![not_zero(0)?]);
+    for call in SCHEDULING {
+        rules.insert(*call, vec![not_zero(0)?]);
+    }
+    for (call, everybody) in EVERY_PROCESS_OF_A_USER {
+        let which = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, everybody)?;
+        rules.insert(call, vec![SeccompRule::new(vec![which])?, not_zero(1)?]);
+    }
     Ok(with_second_numbers(rules))
 }
 
-/// The first argument names another process than the caller itself, which is 0.
-fn other_process() -> Result<SeccompRule, seccompiler::BackendError> {
-    let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+/// The argument that says who names another than the caller itself, which is 0.
+fn not_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
+    let another = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
     SeccompRule::new(vec![another])
 }
 

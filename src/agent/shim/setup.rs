@@ -184,22 +184,36 @@ fn close_strangers() -> io::Result<()> {
     Ok(())
 }
 
+/// The signals that the shim listens to.
+pub struct Signals {
+    /// Somebody asks for the end.
+    pub asked: SignalFd,
+    /// A child has ended. With a tracer it is the tracer who reads these.
+    pub children: SignalFd,
+}
+
 /// Cuts the shim off from the worker's session, makes it the parent of every orphan below it,
 /// takes away what the tree must not have, and returns the signals that it listens to.
-pub fn harden() -> io::Result<SignalFd> {
+pub fn harden() -> io::Result<Signals> {
     // The signals are blocked first: from here on none ends the shim but SIGKILL.
-    let mut heard = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        heard.add(signal);
+    let (mut asked, mut children) = (SigSet::empty(), SigSet::empty());
+    children.add(Signal::SIGCHLD);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        asked.add(signal);
     }
-    heard.thread_block()?;
+    asked.thread_block()?;
+    children.thread_block()?;
     setsid()?;
     prctl::set_child_subreaper(true)?;
     prctl::set_no_new_privs()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     // An agent of the same user must not read or trace the one that watches it.
     prctl::set_dumpable(false)?;
-    Ok(SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    Ok(Signals {
+        asked: SignalFd::with_flags(&asked, flags)?,
+        children: SignalFd::with_flags(&children, flags)?,
+    })
 }
 
 /// Points the standard streams nowhere: the agent has its own copies.

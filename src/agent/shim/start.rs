@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{fs::MetadataExt, process::CommandExt},
@@ -22,7 +22,7 @@ use nix::{
 use super::{Shim, setup};
 use crate::{
     agent::{
-        confine::{Orders, REPORT_FD, Report},
+        confine::{GATE_FD, Orders, REPORT_FD, Report},
         isolation::{AgentUser, Isolation},
     },
     clock::boot_time,
@@ -90,6 +90,7 @@ impl Shim {
         let orders = serde_json::to_string(&orders).map_err(|error| error.to_string())?;
         let failed = |error: io::Error| format!("the agent cannot be shut in: {error}");
         let (report, report_end) = io::pipe().map_err(failed)?;
+        let (gate_end, mut gate) = io::pipe().map_err(failed)?;
         let mut command = crate::process::blocking_command("/proc/self/exe");
         command
             .arg("confine")
@@ -101,10 +102,10 @@ impl Shim {
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit())
             .process_group(0)
-            .fd_mappings(vec![FdMapping {
-                parent_fd: OwnedFd::from(report_end),
-                child_fd: REPORT_FD,
-            }])
+            .fd_mappings(vec![
+                FdMapping { parent_fd: OwnedFd::from(report_end), child_fd: REPORT_FD },
+                FdMapping { parent_fd: OwnedFd::from(gate_end), child_fd: GATE_FD },
+            ])
             .map_err(|error| error.to_string())?;
         // A child inherits what its parent blocks, and would never hear that it shall end. For this
         // moment a signal from outside, which nothing of ours sends, could end the shim.
@@ -116,8 +117,13 @@ impl Shim {
         // The command holds the other end of the pipe.
         drop(command);
         setup::let_go_of_streams();
-        let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
-        Ok((Pid::from_raw(pid), report))
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
+        // It waits at the gate until it is held, and ends there when it cannot be.
+        let held = self.freezing.hold(pid).map_err(NotStarted::Agent)?;
+        let words = serde_json::to_vec(&held).map_err(|error| error.to_string())?;
+        // A stage that is gone does not report either.
+        let _ = gate.write_all(&words);
+        Ok((pid, report))
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     agent::{
+        adopted,
         launch::Launch,
         lifeline::{LIFELINE_FD, Order, STATUS_FD, Status},
         request::AgentRequest,
@@ -34,6 +35,7 @@ const PIPE_SIZES: [i32; 4] = [1 << 20, 1 << 19, 1 << 18, 1 << 17];
 /// A running shim. Dropping it closes the lifeline, upon which the shim ends the agent.
 pub struct ShimProcess {
     child: Child,
+    pid: Option<i32>,
     /// Not tokio's pipe: its first write fails until the runtime has looked at it once, and the
     /// first order is the one that starts the agent.
     lifeline: PipeWriter,
@@ -72,7 +74,11 @@ impl ShimProcess {
                 FdMapping { parent_fd: status_end.into(), child_fd: STATUS_FD },
             ])
             .map_err(io::Error::other)?;
-        let mut child = command.spawn()?;
+        let (mut child, pid) = adopted::start_shim(|| {
+            let child = command.spawn()?;
+            let pid = child.id().and_then(|id| i32::try_from(id).ok());
+            Ok::<_, io::Error>(((child, pid), pid))
+        })?;
         // The command holds the shim's ends open until it is dropped.
         drop(command);
         let pipes = AgentPipes {
@@ -83,7 +89,7 @@ impl ShimProcess {
         pipes.widen();
         fcntl(&lifeline, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let statuses = listen(pipe::Receiver::from_owned_fd(OwnedFd::from(statuses))?);
-        Ok((Self { child, lifeline, statuses }, pipes))
+        Ok((Self { child, pid, lifeline, statuses }, pipes))
     }
 
     /// Gives an order. A shim that does not read is dealt with by the time it then takes to end.
@@ -100,7 +106,11 @@ impl ShimProcess {
 
     /// Waits for the end of the shim.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+        let ended = self.child.wait().await?;
+        if let Some(pid) = self.pid.take() {
+            adopted::shim_ended(pid);
+        }
+        Ok(ended)
     }
 
     /// Ends a shim that does not end the agent in time.
