@@ -187,9 +187,9 @@ async fn full_in_the_middle_of_an_agents_run(pool: PgPool) {
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn full_in_the_middle_of_the_run_of_an_agent_that_does_not_care(pool: PgPool) {
     // Nothing but the volume itself says that a part is missing.
-    let script = format!("head -c {MUCH} /dev/zero > big.bin 2>/dev/null; echo '1. Go.'; exit 0");
-    let steps = full_in_the_middle_of_an_agent(pool, "planning", &script).await;
-    assert_eq!(steps[1..3], ["planning 1 failed disk", "planning 2 ok"], "{steps:?}");
+    let script = format!("head -c {MUCH} /dev/zero > big.bin 2>/dev/null; echo 'Done.'; exit 0");
+    let steps = full_in_the_middle_of_an_agent(pool, "execute", &script).await;
+    assert_eq!(steps[2..4], ["execute 1 failed disk", "execute 2 ok"], "{steps:?}");
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
