@@ -151,7 +151,7 @@ impl OrderRun<'_> {
         }
         let earlier = self.begin_run(turn, &request).await?;
         // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
-        let _guard = self.interrupts.guard();
+        let guard = self.interrupts.guard();
         let (report, over_quota) = self.run_agent(sandbox, turn, request, &earlier).await;
         let file = format!("{name}.md");
         let keep = self.keep_output(&file, "output", turn.step, &report.text);
@@ -160,6 +160,8 @@ impl OrderRun<'_> {
             Some(kept) => kept?,
             None => self.check_stop()?,
         }
+        // It may wait for the sandbox's lock; of a run that stops meanwhile the next attempt does it.
+        drop(guard);
         let undone = self.undo(sandbox, turn, &report).await?;
         match &report.verdict {
             Ok(()) => Ok((report, undone)),

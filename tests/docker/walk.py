@@ -181,10 +181,10 @@ def a_partition(stack: Stack, seconds: int) -> list[str]:
     say(f"cut a replica off from Postgres for {seconds} s")
     try:
         until(lambda: stack.owner(order) not in ("", replica), "another replica owns the order", max(seconds, 45) - 2)
-        # Whatever its former owner still runs stands still; the shim over it is our own.
+        # Whatever its former owner still runs stands still, stopped or traced; the shim over it is our own.
         lines = run("docker", "top", replica, "-eo", "pid,stat,args").splitlines()
         agents = [line.split() for line in lines if "scripted-agent" in line and " shim " not in line]
-        expect(all(agent[1][0] in "TZ" for agent in agents), "no agent of the former owner goes on")
+        expect(all(agent[1][0] in "TtZ" for agent in agents), "no agent of the former owner goes on")
         time.sleep(max(0, seconds - (time.monotonic() - cut)))
     finally:
         run("docker", "network", "connect", network, replica)

@@ -124,8 +124,10 @@ async fn a_cancel_and_a_stop_are_heard_while_another_process_holds_the_sandbox(p
     let order = harness.order("Write a file").await;
     harness.until_agent_in("prp-review").await;
     let held = hold(&order_lock(&harness, &order));
+    let reviewer = harness.agent_runs().last().unwrap()[0].clone();
     harness.let_go("prp-review");
-    harness.until("select current_phase = 'commit' from agent_work_orders").await;
+    // What comes next needs the lock: to look at what the reviewer left, or to commit.
+    until("the reviewer has ended", || processes_of(&reviewer).is_empty()).await;
     cancel_in_time(&harness, &order).await;
 
     // The next run waits for the same lock before its first step.
