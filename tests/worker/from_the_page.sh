@@ -1,5 +1,6 @@
 #!/bin/bash
 # An agent that keeps a list of what it was asked for. Written from docs/agents.md alone.
+# shellcheck disable=SC2016 # Backticks are Markdown here.
 set -euo pipefail
 
 # "It reads the question from standard input to the end."
