@@ -5,10 +5,14 @@ takes, keeps conversations where the original keeps them, and plays one of the s
 In its own folder: `samples/NAME.jsonl`; `sample` names the one to play and the exit code, `success 0` without it;
 `calls` gets a line of JSON for each call. It does what AWO_TASK asks for, so that a whole order can run."""
 
-import json, os, sys, uuid
+import json
+import os
+import sys
+import uuid
+from pathlib import Path
 
-place = os.path.dirname(os.path.abspath(sys.argv[0]))
-name = os.path.basename(sys.argv[0])
+program = Path(sys.argv[0]).absolute()
+place, name = program.parent, program.name
 task = os.environ.get("AWO_TASK", "")
 VERDICT = '{"passed": true, "summary": "good", "issues": []}'
 ANSWERS = {"plan": "1. Write notes.txt.", "review": "I read it.\n\n" + VERDICT, "verdict": VERDICT,
@@ -43,12 +47,12 @@ def codex(words):
         ["--color", "--model"])
     if "--json" not in values or rest[:1] != ["exec"] or rest[-1] != "-":
         give_up(2, f"not the headless mode: {words}")
-    home = os.environ["CODEX_HOME"]
-    if not os.path.isdir(home):
+    home = Path(os.environ["CODEX_HOME"])
+    if not home.is_dir():
         give_up(1, "CODEX_HOME points to a path that does not exist")
     resumed = rest[2] if rest[1] == "resume" else None
     lost = f"Error: thread/resume: thread/resume failed: no rollout found for thread id {resumed} (code -32600)"
-    return conversation(os.path.join(home, "sessions"), resumed, str(uuid.uuid4()), 1, lost)
+    return conversation(home / "sessions", resumed, str(uuid.uuid4()), 1, lost)
 
 
 def gemini(words):
@@ -60,10 +64,9 @@ def gemini(words):
         give_up(55, "Gemini CLI is not running in a trusted directory")
     if not os.environ.get("GEMINI_API_KEY"):
         give_up(41, "Please set an Auth method or specify GEMINI_API_KEY")
-    with open(os.environ["GEMINI_CLI_SYSTEM_SETTINGS_PATH"]) as file:
-        json.load(file)
+    json.loads(Path(os.environ["GEMINI_CLI_SYSTEM_SETTINGS_PATH"]).read_text())
     resumed = values.get("--resume")
-    chats = os.path.join(os.environ["GEMINI_CLI_HOME"], ".gemini", "tmp", "project", "chats")
+    chats = Path(os.environ["GEMINI_CLI_HOME"]) / ".gemini" / "tmp" / "project" / "chats"
     return conversation(chats, resumed, str(uuid.uuid4()), 42,
                         f'Error resuming session: Invalid session identifier "{resumed}".')
 
@@ -73,18 +76,18 @@ def opencode(words):
     if values.get("--format") != "json" or rest != ["run"]:
         give_up(1, f"not the headless mode: {words}")
     json.loads(os.environ["OPENCODE_CONFIG_CONTENT"])
-    data = os.path.join(os.environ["XDG_DATA_HOME"], "opencode", "storage", "session")
+    data = Path(os.environ["XDG_DATA_HOME"]) / "opencode" / "storage" / "session"
     new = "ses_" + uuid.uuid4().hex[:26]
     return conversation(data, values.get("--session"), new, 1, "Session not found")
 
 
 def conversation(folder, resumed, new, code, lost):
     """The name of the conversation, whose file must be there when it is to go on."""
-    os.makedirs(folder, exist_ok=True)
-    file = os.path.join(folder, (resumed or new) + ".jsonl")
-    if resumed and not os.path.exists(file):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{resumed or new}.jsonl"
+    if resumed and not file.exists():
         give_up(code, lost)
-    with open(file, "a") as kept:
+    with file.open("a") as kept:
         kept.write(task + "\n")
     return resumed or new
 
@@ -92,21 +95,20 @@ def conversation(folder, resumed, new, code, lost):
 prompt = sys.stdin.read()
 call = {"arguments": sys.argv[1:], "task": task, "prompt": prompt,
         "environment": {key: os.environ[key] for key in sorted(os.environ)}}
-with open(os.path.join(place, "calls"), "a") as calls:
+with (place / "calls").open("a") as calls:
     calls.write(json.dumps(call) + "\n")
 if sys.argv[1:] == ["--version"]:
     print(f"{name} 0.0.0")
     sys.exit(0)
 session = {"codex": codex, "gemini": gemini, "opencode": opencode}[name](sys.argv[1:])
 if task in ("change", "follow-up"):
-    with open("notes.txt", "a") as notes:
+    with Path("notes.txt").open("a") as notes:
         notes.write(f"{task} by {name}\n")
 sample, code = "success", "0"
-if os.path.exists(os.path.join(place, "sample")):
-    with open(os.path.join(place, "sample")) as file:
-        sample, code = file.read().split()
+if (place / "sample").exists():
+    sample, code = (place / "sample").read_text().split()
 answer = json.dumps(ANSWERS.get(task, "Done."))[1:-1]
-with open(os.path.join(place, "samples", sample + ".jsonl")) as file:
+with (place / "samples" / f"{sample}.jsonl").open() as file:
     for line in file:
         sys.stdout.write(line.replace("SESSION", session).replace("ANSWER", answer))
         sys.stdout.flush()
