@@ -150,9 +150,12 @@ async fn a_right_that_is_missing_is_waited_for_and_not_for_ever(pool: PgPool) {
     let revoke = format!("REVOKE ALL ON awo.leases FROM {}", run.role.name);
     say(&pool, &revoke).await;
     let writing = Run::write(&run.store);
-    let given_up = Run::write(&run.store.clone().waiting_out(Duration::from_millis(200)));
+    let patience = Duration::from_millis(200);
+    let start = Instant::now();
+    let given_up = Run::write(&run.store.clone().waiting_out(patience));
     let error = given_up.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("permission denied"), "{error}");
+    assert!(start.elapsed() >= patience, "it was given up at once");
     assert!(!writing.is_finished(), "the other one may take minutes");
     say(&pool, &format!("GRANT ALL ON awo.leases TO {}", run.role.name)).await;
     writing.await.unwrap().unwrap();
