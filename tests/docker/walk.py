@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -224,6 +225,24 @@ def walk(stack: Stack, partition: int, given: str | None) -> None:
         check_remotes(stack, orders)
 
 
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody uses, for the replicas to be published on.
+
+    They lie below the kernel's ephemeral range (32768 and up by default): a port out of that range
+    can be taken by any outgoing connection between this look and the start of the containers.
+    """
+    for _ in range(100):
+        first = random.randrange(20000, 32000, count)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise Failure(f"no {count} free ports in a row between 20000 and 32000 on 127.0.0.1")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--partition", type=int, default=60, help="seconds without a network (60)")
@@ -233,7 +252,7 @@ def main() -> int:
     # Many runs may share an engine.
     name = f"awo-walk-{os.getpid()}"
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-    first = random.randrange(30000, 39000, 10)
+    first = free_ports(10)
     tag = f"archon-awo:walk-{os.getpid()}"
     stack = Stack(folder, name, {
         "AWO_IMAGE": tag,
