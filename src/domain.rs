@@ -17,6 +17,7 @@ mod status;
 mod step;
 mod task;
 mod usage;
+mod waiting;
 
 pub use branch::{BranchName, Clash, InvalidBranch, branch_kind, branch_name, clash, slug};
 pub use credentials::{Credential, Credentials};
@@ -34,3 +35,4 @@ pub use status::{JobState, OrderStatus};
 pub use step::{InvalidSteps, StepName, Steps};
 pub use task::Task;
 pub use usage::{EarlierRun, ModelUsage, RunUsage, Usage};
+pub use waiting::{Waiting, WaitingFor};

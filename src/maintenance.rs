@@ -1,6 +1,7 @@
 //! The jobs that keep the product itself in order, one file per kind. Schedules order them; each is safe
 //! to run at any time, twice, and beside itself on another host.
 
+pub mod claim_report;
 mod disk_watch;
 mod free_space;
 mod heartbeat_report;

@@ -206,11 +206,15 @@ async fn an_order_that_waits_is_shown_with_what_it_waits_for(pool: PgPool) {
     let program = Program::on(&pool);
     off_thread(move || {
         let shown = program.run(&["show", "wo-waits"]).ok();
-        let line = "waiting for  the next attempt at 2100-01-02 03:04:05 UTC, after overloaded; \
-                    gives up at 2100-01-02 04:00:00 UTC";
+        let line = "waiting for  the next attempt at 2100-01-02 03:04:05 UTC, gives up at \
+                    2100-01-02 04:00:00 UTC; the last one failed with overloaded: it is away";
         assert!(shown.lines().any(|shown| shown == line), "{shown}");
         let shown = program.run(&["show", "wo-waits", "--json"]).json();
         assert_eq!(shown["next_attempt_at"], "2100-01-02T03:04:05Z");
+        assert_eq!(shown["waiting_for"]["reason"], "retry");
+        assert_eq!(shown["waiting_for"]["until"], "2100-01-02T03:04:05Z");
+        let listed = program.run(&["list"]).ok();
+        assert!(listed.contains("the next attempt at 2100-01-02 03:04:05 UTC"), "{listed}");
         assert_eq!(
             shown["error_message"],
             "waiting until 2100-01-02T03:04:05Z for the next attempt: it is away"
@@ -314,7 +318,7 @@ async fn waiting_shows_progress_and_ends_with_the_order(pool: PgPool) {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     until(&pool, "good").await;
     let mut lines = off_thread(move || {
-        assert_eq!(lines.next().unwrap().unwrap(), "0/6 pending");
+        assert_eq!(lines.next().unwrap().unwrap(), "0/6 pending, waiting for a worker: none that is alive serves queue default (`archon-awo worker` starts one)");
         lines
     })
     .await;

@@ -262,6 +262,7 @@ async fn a_backlog_that_waits_for_a_free_slot_is_not_stuck(pool: PgPool) {
         pid: 7,
         queues: vec!["default".to_owned()],
         max_concurrent: 1,
+        kinds: None,
     };
     let store = Store::new(pool.clone());
     store.register_worker(&record).await.unwrap();

@@ -8,7 +8,7 @@ SELECT o.agent_work_order_id, o.repository_url, o.user_request, o.status, o.curr
     j.id AS job_id, j.state AS job_state, j.queue, j.repo_key, j.priority, j.run_at, j.attempt,
     j.max_attempts, j.crash_count, j.interrupted_count, j.cancel_requested_at,
     CASE WHEN j.state = 'queued' AND j.run_at > now() AND j.last_error IS NOT NULL THEN j.run_at END AS next_attempt_at,
-    j.waiting_since, j.gives_up_at,
+    j.waiting_since, j.gives_up_at, awo.waiting_for(o.agent_work_order_id) AS waiting_for,
     w.hostname AS worker_hostname, w.pid AS worker_pid,
     extract(epoch FROM now() - l.heartbeat_at)::double precision AS heartbeat_age_seconds
 FROM public.agent_work_orders o

@@ -4,7 +4,7 @@ use super::{
     open_store,
     output::{Output, first_line, status, time},
 };
-use crate::{config::Config, domain::OrderStatus};
+use crate::{config::Config, domain::OrderStatus, store::OrderSummary};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,7 +28,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
             vec![
                 order.agent_work_order_id.clone(),
                 status(&order.status),
-                order.current_phase.clone().unwrap_or_else(|| "-".to_owned()),
+                phase(order),
                 time(order.created_at),
                 first_line(&order.repository_url, 40),
                 first_line(&order.user_request, 50),
@@ -39,6 +39,18 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
         eprintln!("there are no such work orders");
         return Ok(());
     }
-    output.table(&["ID", "STATUS", "PHASE", "CREATED (UTC)", "REPOSITORY", "REQUEST"], &rows)?;
+    output.table(
+        &["ID", "STATUS", "PHASE OR WAITING FOR", "CREATED (UTC)", "REPOSITORY", "REQUEST"],
+        &rows,
+    )?;
     Ok(())
+}
+
+/// The step that runs, or what a waiting order waits for.
+fn phase(order: &OrderSummary) -> String {
+    match (&order.waiting_for, &order.current_phase) {
+        (Some(waiting), _) => first_line(&waiting.to_string(), 50),
+        (None, Some(phase)) => phase.clone(),
+        (None, None) => "-".to_owned(),
+    }
 }

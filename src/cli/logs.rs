@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use super::{log_view::LogView, open_store, output::Output};
+use sqlx::types::Json;
+
+use super::{
+    log_view::LogView,
+    open_store,
+    output::{Output, first_line},
+};
 use crate::{
     clock::Clock,
     config::Config,
-    domain::{LogCursor, StepName},
+    domain::{LogCursor, StepName, WaitingFor},
     exit::CommandError,
     shutdown::Shutdown,
     store::{LogChunk, Store},
@@ -43,9 +49,10 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     let clock = Clock::system();
     let shutdown = Shutdown::on_signals()?;
     let mut reader = Reader { args, output, after: args.after, view: LogView::default() };
+    let mut waiting = None;
     loop {
         // Asked before the log is read: what an ended order wrote is there by then.
-        let ended = !args.follow || has_ended(&store, &args.id).await?;
+        let ended = !args.follow || has_ended(&store, &args.id, &mut waiting).await?;
         reader.print_new(&store).await?;
         if ended {
             return reader.finish();
@@ -57,9 +64,20 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     }
 }
 
-async fn has_ended(store: &Store, id: &str) -> anyhow::Result<bool> {
+/// Whether an order has ended. What it waits for is said when that changes, on standard error: it is no part
+/// of the log.
+async fn has_ended(store: &Store, id: &str, told: &mut Option<WaitingFor>) -> anyhow::Result<bool> {
     match store.order_progress(id).await {
-        Ok(Some(progress)) => Ok(!matches!(progress.status.as_str(), "pending" | "running")),
+        Ok(Some(progress)) => {
+            let now = progress.waiting_for.map(|Json(waiting)| waiting);
+            if now.as_ref().map(|waiting| &waiting.reason) != told.as_ref() {
+                if let Some(waiting) = &now {
+                    eprintln!("waiting for {}", first_line(&waiting.to_string(), 300));
+                }
+                *told = now.map(|waiting| waiting.reason);
+            }
+            Ok(!matches!(progress.status.as_str(), "pending" | "running"))
+        }
         Ok(None) => Ok(true),
         Err(error) if error.is_transient() => Ok(false),
         Err(error) => Err(error.into()),

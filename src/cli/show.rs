@@ -83,7 +83,7 @@ fn print_order(order: &OrderDetail, output: &Output) -> anyhow::Result<()> {
     line("branch", text(&order.git_branch_name))?;
     line("base branch", text(&order.base_branch))?;
     line("pull request", text(&order.github_pull_request_url))?;
-    line("waiting for", waiting(order))?;
+    line("waiting for", order.waiting_for.as_ref().map(|waiting| plain(&waiting.to_string())))?;
     line("error", text(&order.error_message))?;
     line("error class", text(&order.error_class))?;
     line("steps", Some(order.selected_commands.join(", ")))?;
@@ -168,15 +168,6 @@ fn words(usage: &ModelUsage) -> String {
         "{input_tokens} tokens in, {output_tokens} out, {cache_read_tokens} from the cache, \
          {minutes} into it for 5 min, {hour} for 1 h, ${cost_usd:.4}"
     )
-}
-
-/// What a waiting order waits for, after which failure, and for how long.
-fn waiting(order: &OrderDetail) -> Option<String> {
-    let next = time(order.next_attempt_at?);
-    let class = order.error_class.as_deref().map(plain).unwrap_or_default();
-    let text = format!("the next attempt at {next} UTC, after {class}");
-    let ends = order.gives_up_at.map(|end| format!("; gives up at {} UTC", time(end)));
-    Some(text + &ends.unwrap_or_default())
 }
 
 fn worker(order: &OrderDetail) -> Option<String> {

@@ -87,11 +87,12 @@ impl View {
 
     fn show(&self, progress: &OrderProgress) {
         let phase = progress.current_phase.as_deref().map(plain).unwrap_or_default();
-        let what = match (progress.status.as_str(), &progress.error_message) {
+        let what = match (progress.status.as_str(), &progress.waiting_for) {
             ("running", _) if !phase.is_empty() => phase,
-            // It waits for another attempt.
-            ("pending", Some(error)) => format!("pending, {}", first_line(error, 120)),
-            (status, _) => status.to_owned(),
+            (status, Some(waiting)) => {
+                format!("{status}, waiting for {}", first_line(&waiting.to_string(), 200))
+            }
+            (status, None) => status.to_owned(),
         };
         let (done, total) = (progress.steps_done, progress.steps_total);
         if self.terminal {

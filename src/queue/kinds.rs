@@ -17,8 +17,15 @@ use crate::{
     workflow::Workflow,
 };
 
-/// The kinds that [`run`] knows, for a sentence.
-const KNOWN: &str = "work_order, retention, rescue_check, heartbeat_report, sandbox_retention or repository_cache_maintenance";
+/// The kinds that [`run`] knows.
+pub const KINDS: [&str; 6] = [
+    "work_order",
+    "retention",
+    "rescue_check",
+    "heartbeat_report",
+    "sandbox_retention",
+    "repository_cache_maintenance",
+];
 
 /// What a job may touch.
 pub struct JobContext {
@@ -62,9 +69,10 @@ async fn unknown(context: &JobContext, job: &Claimed) -> Settlement {
             Err(error) => format!("not known: {error}"),
         };
         let times = put_back::history(job);
+        let known = KINDS.join(", ");
         let sentence = format!(
             "no worker knows the kind {kind:?}: {times}; versions of the workers that are alive: {versions}; \
-             start a worker of a version that knows it and requeue the job, or order another kind: {KNOWN}"
+             start a worker of a version that knows it and requeue the job, or order one of these kinds: {known}"
         );
         return Settlement::Failed(ErrorClass::Invalid, sentence);
     }

@@ -32,7 +32,7 @@ use crate::{
     forge::ForgeSettings,
     git::{CacheLimits, Git},
     lease::LeaseKeeper,
-    maintenance::{DiskWatch, Maintenance, SandboxPolicy, Sandboxes},
+    maintenance::{DiskWatch, Maintenance, SandboxPolicy, Sandboxes, claim_report},
     services::Services,
     shutdown::Shutdown,
     store::{self, Database, DatabaseMode, Dial, Store, WorkerRecord},
@@ -228,6 +228,7 @@ impl Worker {
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
             queues: self.config.queue.queues.clone(),
             max_concurrent: i32::from(self.config.queue.max_concurrent),
+            kinds: Some(kinds::KINDS.map(str::to_owned).to_vec()),
         };
         store.register_worker(&record).await.context("cannot register this worker")?;
         info!(worker.id = %worker_id, slots = record.max_concurrent, "worker started");
@@ -278,6 +279,14 @@ impl Worker {
         };
         let watching = Arc::clone(disk).run(Box::new(cleanup), stop.clone());
         services.spawn("disk watch", stop.clone(), watching.map(Ok));
+        let report = claim_report::run(
+            Arc::clone(disk),
+            store.clone(),
+            engine.worker_id,
+            clock.clone(),
+            stop.clone(),
+        );
+        services.spawn("claim report", stop.clone(), report.map(Ok));
         let rescuing = rescue::run(Arc::clone(engine), stop.clone());
         services.spawn("rescue", stop.clone(), rescuing.map(Ok));
         let schedules = Schedules::new(store.clone(), clock.clone());

@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::{
-    domain::{BranchName, JobState, OrderStatus, SandboxType, StepName, Steps, Usage, WorkOrderId},
+    domain::{
+        BranchName, JobState, OrderStatus, SandboxType, StepName, Steps, Usage, Waiting,
+        WorkOrderId,
+    },
     sql,
 };
 
@@ -57,6 +60,8 @@ pub struct OrderSummary {
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+    /// Why it does not run; `None` when it runs or has ended.
+    pub waiting_for: Option<Json<Waiting>>,
 }
 
 /// A work order and the job that runs it.
@@ -107,6 +112,8 @@ pub struct OrderDetail {
     pub next_attempt_at: Option<DateTime<Utc>>,
     pub waiting_since: Option<DateTime<Utc>>,
     pub gives_up_at: Option<DateTime<Utc>>,
+    /// Why it does not run; `None` when it runs or has ended.
+    pub waiting_for: Option<Json<Waiting>>,
     pub worker_hostname: Option<String>,
     pub worker_pid: Option<i32>,
     pub heartbeat_age_seconds: Option<f64>,
@@ -211,6 +218,8 @@ pub struct OrderProgress {
     pub error_message: Option<String>,
     /// What it came to.
     pub github_pull_request_url: Option<String>,
+    /// Why it does not run; `None` when it runs or has ended.
+    pub waiting_for: Option<Json<Waiting>>,
 }
 
 /// A piece of an order's log.

@@ -34,6 +34,8 @@ pub struct WorkerRecord {
     pub queues: Vec<String>,
     /// How many jobs it runs at once.
     pub max_concurrent: i32,
+    /// The kinds of jobs it can run; `None` when that is not told.
+    pub kinds: Option<Vec<String>>,
 }
 
 /// A job that was leased to this worker.
@@ -276,6 +278,7 @@ impl Store {
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(&worker.queues)
             .bind(worker.max_concurrent)
+            .bind(&worker.kinds)
             .execute(self.pool())
             .await
             .map_err(StoreError::on("queue/register_worker"))?;
@@ -289,6 +292,21 @@ impl Store {
             .execute(self.pool())
             .await
             .map_err(StoreError::on("queue/drain_worker"))?;
+        Ok(())
+    }
+
+    /// Notes why a worker that is alive claims no orders; `None`: it claims.
+    pub async fn note_claims_nothing(
+        &self,
+        worker_id: Uuid,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        sqlx::query(sql!("queue/note_claims_nothing"))
+            .bind(worker_id)
+            .bind(reason)
+            .execute(self.pool())
+            .await
+            .map_err(StoreError::on("queue/note_claims_nothing"))?;
         Ok(())
     }
 

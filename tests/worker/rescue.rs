@@ -139,7 +139,14 @@ async fn what_was_known_of_the_worker_is_told_apart(pool: PgPool) {
         let worker_id = Uuid::new_v4();
         if state != "unknown" {
             let (hostname, queues) = ("host".to_owned(), queues.to_vec());
-            let record = WorkerRecord { worker_id, hostname, pid: 7, queues, max_concurrent: 1 };
+            let record = WorkerRecord {
+                worker_id,
+                hostname,
+                pid: 7,
+                queues,
+                max_concurrent: 1,
+                kinds: None,
+            };
             store.register_worker(&record).await.unwrap();
         }
         store.claim(worker_id, &queues, 1, lease, Duration::ZERO).await.unwrap();

@@ -45,6 +45,7 @@ impl Replica {
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
             queues: vec!["default".to_owned()],
             max_concurrent: i32::try_from(slots)?,
+            kinds: None,
         };
         store.register_worker(&record).await?;
         let (drain, metrics) = (CancellationToken::new(), Metrics::local()?);
