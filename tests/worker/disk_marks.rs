@@ -45,6 +45,7 @@ async fn below_the_marks_nothing_new_is_claimed_and_what_runs_goes_on(pool: PgPo
     harness.let_go("execute");
     harness.until_status("wo-runs", "completed").await;
     assert_eq!(harness.outcome("wo-waits").await.0, "pending");
+    harness.until("SELECT awo.waiting_for('wo-waits') ->> 'reason' = 'disk_low'").await;
 
     volume().fill(512 << 10).unwrap();
     harness.until_logged("cleaning up at once").await;
@@ -63,6 +64,7 @@ async fn below_the_marks_nothing_new_is_claimed_and_what_runs_goes_on(pool: PgPo
 
     volume().free().unwrap();
     harness.until_status("wo-waits", "completed").await;
+    harness.until("SELECT bool_and(claims_nothing_because IS NULL) FROM awo.workers").await;
     assert_eq!(health(&address).await["status"], "healthy");
     assert_eq!(get(&address, "/readyz").await.0, 200);
     harness.assert_sound().await;
