@@ -190,6 +190,7 @@ impl Meter {
             cache_creation_5m_tokens: written.saturating_sub(hour),
             cache_creation_1h_tokens: hour.min(written),
             cost_usd: told.get("costUSD").and_then(Value::as_f64).unwrap_or_default(),
+            estimated_usd: 0.0,
         }
     }
 
@@ -213,7 +214,7 @@ fn parse_tokens(value: &Value) -> ModelUsage {
         cache_read_tokens: tokens(value, "cache_read_input_tokens"),
         cache_creation_5m_tokens: written.saturating_sub(hour),
         cache_creation_1h_tokens: hour.min(written),
-        cost_usd: 0.0,
+        ..ModelUsage::default()
     }
 }
 

@@ -144,6 +144,7 @@ fn usage(order: &OrderDetail) -> Vec<String> {
         ),
         cache_creation_1h_tokens: tokens(order.total_cache_creation_1h_tokens),
         cost_usd: order.total_cost_usd,
+        estimated_usd: order.usage_by_model.total().estimated_usd,
     };
     if whole == ModelUsage::default() {
         return Vec::new();
@@ -164,9 +165,13 @@ fn tokens(column: i64) -> u64 {
 fn words(usage: &ModelUsage) -> String {
     let ModelUsage { input_tokens, output_tokens, cache_read_tokens, cost_usd, .. } = usage;
     let (minutes, hour) = (usage.cache_creation_5m_tokens, usage.cache_creation_1h_tokens);
+    let estimated = match usage.estimated_usd {
+        usd if usd > 0.0 => format!(", ${usd:.4} of it by estimate"),
+        _ => String::new(),
+    };
     format!(
         "{input_tokens} tokens in, {output_tokens} out, {cache_read_tokens} from the cache, \
-         {minutes} into it for 5 min, {hour} for 1 h, ${cost_usd:.4}"
+         {minutes} into it for 5 min, {hour} for 1 h, ${cost_usd:.4}{estimated}"
     )
 }
 
@@ -198,11 +203,17 @@ fn steps(story: &Story) -> Vec<Vec<String>> {
             result,
             seconds(step.duration_seconds),
             plain(&step.agent_name),
-            if step.cost_usd > 0.0 { format!("${:.4}", step.cost_usd) } else { "-".to_owned() },
+            step_cost(step),
             step.error_message.as_deref().map(|text| first_line(text, 60)).unwrap_or_default(),
         ]
     };
     story.steps.iter().map(row).collect()
+}
+
+/// What a step cost; `~` says that a part of it is an estimate.
+fn step_cost(step: &StepRun) -> String {
+    let mark = if step.usage_by_model.total().estimated_usd > 0.0 { "~" } else { "" };
+    if step.cost_usd > 0.0 { format!("{mark}${:.4}", step.cost_usd) } else { "-".to_owned() }
 }
 
 fn attempts(story: &Story) -> Vec<Vec<String>> {

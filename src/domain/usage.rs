@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::prices::Prices;
+
 /// Most tokens of a kind that are believed: a thousand times what any real run uses.
 const MOST_TOKENS: u64 = 1_000_000_000_000;
 /// Most US dollars that are believed.
@@ -33,8 +35,16 @@ pub struct ModelUsage {
     pub cache_creation_5m_tokens: u64,
     /// Tokens written to the provider's cache for an hour.
     pub cache_creation_1h_tokens: u64,
-    /// US dollars, by the agent's own prices; nothing where it did not say.
+    /// US dollars, by the agent's own prices; where it did not say, by an estimate, or nothing.
     pub cost_usd: f64,
+    /// Of these, what was estimated from the tokens.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub estimated_usd: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_nothing(usd: &f64) -> bool {
+    *usd <= 0.0
 }
 
 impl ModelUsage {
@@ -46,28 +56,32 @@ impl ModelUsage {
     /// The same with nothing that no run can have used: numbers come from the agent, and columns have an end.
     #[must_use]
     pub fn believable(self) -> Self {
-        let cost = if self.cost_usd.is_finite() { self.cost_usd } else { 0.0 };
+        let usd = |usd: f64| if usd.is_finite() { usd.clamp(0.0, MOST_USD) } else { 0.0 };
         let tokens = self.tokens().map(|tokens| tokens.min(MOST_TOKENS));
-        Self { cost_usd: cost.clamp(0.0, MOST_USD), ..tokens.into() }
+        let cost_usd = usd(self.cost_usd);
+        Self { cost_usd, estimated_usd: usd(self.estimated_usd).min(cost_usd), ..tokens.into() }
     }
 
     /// The larger of the two, kind by kind.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         let cost_usd = self.cost_usd.max(other.cost_usd);
-        Self { cost_usd, ..self.zip(other, u64::max) }
+        let estimated_usd = self.estimated_usd.max(other.estimated_usd);
+        Self { cost_usd, estimated_usd, ..self.zip(other, u64::max) }
     }
 
     fn plus(self, other: Self) -> Self {
         let cost_usd = self.cost_usd + other.cost_usd;
-        Self { cost_usd, ..self.zip(other, u64::saturating_add) }.believable()
+        let estimated_usd = self.estimated_usd + other.estimated_usd;
+        Self { cost_usd, estimated_usd, ..self.zip(other, u64::saturating_add) }.believable()
     }
 
     /// What is left without `other`; nothing when that is more.
     fn less(self, other: Self) -> Option<Self> {
         let enough = self.tokens().iter().zip(other.tokens()).all(|(mine, theirs)| *mine >= theirs);
         let cost_usd = (self.cost_usd - other.cost_usd).max(0.0);
-        enough.then(|| Self { cost_usd, ..self.zip(other, u64::saturating_sub) })
+        let estimated_usd = (self.estimated_usd - other.estimated_usd).max(0.0);
+        enough.then(|| Self { cost_usd, estimated_usd, ..self.zip(other, u64::saturating_sub) })
     }
 
     /// By how many tokens the two differ.
@@ -104,7 +118,7 @@ impl From<[u64; 5]> for ModelUsage {
             cache_read_tokens,
             cache_creation_5m_tokens: minutes,
             cache_creation_1h_tokens: hour,
-            cost_usd: 0.0,
+            ..Self::default()
         }
     }
 }
@@ -153,6 +167,17 @@ impl Usage {
         self.by_model.is_empty()
     }
 
+    /// Estimates what nobody told the price of.
+    fn estimate(&mut self, prices: &Prices) {
+        for (model, usage) in &mut self.by_model {
+            if usage.cost_usd <= 0.0
+                && let Some(usd) = prices.estimate(model, usage)
+            {
+                *usage = ModelUsage { cost_usd: usd, estimated_usd: usd, ..*usage }.believable();
+            }
+        }
+    }
+
     /// What is left without `other`; nothing when that has more of anything.
     fn less(&self, other: &Self) -> Option<Self> {
         let mut left = self.clone();
@@ -192,6 +217,18 @@ pub struct EarlierRun {
 }
 
 impl RunUsage {
+    /// The models of which something was consumed after the last report, so that nobody told its price.
+    pub fn unpriced(&self) -> Vec<String> {
+        self.unreported.models().map(|(model, _)| model.to_owned()).collect()
+    }
+
+    /// Estimates what the agent did not come to report. A later total of the conversation that holds it is then
+    /// less by the same estimate, so that both together are what was reported.
+    pub fn estimate(&mut self, prices: &Prices) {
+        self.unreported.estimate(prices);
+        self.unreported_ended.estimate(prices);
+    }
+
     /// What this run consumed. `earlier` are the runs of the conversation that it went on with, in their order,
     /// at least from the last one that reported; none of a run that began one.
     pub fn consumed(&self, earlier: &[EarlierRun]) -> Usage {
@@ -204,6 +241,7 @@ impl RunUsage {
         for usage in consumed.by_model.values_mut() {
             // What a column holds, so that sums of rows are the same everywhere.
             usage.cost_usd = (usage.cost_usd * 1e6).round() / 1e6;
+            usage.estimated_usd = (usage.estimated_usd * 1e6).round() / 1e6;
         }
         consumed
     }
@@ -245,121 +283,4 @@ fn standing_points(earlier: &[EarlierRun]) -> Vec<Usage> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{EarlierRun, ModelUsage, RunUsage, Usage};
-
-    /// A thousandth as much input and a hundredth as much output as read from the cache.
-    fn spent(cache_read: u64) -> Usage {
-        let mut usage = Usage::default();
-        let cost_usd = f64::from(u32::try_from(cache_read).unwrap()) / 1e6;
-        let tokens = [cache_read / 1000, cache_read / 100, cache_read, cache_read / 10, 0];
-        usage.add("claude-a[1m]", ModelUsage { cost_usd, ..tokens.into() });
-        usage
-    }
-
-    fn sum(parts: &[u64]) -> Usage {
-        let mut sum = Usage::default();
-        for part in parts {
-            sum.merge(&spent(*part));
-        }
-        sum
-    }
-
-    /// A run that reported `total` and of which `heard` was heard.
-    fn reported(total: &Usage, heard: u64) -> RunUsage {
-        RunUsage { reported: Some(total.clone()), heard: spent(heard), ..RunUsage::default() }
-    }
-
-    /// A run that was interrupted.
-    fn interrupted(unreported: u64) -> RunUsage {
-        let (unreported, unreported_ended) = (spent(unreported), spent(unreported));
-        RunUsage { unreported, unreported_ended, ..RunUsage::default() }
-    }
-
-    fn left_behind(runs: &[RunUsage]) -> Vec<EarlierRun> {
-        runs.iter().map(RunUsage::left_behind).collect()
-    }
-
-    fn read(usage: &Usage) -> u64 {
-        usage.total().cache_read_tokens
-    }
-
-    #[test]
-    fn a_total_of_the_session_is_split_among_its_runs() {
-        let first = reported(&spent(10_000), 10_000);
-        let second = reported(&sum(&[10_000, 40_000]), 40_000);
-        let third = reported(&sum(&[10_000, 40_000, 5_000]), 5_000);
-        assert_eq!(read(&first.consumed(&[])), 10_000);
-        assert_eq!(read(&second.consumed(&left_behind(std::slice::from_ref(&first)))), 40_000);
-        let part = third.consumed(&left_behind(&[first, second]));
-        assert_eq!(read(&part), 5_000);
-        assert!((part.total().cost_usd - 0.005).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_total_of_the_run_counts_whole_whether_it_is_smaller_or_larger_than_the_last_one() {
-        let first = left_behind(&[reported(&spent(10_000), 10_000)]);
-        for total in [3_000, 10_000, 11_000, 400_000] {
-            assert_eq!(read(&reported(&spent(total), total).consumed(&first)), total);
-        }
-    }
-
-    #[test]
-    fn a_total_that_is_of_the_run_by_its_form_counts_whole_although_nothing_was_heard() {
-        let first = left_behind(&[reported(&spent(10_000), 0)]);
-        let second = reported(&spent(12_000), 0);
-        assert_eq!(
-            read(&second.consumed(&first)),
-            2_000,
-            "a session in which nothing else was said"
-        );
-        let second = RunUsage { is_of_run: true, ..second };
-        assert_eq!(read(&second.consumed(&first)), 12_000);
-    }
-
-    #[test]
-    fn what_helpers_used_unheard_belongs_to_the_run_that_had_them() {
-        let first = left_behind(&[reported(&spent(50_000), 50_000)]);
-        let session = reported(&sum(&[50_000, 30_000]), 10_000);
-        assert_eq!(read(&session.consumed(&first)), 30_000);
-        assert_eq!(read(&reported(&spent(60_000), 50_000).consumed(&first)), 60_000);
-    }
-
-    #[test]
-    fn an_interrupted_run_counts_once_whether_the_agent_has_noted_it_or_not() {
-        let (first, second) = (reported(&spent(10_000), 10_000), interrupted(7_000));
-        let earlier = left_behind(&[first, second.clone()]);
-        assert_eq!(read(&second.consumed(&earlier[..1])), 7_000);
-        for total in [sum(&[10_000, 7_000, 20_000]), sum(&[10_000, 20_000]), spent(20_000)] {
-            assert_eq!(read(&reported(&total, 20_000).consumed(&earlier)), 20_000);
-        }
-        // One of two was noted: the first or the second.
-        let earlier = left_behind(&[interrupted(7_000), interrupted(900)]);
-        for noted in [7_000, 900] {
-            assert_eq!(read(&reported(&sum(&[noted, 20_000]), 20_000).consumed(&earlier)), 20_000);
-        }
-    }
-
-    #[test]
-    fn what_came_after_the_last_report_is_added() {
-        let mut run = reported(&spent(10_000), 10_000);
-        run.unreported = spent(3_000);
-        assert_eq!(read(&run.consumed(&[])), 13_000);
-    }
-
-    #[test]
-    fn numbers_and_names_that_no_agent_can_mean_do_not_spoil_the_sum() {
-        let mut usage = Usage::default();
-        for cost_usd in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            usage.add("a\0b", ModelUsage { cost_usd, ..[u64::MAX; 5].into() });
-        }
-        assert_eq!(usage.models().map(|(name, _)| name).collect::<Vec<_>>(), ["unknown"]);
-        assert!(usage.total().cost_usd <= 100_000.0 && usage.total().input_tokens < u64::MAX);
-        for number in 0..1000 {
-            usage.add(&format!("model-{number}"), [1, 1, 1, 1, 1].into());
-        }
-        assert!(usage.models().count() <= 17);
-        let stored = serde_json::to_string(&usage).unwrap();
-        assert_eq!(serde_json::from_str::<Usage>(&stored).unwrap(), usage);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{RunError, RunStore};
 use crate::{
-    domain::{EarlierRun, StepName, Usage},
+    domain::{EarlierRun, ModelUsage, Prices, StepName, Usage},
     sql,
 };
 
@@ -99,6 +99,21 @@ impl RunStore {
         })
         .await?
         .ok_or(RunError::Stale(self.fence()))
+    }
+
+    /// What models cost by the latest reports of agents, for runs that ended without one.
+    #[tracing::instrument(name = "db.agent_runs.prices", skip_all, err)]
+    pub async fn prices(&self, models: &[String]) -> Result<Prices, RunError> {
+        let reports: Vec<(String, Json<ModelUsage>)> = self
+            .patiently("run/reported_prices", || {
+                sqlx::query_as(sql!("run/reported_prices")).bind(models).fetch_all(self.pool())
+            })
+            .await?;
+        let mut prices = Prices::default();
+        for (model, Json(usage)) in reports {
+            prices.learn(&model, usage);
+        }
+        Ok(prices)
     }
 
     /// The next run of a former owner after the one numbered `after` that nobody has counted.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{failure::StepError, order_run::OrderRun, turn::Turn};
 use crate::{
     agent::{AgentReport, AgentRequest, spooled_usage},
-    domain::{EarlierRun, RunUsage},
+    domain::{EarlierRun, Prices, RunUsage},
     store::{CountedRun, LostRun, NewAgentRun},
 };
 
@@ -78,6 +78,7 @@ impl OrderRun<'_> {
     }
 
     async fn count(&self, run_id: Uuid, session: Uuid, usage: &RunUsage, earlier: &[EarlierRun]) {
+        let usage = self.estimated(usage).await;
         let consumed = usage.consumed(earlier);
         let total = consumed.total();
         let run = CountedRun { run_id, session, consumed, left_behind: usage.left_behind() };
@@ -87,6 +88,21 @@ impl OrderRun<'_> {
             Some(Err(error)) => warn!(run.id = %run_id, "a run was not counted: {error}"),
             None => warn!(run.id = %run_id, "a run was not counted: the database did not take it"),
         }
+    }
+
+    /// The same with dollars for what its agent did not come to report, as far as prices are known.
+    async fn estimated(&self, usage: &RunUsage) -> RunUsage {
+        let (mut usage, models) = (usage.clone(), usage.unpriced());
+        if models.is_empty() {
+            return usage;
+        }
+        let prices = match self.interrupts.briefly(self.store.prices(&models)).await {
+            Some(Ok(prices)) => prices,
+            // The list of prices needs no database.
+            Some(Err(_)) | None => Prices::default(),
+        };
+        usage.estimate(&prices);
+        usage
     }
 }
 

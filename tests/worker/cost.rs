@@ -136,6 +136,41 @@ async fn what_a_former_owner_did_not_count_is_counted_by_the_next_one_alone(pool
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn prices_are_learnt_from_what_agents_reported_and_from_no_estimate(pool: PgPool) {
+    let (_, _, run, _) = begun(&pool).await;
+    let count = async |number, usage: Usage, reported: bool| {
+        run.begin_agent_run(&new_run(number)).await.unwrap();
+        let reported = reported.then(|| usage.clone());
+        run.count_agent_run(&counted(number, usage, reported)).await.unwrap();
+    };
+    let price = async || {
+        let prices = run.prices(&["claude-a".to_owned()]).await.unwrap();
+        prices.estimate("claude-a", &ModelUsage { input_tokens: 100, ..ModelUsage::default() })
+    };
+    assert_eq!(price().await, None);
+    count(1, spent(1000, 0.0), true).await;
+    count(2, spent(1000, 9.0), false).await;
+    let mut estimated = Usage::default();
+    let usd = (7.0, 7.0);
+    let usage = ModelUsage { cost_usd: usd.0, estimated_usd: usd.1, ..[1000, 0, 0, 0, 0].into() };
+    estimated.add("claude-a", usage);
+    count(3, estimated, true).await;
+    assert_eq!(price().await, None, "none of these was reported with a price");
+    count(4, spent(1000, 0.5), true).await;
+    assert!((price().await.unwrap() - 0.05).abs() < 1e-9);
+    // Only the latest ones count.
+    for number in 5..30 {
+        count(number, spent(1000, 0.25), true).await;
+    }
+    assert!((price().await.unwrap() - 0.025).abs() < 1e-9);
+    let estimated: Vec<f64> = sqlx::query_scalar("select estimated_usd::float8 from awo.costs")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(estimated, [7.0]);
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn costs_are_known_by_week_repository_step_and_model(pool: PgPool) {
     let (_, _, run, _) = begun(&pool).await;
     for (number, model) in [(1, "claude-a"), (2, "claude-a"), (3, "claude-b")] {
