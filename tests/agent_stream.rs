@@ -124,3 +124,25 @@ async fn what_an_agent_prints_finds_room_when_nobody_reads_at_once() {
     // An ordinary user with many pipes may not have the whole MiB.
     assert!(sizes.iter().all(|size| *size >= 128 * 1024), "{sizes:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_option_that_an_older_cli_does_not_know_is_left_out() {
+    let bench = bench();
+    let refusing = |option: &str| {
+        format!(
+            "{SAY}
+             echo \"$*\" >> {}
+             case \"$*\" in *{option}*) echo \"error: unknown option '{option}'\" >&2; exit 1;; esac
+             say \"{{'type':'result','subtype':'success','result':'done'}}\"",
+            bench.path("calls").display()
+        )
+    };
+    let calls = || fs::read_to_string(bench.path("calls")).unwrap_or_default().lines().count();
+    let option = "--exclude-dynamic-system-prompt-sections";
+    let (report, _) = bench.run(claude(&bench, &refusing(option))).await;
+    assert_eq!((report.verdict, report.text.as_str(), calls()), (Ok(()), "done", 2));
+    // Others are needed.
+    let (report, _) = bench.run(claude(&bench, &refusing("--setting-sources"))).await;
+    let said = report.verdict.unwrap_err().message;
+    assert!(said.contains("unknown option '--setting-sources'") && calls() == 3, "{said}");
+}

@@ -19,6 +19,10 @@ use super::{
 /// instructions for that, and no signature of its own. Older versions know the last key alone.
 const SETTINGS: &str = r#"{"attribution":{"commit":"","pr":""},"includeGitInstructions":false,"includeCoAuthoredBy":false}"#;
 
+/// Moves what differs from order to order (folders, git status) out of the system prompt, so that the provider's
+/// cache serves that and the tools to all of them. Older versions do not know it.
+const CONSTANT_PROMPT: &str = "--exclude-dynamic-system-prompt-sections";
+
 /// Settings of the `claude` agent.
 #[derive(Debug, Clone)]
 pub struct ClaudeSettings {
@@ -110,6 +114,7 @@ impl ClaudeSettings {
         Ok(Launch {
             program,
             arguments: self.arguments(session, resumed, request.trusted),
+            optional: &[CONSTANT_PROMPT],
             environment,
             folders: vec![config_dir(&request.home)],
             session: Some(session),
@@ -130,6 +135,7 @@ impl ClaudeSettings {
             "--include-partial-messages",
             "--dangerously-skip-permissions",
             "--add-dir=.",
+            CONSTANT_PROMPT,
         ]
         .map(str::to_owned)
         .into();

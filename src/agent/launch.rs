@@ -27,6 +27,8 @@ pub type ExitMeaning = fn(i32) -> Option<(ErrorClass, &'static str)>;
 pub struct Launch {
     pub program: PathBuf,
     pub arguments: Vec<String>,
+    /// Those of the arguments without which it does its work as well, should its version not know them.
+    pub optional: &'static [&'static str],
     /// A later entry replaces an earlier one of its name.
     pub environment: Vec<(String, String)>,
     /// Folders of its own in its home, each after the one that it is in.

@@ -1,6 +1,7 @@
 //! Supervises one run from the worker's side: starts the shim, tells it about the lease, reads
 //! what the agent says, and ends the run when its time, its silence or somebody says so.
 
+mod again;
 mod beside_lines;
 mod lost_shim;
 mod shim_process;
@@ -30,6 +31,7 @@ use crate::{
     disk::{DiskSpace, SystemDisk},
     domain::{ErrorClass, Redactor, RunUsage},
 };
+use again::{Start, unknown_option};
 use beside_lines::{named_by_exit, note_conversation, said_nothing, told_on_stderr};
 use lost_shim::LostShim;
 use shim_process::ShimProcess;
@@ -183,14 +185,11 @@ impl Supervisor {
     ) -> AgentReport {
         let began = self.clock.now();
         let channels = Channels { lease, cancel, output };
-        let mut last = self.attempt(agent, &request, None, &channels).await;
-        if let Ok(first) = &last
-            && first.report.resumed
-            && first.session_is_unknown
-        {
-            tracing::info!("the conversation to resume is unknown, starting afresh");
-            let before = first.report.delivered;
-            last = self.attempt(agent, &request, Some(before), &channels).await;
+        let mut start = Start::default();
+        let mut last = self.attempt(agent, &request, &start, &channels).await;
+        while let Some(next) = last.as_ref().ok().and_then(|attempt| start.after(attempt)) {
+            start = next;
+            last = self.attempt(agent, &request, &start, &channels).await;
         }
         let mut report = last.map_or_else(refused, |attempt| attempt.report);
         report.duration = self.clock.now() - began;
@@ -201,18 +200,17 @@ impl Supervisor {
         report
     }
 
-    /// Starts the agent once. `before` is set for the second start, which appends to the spool.
+    /// Starts the agent once.
     async fn attempt(
         &self,
         agent: &AgentKind,
         request: &AgentRequest,
-        before: Option<Delivered>,
+        start: &Start,
         channels: &Channels,
     ) -> Result<Attempt, Failure> {
-        let (launch, arguments, oom_kills_before) =
-            self.prepare(agent, request, before.is_none()).await?;
+        let (launch, arguments, oom_kills_before) = self.prepare(agent, request, start).await?;
         let redactor = self.redactor.with(agent.secrets());
-        let spools = Spools::open(&request.spool, before, self.limits.spool).await?;
+        let spools = Spools::open(&request.spool, start.before, self.limits.spool).await?;
         let (mut shim, mut pipes) = ShimProcess::start(&self.shim, &arguments, &launch, request)
             .map_err(|error| {
                 let shim = self.shim.display();
@@ -256,11 +254,13 @@ impl Supervisor {
         &self,
         agent: &AgentKind,
         request: &AgentRequest,
-        may_resume: bool,
+        start: &Start,
     ) -> Result<(Launch, ShimArguments, u64), Failure> {
         let (this, agent, request) = (self.clone(), agent.clone(), request.clone());
+        let Start { afresh, without, .. } = start.clone();
         let prepared = tokio::task::spawn_blocking(move || {
-            let launch = agent.prepare(&request, may_resume)?;
+            let mut launch = agent.prepare(&request, !afresh)?;
+            launch.arguments.retain(|argument| !without.contains(&argument.as_str()));
             let arguments = this.shim_arguments(&request, &launch)?;
             Ok((launch, arguments, oom_kills()))
         });
@@ -313,17 +313,18 @@ async fn clear(request: &AgentRequest) {
     }
 }
 
-/// The channels of a run, which both of its starts use.
+/// The channels of a run, which all of its starts use.
 struct Channels {
     lease: watch::Receiver<LeaseSignal>,
     cancel: CancellationToken,
     output: mpsc::Sender<OutputChunk>,
 }
 
-/// One start of the agent; a run has two when its conversation turned out to be unknown.
+/// What came of one start of the agent.
 struct Attempt {
     report: AgentReport,
     session_is_unknown: bool,
+    unknown_option: Option<&'static str>,
 }
 
 /// Puts together what the shim, the streams and we ourselves know.
@@ -381,7 +382,8 @@ fn conclude(
         isolation: ended.isolation.clone(),
     };
     let session_is_unknown = session_is_unknown(result) || said_nothing(launch, ended, drained);
-    Attempt { report, session_is_unknown }
+    let unknown_option = unknown_option(launch, ended, drained);
+    Attempt { report, session_is_unknown, unknown_option }
 }
 
 /// A run whose agent was never started.

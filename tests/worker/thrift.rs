@@ -90,6 +90,8 @@ async fn a_small_order_takes_four_requests_in_three_conversations(pool: PgPool) 
     eprintln!("a small order: {first:?}");
     assert_eq!((first.requests, first.conversations), (4, 3), "{first:?}");
     let asked = format!("{requests:?}");
+    // Tools and system prompt are those of the first conversation, byte for byte.
+    assert!(first.cached * 2 > first.total, "too little is sent as before: {first:?}");
     assert!(!asked.contains(COMMIT) && !asked.contains(PULL_REQUEST), "asked for words");
     assert_eq!(place.delivered(), "hello from the whole order\n");
     let branch = format!("refs/heads/feat/say-hello-{ORDER}");
@@ -103,5 +105,13 @@ async fn a_small_order_takes_four_requests_in_three_conversations(pool: PgPool) 
             .await
             .unwrap();
     assert_eq!(output, "I wrote hello.txt.");
+
+    let other = "wo-0a0a0a0a";
+    place.harness.order_named(other, "Say hello", "create-branch planning").await;
+    place.harness.until_status(other, "completed").await;
+    let both = input(&place.api.requests());
+    let (cached, total) = (both.cached - first.cached, both.total - first.total);
+    eprintln!("the plan of the next order: {cached} of {total} were sent before");
+    assert!(cached * 2 > total, "orders share too little: {cached} of {total}");
     place.harness.assert_sound().await;
 }
