@@ -10,6 +10,7 @@ mod attempt;
 mod delivered;
 mod dossier;
 mod earlier_work;
+mod ended_runs;
 mod failure;
 mod follow_branch;
 mod interrupts;

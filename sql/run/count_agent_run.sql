@@ -1,9 +1,15 @@
 -- Counts what the run $3 of an agent consumed in the conversation $4, under job $1 and epoch $2, of which it need
--- not have been: $5 to $10 are its tokens and its cost, $11 the same by model, $12 the total it reported, $13 what
+-- not have been, or without an epoch when the job has ended: $5 to $10 are its tokens and its cost, $11 the same by model, $12 the total it reported, $13 what
 -- it consumed after that. The order and the step, where it has ended, get it too. Answers whether it was counted
 -- now, or no row when the epoch is stale; a run is counted once, however often and by whomever this is said.
 WITH
-owner AS (SELECT job_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
+held AS (SELECT job_id FROM awo.leases WHERE job_id = $1 AND epoch = $2 FOR KEY SHARE),
+-- Nobody holds it, and nobody takes it up before this is done.
+over AS (
+    SELECT id AS job_id FROM awo.jobs
+    WHERE id = $1 AND $2::bigint IS NULL AND state IN ('succeeded', 'failed', 'cancelled') FOR SHARE
+),
+owner AS (SELECT job_id FROM held UNION ALL SELECT job_id FROM over),
 counted AS (
     UPDATE awo.agent_runs r SET
         counted_at = now(), session_id = $4,

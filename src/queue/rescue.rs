@@ -12,6 +12,7 @@ use super::engine::Engine;
 use crate::{
     domain::{ErrorClass, JobState},
     store::{Expired, Rescued, StoreError},
+    workflow::Workflow,
 };
 
 /// Random part of the wait between the two looks: replicas that see the same lease run out need not
@@ -20,8 +21,9 @@ const SPREAD: Duration = Duration::from_millis(500);
 /// How much longer than its heartbeat a living worker may take to renew its leases.
 const LATE_BEAT: Duration = Duration::from_secs(1);
 
-/// Looks twice whenever a heartbeat of this worker shows an expired lease, until `stop`.
-pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
+/// Looks twice whenever a heartbeat of this worker shows an expired lease, until `stop`. What the agents of an order
+/// consumed that ended with its worker is counted by `workflow`.
+pub async fn run(engine: Arc<Engine>, workflow: Workflow, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -32,7 +34,13 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             rescued = look_twice(&engine) => rescued,
         };
         match rescued {
-            Ok(rescued) => report(&engine, &rescued),
+            Ok(rescued) => {
+                report(&engine, &rescued);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = count_last_runs(&workflow, &rescued) => {}
+                }
+            }
             Err(error) => warn!("cannot take over from dead workers: {error}"),
         }
     }
@@ -76,6 +84,17 @@ fn is_unsure(engine: &Engine) -> bool {
     let pulse = keeper.pulse().borrow().clone();
     let hold_off = timings.lease + timings.rescue_grace;
     pulse.is_failing() || pulse.failed.is_some_and(|failed| clock.now() < failed + hold_off)
+}
+
+/// Nobody goes on with these orders, and so nobody else reads what their last agents printed.
+async fn count_last_runs(workflow: &Workflow, rescued: &[Rescued]) {
+    for job in rescued {
+        if let (JobState::Failed | JobState::Cancelled, Some(order)) =
+            (job.state, &job.work_order_id)
+        {
+            workflow.count_runs_of_ended(job.job_id, order).await;
+        }
+    }
 }
 
 fn report(engine: &Engine, rescued: &[Rescued]) {

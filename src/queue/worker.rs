@@ -287,7 +287,8 @@ impl Worker {
             stop.clone(),
         );
         services.spawn("claim report", stop.clone(), report.map(Ok));
-        let rescuing = rescue::run(Arc::clone(engine), stop.clone());
+        let workflow = self.context.workflow.clone();
+        let rescuing = rescue::run(Arc::clone(engine), workflow, stop.clone());
         services.spawn("rescue", stop.clone(), rescuing.map(Ok));
         let schedules = Schedules::new(store.clone(), clock.clone());
         let changed = Arc::clone(&schedules.wake);

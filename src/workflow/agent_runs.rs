@@ -6,7 +6,7 @@ use std::{io, path::Path};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{failure::StepError, order_run::OrderRun, turn::Turn};
+use super::{Workflow, dossier::Dossier, failure::StepError, order_run::OrderRun, turn::Turn};
 use crate::{
     agent::{AgentReport, AgentRequest, spooled_usage},
     domain::{EarlierRun, Prices, RunUsage},
@@ -56,22 +56,8 @@ impl OrderRun<'_> {
     }
 
     async fn count_lost_run(&self, lost: LostRun) {
-        let Some(spool) = self.dossier.output(&lost.spool) else { return };
-        let (agent, path) = (self.workflow.settings.agent.clone(), spool.clone());
-        let read = tokio::task::spawn_blocking(move || spooled_usage(&agent, &path)).await;
-        let (usage, session) = match read.map_err(io::Error::other).flatten() {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                info!(run.id = %lost.run_id, "the output of a lost run is not on this volume");
-                return;
-            }
-            Err(error) => {
-                let spool = spool.display();
-                warn!(run.id = %lost.run_id, "what a lost run consumed is unknown: {spool}: {error}");
-                return;
-            }
-        };
-        let session = session.unwrap_or(lost.session_id);
+        let read = read_spool(self.workflow, &self.dossier, &lost).await;
+        let Some((usage, session)) = read else { return };
         let goes_on = session == lost.session_id;
         let earlier = if goes_on { lost.earlier.0.as_slice() } else { &[] };
         self.count(lost.run_id, session, &usage, earlier).await;
@@ -103,6 +89,29 @@ impl OrderRun<'_> {
         };
         usage.estimate(&prices);
         usage
+    }
+}
+
+/// What the output of a lost run shows, and its conversation; nothing when it is not on this volume.
+pub(super) async fn read_spool(
+    workflow: &Workflow,
+    dossier: &Dossier,
+    lost: &LostRun,
+) -> Option<(RunUsage, Uuid)> {
+    let spool = dossier.output(&lost.spool)?;
+    let (agent, path) = (workflow.settings.agent.clone(), spool.clone());
+    let read = tokio::task::spawn_blocking(move || spooled_usage(&agent, &path)).await;
+    match read.map_err(io::Error::other).flatten() {
+        Ok((usage, session)) => Some((usage, session.unwrap_or(lost.session_id))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            info!(run.id = %lost.run_id, "the output of a lost run is not on this volume");
+            None
+        }
+        Err(error) => {
+            let spool = spool.display();
+            warn!(run.id = %lost.run_id, "what a lost run consumed is unknown: {spool}: {error}");
+            None
+        }
     }
 }
 

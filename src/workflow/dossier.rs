@@ -34,6 +34,12 @@ impl Dossier {
         Ok(Self { root, order: order.clone(), reserve: Reserve::on(work_orders) })
     }
 
+    /// That of an order which somebody else worked on, if it is there at all.
+    pub fn existing(work_orders: &Path, order: &WorkOrderId) -> Self {
+        let root = work_orders.join(order.as_str());
+        Self { root, order: order.clone(), reserve: Reserve::on(work_orders) }
+    }
+
     /// Where the raw output of a run of an agent goes.
     pub fn spool(&self, name: &str) -> PathBuf {
         self.root.join("outputs").join(format!("{name}.ndjson"))
