@@ -2,8 +2,8 @@
 //! secrets split over several pieces of one text.
 //!
 //! The pieces of a message on its way, which the Claude CLI prints in an envelope of its own, are a sign of life
-//! and nothing more: the message follows as one line, so they are left out, but for the last, which tells what
-//! the message consumed. A program that prints the events of
+//! and nothing more: the message follows as one line, so they are left out, but for the first and the last, which tell
+//! what the message consumed, also when nothing follows. A program that prints the events of
 //! the provider as they are prints nothing else. Whoever joins its deltas reads what no line holds, so the text
 //! of each content block is redacted as one stream.
 
@@ -22,8 +22,8 @@ const NO_TEXT: [&str; 3] = ["type", "id", "name"];
 
 /// The type of a line with a piece of a message on its way.
 const ENVELOPE: &str = "stream_event";
-/// The event that ends a message.
-const LAST_PIECE: &str = "message_delta";
+/// The events that begin and end a message.
+const COUNTED_PIECES: [&str; 2] = ["message_start", "message_delta"];
 const TYPE_OF_PIECE: &str = "\"type\":\"stream_event\"";
 
 /// Lines without any of these need not be read.
@@ -122,7 +122,9 @@ impl JsonLines {
 
     fn take_value(&mut self, line: &[u8], mut value: Value, out: &mut Vec<u8>) {
         if text(&value, "type") == ENVELOPE
-            && value.get("event").is_some_and(|event| text(event, "type") != LAST_PIECE)
+            && value
+                .get("event")
+                .is_some_and(|event| !COUNTED_PIECES.contains(&text(event, "type")))
         {
             return;
         }
@@ -336,7 +338,9 @@ mod tests {
         let half = "{\"type\":\"stream_event\",\"event\":{\"text\":\"\\ud83d\"}}\n".to_owned();
         let last = json!({ "event": { "type": "message_delta", "usage": { "output_tokens": 7 } },
             "type": "stream_event" });
-        let lines = [piece, other, last].map(|line| format!("{line}\n"));
+        let first = json!({ "event": { "type": "message_start", "message": { "id": "msg_1",
+            "usage": { "input_tokens": 7 } } }, "type": "stream_event" });
+        let lines = [piece, first, other, last].map(|line| format!("{line}\n"));
         assert_eq!(filter(&lines), lines[1..].concat());
         assert_eq!(filter(&[half, lines[0].clone()]), "");
     }

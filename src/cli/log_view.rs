@@ -175,7 +175,8 @@ fn result(value: &Value) -> String {
     let turns = value.get("num_turns").and_then(Value::as_u64).unwrap_or_default();
     let cost = value.get("total_cost_usd").and_then(Value::as_f64).unwrap_or_default();
     let failed = value.get("is_error").and_then(Value::as_bool) == Some(true);
-    let words = format!("agent ended: {}, {turns} turns, ${cost:.4}", plain(subtype));
+    // It may say more after it, which takes the result back.
+    let words = format!("result of the agent: {}, {turns} turns, ${cost:.4}", plain(subtype));
     let styled = style(words).bold();
     if failed { styled.red().to_string() } else { styled.to_string() }
 }
@@ -233,7 +234,7 @@ mod tests {
                 "Hi",
                 "→ Write {\"file_path\":\"a.txt\"}",
                 "← done",
-                "agent ended: success, 3 turns, $0.5000"
+                "result of the agent: success, 3 turns, $0.5000"
             ]
         );
     }
