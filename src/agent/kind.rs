@@ -7,7 +7,6 @@ use super::{
     command::{CommandSettings, InvalidCommand},
     launch::Launch,
     presets::{Preset, PresetSettings},
-    report::Failure,
     request::AgentRequest,
 };
 use crate::config::{self, ClaudeConfig, Config};
@@ -74,27 +73,6 @@ impl AgentKind {
             }
             Self::Command(_) | Self::Preset(_) => Vec::new(),
         }
-    }
-
-    /// The failure with the names of this agent's settings: the verdict's sentences name those of Claude.
-    pub(super) fn in_its_words(&self, failure: Failure) -> Failure {
-        let credential = match self {
-            Self::Claude(_) => return failure,
-            Self::Command(_) => "the variables of AWO_AGENT_CREDENTIALS",
-            Self::Preset(settings) => settings.preset.credential(),
-        };
-        let names = [
-            ("ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN", credential),
-            ("CLAUDE_CODE_OAUTH_TOKEN, or ANTHROPIC_API_KEY instead", credential),
-            ("ANTHROPIC_API_KEY", credential),
-            ("CLAUDE_CODE_OAUTH_TOKEN", credential),
-            ("CLAUDE_CLI_MODEL", "AWO_AGENT_MODEL"),
-            ("ANTHROPIC_BASE_URL", "the address that it is told"),
-            ("CLAUDE_CLI_MAX_TURNS", "the agent's own limit"),
-            ("CLAUDE_CLI_MAX_BUDGET_USD", "the agent's own limit"),
-        ];
-        let renamed = |text: String, (claude, own): (&str, &str)| text.replace(claude, own);
-        Failure { message: names.into_iter().fold(failure.message, renamed), ..failure }
     }
 
     /// The program, found in `path` if need be, and how it is called. `may_resume` is false when

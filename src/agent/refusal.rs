@@ -3,6 +3,9 @@
 
 mod words;
 
+use std::borrow::Cow;
+
+use super::setting_names::SettingNames;
 use crate::domain::ErrorClass;
 
 /// What is known of a call that had no good end.
@@ -150,7 +153,48 @@ impl Refusal {
     }
 
     /// What happened, and what to do; the provider's own words follow it.
-    pub(super) const fn advice(self) -> &'static str {
+    pub(super) fn advice(self, names: &SettingNames) -> Cow<'static, str> {
+        let SettingNames { credential, model, address, .. } = names;
+        let text = match self {
+            Self::NoCredential => format!("the agent has no credential: set {credential}"),
+            Self::Credential => {
+                format!("the model provider refused the credential: check {credential}")
+            }
+            Self::ExpiredLogin => {
+                let renew =
+                    names.new_login.map_or_else(|| format!("renew {credential}"), str::to_owned);
+                format!("the login at the model provider has expired or was revoked: {renew}")
+            }
+            Self::Forbidden => format!(
+                "the model provider does not allow this to the account: ask who manages its organization, \
+                 or set another {credential}"
+            ),
+            Self::Model => format!(
+                "the model provider does not offer this model to the account: correct {model}, or {address} \
+                 where that is set"
+            ),
+            Self::UsagePolicy => format!(
+                "the model refused this request by the usage policy of its provider: word it differently, \
+                 or set another {model}"
+            ),
+            Self::Certificate => format!(
+                "the certificate of the model provider's address is not trusted: check {address} and the \
+                 proxy before it"
+            ),
+            Self::Unreachable => {
+                format!("the model provider could not be reached: check the network and {address}")
+            }
+            Self::ShutIn => format!(
+                "the agent was kept from the model provider: with AWO_AGENT_NETWORK=proxy it reaches the \
+                 port of AWO_AGENT_PROXY alone; correct AWO_AGENT_PROXY or {address}, or set \
+                 AWO_AGENT_NETWORK=open"
+            ),
+            _ => return self.advice_without_names().into(),
+        };
+        text.into()
+    }
+
+    const fn advice_without_names(self) -> &'static str {
         match self {
             Self::Credit => {
                 "the account at the model provider has no credit left, or reached its spend limit: add \
@@ -163,25 +207,6 @@ impl Refusal {
             Self::RateLimit => {
                 "the model provider's rate limit is reached: wait, or lower AWO_MAX_CONCURRENT"
             }
-            Self::NoCredential => {
-                "the agent has no credential: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN"
-            }
-            Self::Credential => {
-                "the model provider refused the credential: check ANTHROPIC_API_KEY or \
-                 CLAUDE_CODE_OAUTH_TOKEN"
-            }
-            Self::ExpiredLogin => {
-                "the login at the model provider has expired or was revoked: set a new \
-                 CLAUDE_CODE_OAUTH_TOKEN, or ANTHROPIC_API_KEY instead"
-            }
-            Self::Forbidden => {
-                "the model provider does not allow this to the account: ask who manages its organization, \
-                 or set another ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN"
-            }
-            Self::Model => {
-                "the model provider does not offer this model to the account: correct CLAUDE_CLI_MODEL, \
-                 or ANTHROPIC_BASE_URL where that is set"
-            }
             Self::OutputTooLong => {
                 "one answer of the model was longer than the agent allows: split the request into smaller \
                  ones"
@@ -190,29 +215,13 @@ impl Refusal {
                 "the request and what the agent read for it are longer than the model can take: split \
                  the request"
             }
-            Self::UsagePolicy => {
-                "the model refused this request by the usage policy of its provider: word it differently, \
-                 or set another CLAUDE_CLI_MODEL"
-            }
             Self::Overloaded => "the model provider is overloaded or failing",
-            Self::Certificate => {
-                "the certificate of the model provider's address is not trusted: check \
-                 ANTHROPIC_BASE_URL and the proxy before it"
-            }
-            Self::Unreachable => {
-                "the model provider could not be reached: check the network and ANTHROPIC_BASE_URL"
-            }
             Self::CutOff => {
                 "the connection to the model provider broke off: check the network, and the proxy where \
                  there is one"
             }
-            Self::ShutIn => {
-                "the agent was kept from the model provider: with AWO_AGENT_NETWORK=proxy it reaches the \
-                 port of AWO_AGENT_PROXY alone; correct AWO_AGENT_PROXY or ANTHROPIC_BASE_URL, or set \
-                 AWO_AGENT_NETWORK=open"
-            }
             Self::Request => "the model provider refused the request",
-            Self::Unknown => "the agent ended with an error",
+            _ => "the agent ended with an error",
         }
     }
 }

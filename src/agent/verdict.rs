@@ -11,6 +11,7 @@ use super::{
     conversation::{ProviderError, ResultLine, UsageLimit},
     refusal::Facts,
     report::{Exit, Failure},
+    setting_names::SettingNames,
 };
 use crate::{config::AgentNetwork, domain::ErrorClass};
 
@@ -43,6 +44,8 @@ pub enum Intervention {
 pub struct Evidence<'a> {
     /// Whether an agent of this kind always ends with a result line.
     pub needs_result: bool,
+    /// What its settings are called.
+    pub names: SettingNames,
     /// How its process ended.
     pub exit: Option<Exit>,
     /// Its result line.

@@ -50,11 +50,11 @@ pub(super) fn refused(
     said: &str,
     evidence: &Evidence<'_>,
 ) -> Failure {
-    let (class, advice) = (refusal.class(), refusal.advice());
+    let (class, advice) = (refusal.class(), refusal.advice(&evidence.names));
     let status = status.map(|status| format!("HTTP {status}"));
     let details: Vec<String> = status.into_iter().chain(reason(said)).collect();
     let message = if details.is_empty() {
-        advice.to_owned()
+        advice.into_owned()
     } else {
         format!("{advice} ({})", details.join(", "))
     };

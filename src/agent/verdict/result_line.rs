@@ -17,8 +17,8 @@ pub(super) fn failure(result: &ResultLine, evidence: &Evidence<'_>) -> Option<Fa
         return Some(provider::refused(refusal, result.status, &said, evidence));
     }
     let failure = match (result.subtype.as_str(), result.terminal_reason.as_str()) {
-        ("error_max_turns", _) | (_, "max_turns") => max_turns(&said),
-        ("error_max_budget_usd", _) | (_, "budget_exhausted") => max_budget(&said),
+        ("error_max_turns", _) | (_, "max_turns") => max_turns(&said, evidence),
+        ("error_max_budget_usd", _) | (_, "budget_exhausted") => max_budget(&said, evidence),
         _ if session_is_unknown(Some(result)) => Failure::new(
             ErrorClass::ToolError,
             format!("the agent could not continue its conversation ({said}): run the step afresh"),
@@ -30,7 +30,7 @@ pub(super) fn failure(result: &ResultLine, evidence: &Evidence<'_>) -> Option<Fa
                     || matches!(reason, "api_error" | "model_error" | "image_error");
                 is_error.then(|| refused_call(result, &said, evidence))
             };
-            return cut_short(reason, &said).or_else(refused);
+            return cut_short(reason, &said, evidence).or_else(refused);
         }
         (_, "aborted_tools" | "aborted_streaming") => interrupted(),
         (subtype, _) => other(subtype, &said, evidence),
@@ -74,7 +74,7 @@ fn refused_call(result: &ResultLine, said: &str, evidence: &Evidence<'_>) -> Fai
 }
 
 /// The failure of a run that something ended before it was done, for a reason that is not the provider's.
-fn cut_short(reason: &str, said: &str) -> Option<Failure> {
+fn cut_short(reason: &str, said: &str, evidence: &Evidence<'_>) -> Option<Failure> {
     let failure = |class, message: &str| Some(Failure::new(class, with_reason(message, said)));
     match reason {
         "aborted_tools" | "aborted_streaming" => Some(interrupted()),
@@ -90,25 +90,28 @@ fn cut_short(reason: &str, said: &str) -> Option<Failure> {
         ),
         "malformed_tool_use_exhausted" => failure(
             ErrorClass::ToolError,
-            "the model called its tools again and again in a form that the agent cannot read: set another \
-             CLAUDE_CLI_MODEL",
+            &format!(
+                "the model called its tools again and again in a form that the agent cannot read: set \
+                 another {}",
+                evidence.names.model
+            ),
         ),
         _ => None,
     }
 }
 
-fn max_turns(said: &str) -> Failure {
+fn max_turns(said: &str, evidence: &Evidence<'_>) -> Failure {
     let message = format!(
-        "the agent used all its turns before it was done ({said}): raise CLAUDE_CLI_MAX_TURNS or split \
-         the request"
+        "the agent used all its turns before it was done ({said}): raise {} or split the request",
+        evidence.names.max_turns
     );
     Failure::new(ErrorClass::MaxTurns, message)
 }
 
-fn max_budget(said: &str) -> Failure {
+fn max_budget(said: &str, evidence: &Evidence<'_>) -> Failure {
     let message = format!(
-        "the agent reached its cost limit before it was done ({said}): raise CLAUDE_CLI_MAX_BUDGET_USD or \
-         split the request"
+        "the agent reached its cost limit before it was done ({said}): raise {} or split the request",
+        evidence.names.max_budget
     );
     Failure::new(ErrorClass::Budget, message)
 }
