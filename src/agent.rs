@@ -34,6 +34,7 @@ mod refusal;
 mod report;
 mod request;
 mod reset_time;
+mod setting_names;
 mod shim;
 mod spool;
 mod stop;

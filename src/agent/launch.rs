@@ -40,6 +40,8 @@ pub struct Launch {
     pub resumed: bool,
     /// Whether this kind of agent always ends with a result line.
     pub needs_result: bool,
+    /// It exits without waiting until what it printed is read, so it gets a file in the place of a pipe.
+    pub prints_to_file: bool,
     /// Whose lines are to be translated.
     pub preset: Option<Preset>,
     /// What exit codes other than 0 mean, where the agent gave no result.

@@ -156,6 +156,7 @@ impl PresetSettings {
             needs_result: true,
             preset: Some(self.preset),
             exit_meaning: cli.exit_meaning(),
+            ..Launch::default()
         })
     }
 }

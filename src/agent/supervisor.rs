@@ -4,6 +4,7 @@
 mod again;
 mod beside_lines;
 mod lost_shim;
+mod output_file;
 mod shim_process;
 mod streams;
 mod watch_over;
@@ -22,6 +23,7 @@ use super::{
     pump::Progress,
     report::{AgentReport, Delivered, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
+    setting_names::SettingNames,
     shim::ShimArguments,
     verdict::{Evidence, Intervention, answer_is_lost, judge, session_is_unknown},
 };
@@ -193,7 +195,6 @@ impl Supervisor {
         }
         let mut report = last.map_or_else(refused, |attempt| attempt.report);
         report.duration = self.clock.now() - began;
-        report.verdict = report.verdict.map_err(|failure| agent.in_its_words(failure));
         if let Err(failure) = &report.verdict {
             tracing::info!(class = %failure.class, message = failure.message, "the agent failed");
         }
@@ -211,12 +212,15 @@ impl Supervisor {
         let (launch, arguments, oom_kills_before) = self.prepare(agent, request, start).await?;
         let redactor = self.redactor.with(agent.secrets());
         let spools = Spools::open(&request.spool, start.before, self.limits.spool).await?;
-        let (mut shim, mut pipes) = ShimProcess::start(&self.shim, &arguments, &launch, request)
-            .map_err(|error| {
-                let shim = self.shim.display();
-                let message = format!("the supervising process {shim} did not start: {error}");
-                Failure::new(ErrorClass::LostWorker, message)
-            })?;
+        let backlog = self.limits.spool;
+        let (mut shim, mut pipes) = ShimProcess::start(
+            &self.shim, &arguments, &launch, request, backlog,
+        )
+        .map_err(|error| {
+            let shim = self.shim.display();
+            let message = format!("the supervising process {shim} did not start: {error}");
+            Failure::new(ErrorClass::LostWorker, message)
+        })?;
         let prompt = pipes.feed(request.prompt.clone());
         let progress = watch::Sender::new(Progress::starting(self.clock.now()));
         let output = channels.output.clone();
@@ -245,7 +249,8 @@ impl Supervisor {
         let disk_full = drained.stdout.disk_full
             || drained.stderr.disk_full
             || is_full(request.sandbox_root.clone()).await;
-        Ok(conclude(&launch, &redactor, &ended, &drained, out_of_memory, disk_full))
+        let names = SettingNames::of(agent);
+        Ok(conclude(&launch, names, &redactor, &ended, &drained, out_of_memory, disk_full))
     }
 
     /// Looks for the program and makes the folders of the run, away from the runtime's threads; the
@@ -330,6 +335,7 @@ struct Attempt {
 /// Puts together what the shim, the streams and we ourselves know.
 fn conclude(
     launch: &Launch,
+    names: SettingNames,
     redactor: &Redactor,
     ended: &Ended,
     drained: &Drained,
@@ -346,6 +352,7 @@ fn conclude(
     let told_elsewhere = told_on_stderr(launch, ended, drained);
     let evidence = Evidence {
         needs_result: launch.needs_result,
+        names,
         exit: ended.exit,
         result,
         provider_error: conversation.provider_error.as_ref().or(told_elsewhere.as_ref()),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, PipeWriter, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     process::{ExitStatus, Stdio},
 };
@@ -10,13 +10,14 @@ use std::{
 use command_fds::{CommandFdExt, FdMapping};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     net::unix::pipe,
-    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    process::{Child, ChildStderr, ChildStdin},
     sync::mpsc,
     task::JoinHandle,
 };
 
+use super::output_file::OutputFile;
 use crate::{
     agent::{
         adopted,
@@ -28,8 +29,7 @@ use crate::{
     process::command,
 };
 
-/// What the pipes hold that the agent prints to, in bytes: the first of these that its user may have. CLI 2.1.138
-/// exits without waiting until its last words are read, and loses what did not fit.
+/// What the pipes hold that the agent prints to, in bytes: the first of these that its user may have.
 const PIPE_SIZES: [i32; 4] = [1 << 20, 1 << 19, 1 << 18, 1 << 17];
 
 /// A running shim. Dropping it closes the lifeline, upon which the shim ends the agent.
@@ -45,7 +45,9 @@ pub struct ShimProcess {
 /// The agent's three standard streams.
 pub struct AgentPipes {
     stdin: Option<ChildStdin>,
-    pub stdout: Option<ChildStdout>,
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// What the agent prints to, where that is no pipe.
+    pub file: Option<OutputFile>,
     pub stderr: Option<ChildStderr>,
 }
 
@@ -56,7 +58,14 @@ impl ShimProcess {
         arguments: &ShimArguments,
         launch: &Launch,
         request: &AgentRequest,
+        backlog: u64,
     ) -> io::Result<(Self, AgentPipes)> {
+        let folder = request.spool.parent().filter(|_| launch.prints_to_file);
+        let file = folder.map(|folder| OutputFile::create(folder, backlog)).transpose()?;
+        let (file, printed, reader) = match file {
+            Some((file, printed, reader)) => (Some(file), Stdio::from(printed), Some(reader)),
+            None => (None, Stdio::piped(), None),
+        };
         // Both pipes close on exec, so no other child of the worker keeps a lifeline open.
         let (lifeline_end, lifeline) = io::pipe()?;
         let (statuses, status_end) = io::pipe()?;
@@ -67,6 +76,7 @@ impl ShimProcess {
             .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&request.checkout)
             .stdin(Stdio::piped())
+            .stdout(printed)
             // Killing the shim would leave the agent alone; the closed lifeline ends both.
             .kill_on_drop(false)
             .fd_mappings(vec![
@@ -81,12 +91,13 @@ impl ShimProcess {
         })?;
         // The command holds the shim's ends open until it is dropped.
         drop(command);
-        let pipes = AgentPipes {
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-        };
-        pipes.widen();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        widen(stdout.as_ref().map(AsFd::as_fd));
+        widen(stderr.as_ref().map(AsFd::as_fd));
+        let stdout = stdout.map(|pipe| Box::new(pipe) as Box<dyn AsyncRead + Send + Unpin>);
+        let reader = reader.map(|pipe| Box::new(pipe) as Box<dyn AsyncRead + Send + Unpin>);
+        let pipes =
+            AgentPipes { stdin: child.stdin.take(), stdout: stdout.or(reader), file, stderr };
         fcntl(&lifeline, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let statuses = listen(pipe::Receiver::from_owned_fd(OwnedFd::from(statuses))?);
         Ok((Self { child, pid, lifeline, statuses }, pipes))
@@ -121,19 +132,16 @@ impl ShimProcess {
     }
 }
 
-impl AgentPipes {
-    /// Makes room for what the agent prints faster than it is read.
-    fn widen(&self) {
-        let stdout = self.stdout.as_ref().map(AsFd::as_fd);
-        let stderr = self.stderr.as_ref().map(AsFd::as_fd);
-        for pipe in stdout.into_iter().chain(stderr) {
-            let fits = |size: &i32| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(*size)).is_ok();
-            if !PIPE_SIZES.iter().any(fits) {
-                tracing::debug!("the pipe of an agent's output has the usual size");
-            }
-        }
+/// Makes room for what the agent prints faster than it is read.
+fn widen(pipe: Option<BorrowedFd<'_>>) {
+    let Some(pipe) = pipe else { return };
+    let fits = |size: &i32| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(*size)).is_ok();
+    if !PIPE_SIZES.iter().any(fits) {
+        tracing::debug!("the pipe of an agent's output has the usual size");
     }
+}
 
+impl AgentPipes {
     /// Writes the prompt and closes the agent's standard input. An agent that does not read it is
     /// free not to.
     pub fn feed(&mut self, prompt: String) -> JoinHandle<()> {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::shim_process::AgentPipes;
+use super::{output_file::OutputFile, shim_process::AgentPipes};
 use crate::{
     agent::{
         interpreter::Interpreter,
@@ -31,6 +31,8 @@ use crate::{
 
 /// How long the streams may stay open after the last process of the tree is gone.
 const STREAMS_CLOSE: Duration = Duration::from_secs(3);
+/// How long a file that an agent printed to may take to be read to its end: it holds more than a pipe.
+const FILE_READ: Duration = Duration::from_mins(1);
 
 /// The two spool files, open.
 pub struct Spools {
@@ -49,6 +51,7 @@ struct Spool {
 pub struct Streams {
     stdout: Flow,
     stderr: Flow,
+    file: Option<OutputFile>,
     stop: CancellationToken,
     give_up: CancellationToken,
 }
@@ -134,7 +137,7 @@ impl Spools {
         let stdout = Flow { pump: drain(pump, pipes.stdout, &stop), shipper, written };
         let (pump, shipper, written) = start(self.stderr, OutputStream::Stderr, output);
         let stderr = Flow { pump: drain(pump, pipes.stderr, &stop), shipper, written };
-        Streams { stdout, stderr, stop, give_up }
+        Streams { stdout, stderr, file: pipes.file, stop, give_up }
     }
 }
 
@@ -167,11 +170,18 @@ impl Streams {
     /// Ends both streams once no process can write to them, and gives the consumer at most
     /// `delivery` to take the rest.
     pub async fn end(mut self, delivery: Duration) -> Drained {
+        let patience = match self.file.take() {
+            Some(file) => {
+                file.end();
+                FILE_READ
+            }
+            None => STREAMS_CLOSE,
+        };
         let closed = async {
             self.stdout.complete().await;
             self.stderr.complete().await;
         };
-        if timeout(STREAMS_CLOSE, closed).await.is_err() {
+        if timeout(patience, closed).await.is_err() {
             // Somebody outside the tree was given a copy; what is in the pipe is lost.
             self.stop.cancel();
         }
