@@ -18,6 +18,7 @@ mod encoding;
 mod error;
 mod follow;
 mod glob;
+mod guidance;
 mod ignore;
 mod index_entry;
 mod intake;

@@ -138,6 +138,22 @@ fn a_step_that_would_fail_ends_with_code_5() {
 }
 
 #[test]
+fn planning_may_write_its_plan_into_a_file_and_knows_its_ports() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\ncat >/dev/null\n. ./.ports.env\n\
+                  printf '1. Listen at a port of ours.\\n' > PLAN.md\n\
+                  echo \"See PLAN.md ($PORT)\"\n";
+    let program = with_agent(&program(script, &place.path().join("agent")))
+        .with("AWO_PORT_RANGE", "31400-31499");
+    let repository = repository(&program);
+    let document = attempt(&program, &repository, "planning", &["--json"]).json();
+    assert_eq!(document["answer"]["plan"], "1. Listen at a port of ours.");
+    assert_eq!(document["files_changed"], 0, "it was put back: {document}");
+    let text = document["text"].as_str().unwrap();
+    assert!(text.starts_with("See PLAN.md (314"), "{text}");
+}
+
+#[test]
 fn what_keeps_a_try_from_starting_is_said_in_a_sentence() {
     let program = Program::new();
     let repository = repository(&program);

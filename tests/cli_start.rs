@@ -3,7 +3,7 @@
 
 mod command;
 
-use std::{fs, io::Read, net::TcpListener};
+use std::{fs, io::Read, net::TcpListener, os::unix::fs::PermissionsExt};
 
 use command::Program;
 use serde_json::Value;
@@ -134,6 +134,32 @@ fn doctor_names_every_problem_and_what_to_do() {
     assert_eq!(ran.code, 7);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&report["ok"], &report["checks"][0]["name"]), (&false.into(), &"settings".into()));
+}
+
+#[test]
+fn doctor_calls_a_known_cli_for_its_version() {
+    let place = tempfile::tempdir().unwrap();
+    let told = |kind: &str, script: &str| {
+        let cli = place.path().join(kind);
+        fs::write(&cli, script).unwrap();
+        fs::set_permissions(&cli, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = Program::new()
+            .with("DATABASE_URL", &nobody())
+            .with("AWO_AGENT", kind)
+            .with("AWO_AGENT_PROGRAM", cli.to_str().unwrap());
+        let report: Value =
+            serde_json::from_str(&program.run(&["doctor", "--json"]).stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "agent").unwrap();
+        (check["ok"].as_bool().unwrap(), check["detail"].as_str().unwrap().to_owned())
+    };
+    for kind in ["codex", "gemini", "opencode"] {
+        let script = format!("#!/bin/sh\n[ \"$*\" = --version ] && echo {kind}-cli 1.2.3\n");
+        let (well, detail) = told(kind, &script);
+        assert!(well && detail.contains(&format!("{kind}-cli 1.2.3")), "{detail}");
+        let (well, detail) = told(kind, "#!/bin/sh\necho no libraries >&2\nexit 3\n");
+        assert!(!well && detail.contains("no libraries"), "{detail}");
+    }
 }
 
 #[test]

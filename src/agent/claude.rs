@@ -111,15 +111,21 @@ impl ClaudeSettings {
         };
         let mut environment = headless::environment(request.hard_timeout, &request.extra_env);
         environment.extend(self.environment(&request.home));
+        if !request.unguided {
+            // Instructions in the checkout, whose settings and hooks are another matter.
+            let name = "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD";
+            environment.push((name.to_owned(), "1".to_owned()));
+        }
         Ok(Launch {
             program,
-            arguments: self.arguments(session, resumed, request.trusted),
+            arguments: self.arguments(session, resumed, request.trusted && !request.unguided),
             optional: &[CONSTANT_PROMPT],
             environment,
             folders: vec![config_dir(&request.home)],
             session: Some(session),
             resumed,
             needs_result: true,
+            prints_to_file: true,
             ..Launch::default()
         })
     }
@@ -161,7 +167,6 @@ impl ClaudeSettings {
         let mut environment: Vec<(String, String)> = [
             ("CLAUDE_CONFIG_DIR", config_dir(home).display().to_string()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
-            ("CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD", "1".to_owned()),
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
             ("DISABLE_TELEMETRY", "1".to_owned()),
         ]

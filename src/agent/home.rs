@@ -103,6 +103,7 @@ mod tests {
             renew: true,
             objects: Vec::new(),
             trusted: false,
+            unguided: false,
             prompt: String::new(),
             session: Uuid::from_u128(7),
             resume: true,

@@ -33,6 +33,9 @@ pub struct AgentRequest {
     pub objects: Vec<PathBuf>,
     /// Whether the settings, hooks and servers that its repository brings along are obeyed.
     pub trusted: bool,
+    /// What its repository tells agents does not count: no instructions, and no settings and hooks either, however
+    /// trusted it is. Somebody whose change is judged has written there.
+    pub unguided: bool,
     /// What it is asked to do; given on standard input.
     pub prompt: String,
     /// The id of the conversation, chosen by us.

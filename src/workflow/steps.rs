@@ -4,10 +4,12 @@ mod commit;
 mod create_branch;
 mod create_pr;
 mod execute;
+mod other_worktrees;
 mod planning;
 mod prp_review;
 
 pub use commit::stat;
+pub use planning::plan_of;
 
 use super::{
     Workflow,

@@ -13,7 +13,7 @@ use super::{
     prompts::{CommandFiles, PromptError},
     pull_request_text::title_and_body,
     review::{self, Review},
-    steps::stat,
+    steps::{plan_of, stat},
 };
 use crate::{
     agent::{AgentKind, AgentReport, AgentRequest, LeaseSignal, OutputChunk, Supervisor},
@@ -22,7 +22,8 @@ use crate::{
     domain::{
         ErrorClass, InvalidBranch, Redactor, RepositoryUrl, Role, StepName, Task, WorkOrderId,
     },
-    git::{Changes, Git, GitError, Remote, Sandbox},
+    git::{Changes, Git, GitError, Remote, Sandbox, Undone},
+    ports::{PortError, PortRange},
 };
 
 /// The branch of the copy.
@@ -95,6 +96,12 @@ pub enum TrialError {
     /// The branch of the copy.
     #[error(transparent)]
     Branch(#[from] InvalidBranch),
+    /// The ports that the agent may use.
+    #[error(transparent)]
+    Ports(#[from] PortError),
+    /// What looks for them ended.
+    #[error("cannot look for free ports: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
     /// The folder of the trial.
     #[error("cannot use the folder {folder}: {error}", folder = folder.display())]
     Folder {
@@ -127,7 +134,16 @@ impl Trial {
         let sandbox = self.sandbox(&git, config).await?;
         let plan = self.earlier_plan().await;
         let (task, prompt) = self.prompt(config, &sandbox, &plan).await?;
-        let request = self.request(config, &sandbox, task, prompt).await?;
+        let mut request = self.request(config, &sandbox, task, prompt).await?;
+        let ports = self.ports(config).await?;
+        if let Some(range) = &ports {
+            request.extra_env.extend(range.environment());
+            sandbox.write_ports_file(range.file()).await?;
+        }
+        let looks = !Role::of(task).writes();
+        if looks {
+            sandbox.remember_files().await?;
+        }
 
         let supervisor = Supervisor::configured(config, this_binary, redactor, clock.clone());
         // Nobody else wants the order.
@@ -136,8 +152,21 @@ impl Trial {
         let agent = AgentKind::configured(config);
         let run = supervisor.run(&agent, request, held, cancel, output).await;
 
+        drop(ports);
+        // Whoever only looks at the files has what it changed put back, and a plan may have been such a file.
+        let undone = if looks { sandbox.put_files_back().await? } else { Undone::default() };
         let changes = sandbox.changes().await?;
-        let answer = self.understand(&run, &plan, &changes);
+        let answer = match self.step {
+            StepName::Planning => match plan_of(&sandbox, &undone, run.text.trim()).await {
+                plan if plan.is_empty() => {
+                    Err("planning gave no plan: expected it as the agent's answer \
+                                                or as a Markdown file"
+                        .to_owned())
+                }
+                plan => Ok(Answer::Plan(plan)),
+            },
+            _ => self.understand(&run, &plan, &changes),
+        };
         if let Ok(Answer::Plan(plan)) = &answer {
             let file = self.folder.join(PLAN);
             tokio::fs::write(&file, plan).await.map_err(|error| self.folder_error(error))?;
@@ -160,6 +189,14 @@ impl Trial {
         let mirror = git.refresh_mirror(&remote).await?;
         let branch = BRANCH.parse()?;
         Ok(git.open_sandbox(&mirror, &self.order, &branch, None).await?)
+    }
+
+    /// The ports that the agent may use, held as long as it runs.
+    async fn ports(&self, config: &Config) -> Result<Option<PortRange>, TrialError> {
+        let (Some(pool), name) = (config.ports.clone(), self.order.to_string()) else {
+            return Ok(None);
+        };
+        Ok(Some(tokio::task::spawn_blocking(move || pool.take(&name, None)).await??))
     }
 
     async fn earlier_plan(&self) -> String {
@@ -221,6 +258,7 @@ impl Trial {
             renew: !role.writes(),
             objects: sandbox.borrowed_objects().await?,
             trusted: false,
+            unguided: false,
             prompt,
             // The same in every trial in one folder.
             session: Uuid::new_v5(&Uuid::NAMESPACE_OID, self.step.as_str().as_bytes()),
@@ -241,11 +279,9 @@ impl Trial {
     ) -> Result<Answer, String> {
         let text = run.text.trim();
         match self.step {
-            StepName::Planning if text.is_empty() => {
-                Err("planning gave no plan: expected it as the agent's answer".to_owned())
+            StepName::Planning | StepName::Execute | StepName::CreateBranch => {
+                Ok(Answer::Report(text.to_owned()))
             }
-            StepName::Planning => Ok(Answer::Plan(text.to_owned())),
-            StepName::Execute | StepName::CreateBranch => Ok(Answer::Report(text.to_owned())),
             StepName::PrpReview => {
                 review::parse(text).map(Answer::Review).map_err(|error| error.to_string())
             }

@@ -125,6 +125,7 @@ impl OrderRun<'_> {
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
         let (home, tmp) = sandbox.rooms(turn.role());
+        let unguided = self.remember(sandbox, turn).await?;
         let request = AgentRequest {
             order: self.order.id.clone(),
             step: turn.step,
@@ -138,6 +139,7 @@ impl OrderRun<'_> {
             renew: !turn.role().writes(),
             objects: sandbox.borrowed_objects().await?,
             trusted: self.order.trusted,
+            unguided,
             prompt: turn.prompt.clone(),
             session: turn.session,
             resume: true,
@@ -146,9 +148,6 @@ impl OrderRun<'_> {
             spool: self.dossier.spool(&name),
             extra_env,
         };
-        if !turn.role().writes() {
-            sandbox.remember_files().await?;
-        }
         let earlier = self.begin_run(turn, &request).await?;
         // From here on nothing is dropped: the supervisor ends the agent, and what it left is kept.
         let guard = self.interrupts.guard();

@@ -14,7 +14,26 @@ use crate::{
     git::{Sandbox, Undone},
 };
 
+/// Files that an event of the log names: it has 4 KiB.
+const LISTED: usize = 20;
+
 impl OrderRun<'_> {
+    /// Remembers the files before an agent begins that is only to look; answers whether its author wrote into what
+    /// they tell agents, which then does not count for it.
+    pub(super) async fn remember(&self, sandbox: &Sandbox, turn: &Turn) -> Result<bool, StepError> {
+        if turn.role().writes() {
+            return Ok(false);
+        }
+        sandbox.remember_files().await?;
+        let changed = sandbox.changed_guidance().await?;
+        if !changed.is_empty() {
+            let files: Vec<_> = changed.iter().take(LISTED).collect();
+            let facts = json!({ "count": changed.len(), "files": files });
+            self.journal.event("warning", "guidance_left_out", Some(turn.step), facts).await;
+        }
+        Ok(!changed.is_empty())
+    }
+
     /// Puts back what the agent of a turn changed that was only to look. Of a run that is to stop it stays:
     /// whoever goes on does it first.
     pub(super) async fn undo(

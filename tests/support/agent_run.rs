@@ -58,6 +58,7 @@ impl Bench {
             renew: false,
             objects: Vec::new(),
             trusted: false,
+            unguided: false,
             prompt: "do it".to_owned(),
             session: Uuid::new_v4(),
             resume: false,

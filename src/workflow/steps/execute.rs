@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::resumed;
+use super::{other_worktrees::tell_other_worktrees, resumed};
 use crate::{
     domain::{StepName, Task},
-    git::Sandbox,
     store::{OrderFacts, StartedStep},
     workflow::{
         failure::StepError,
@@ -41,7 +40,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     };
     let answer = run.take_turn(&sandbox, turn).await?;
     let (words, text) = Words::take(&answer.text);
-    tell_other_worktrees(run, &sandbox).await?;
+    tell_other_worktrees(run, &sandbox, (StepName::Execute, &[])).await?;
     let changes = sandbox.changes().await?;
     run.learn(OrderFacts {
         files_changed: i32::try_from(changes.files_changed).ok(),
@@ -52,16 +51,6 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let mut output = json!({ "files_changed": changes.files_changed, "session": session });
     words.put_into(&mut output);
     Ok(StepResult { agent_name: run.workflow.agent_name(), output, text, class: None })
-}
-
-/// Logs where the agent may have left work that the commit does not see.
-async fn tell_other_worktrees(run: &OrderRun<'_>, sandbox: &Sandbox) -> Result<(), StepError> {
-    let found = sandbox.other_worktrees().await?;
-    if !found.is_empty() {
-        let facts = json!({ "count": found.len(), "paths": found });
-        run.journal.event("warning", "worktrees_left", Some(StepName::Execute), facts).await;
-    }
-    Ok(())
 }
 
 /// The prompt, with the files in which others have changed the same places.

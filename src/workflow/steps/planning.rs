@@ -7,14 +7,14 @@ use serde_json::json;
 use super::resumed;
 use crate::{
     domain::{ErrorClass, StepName, Task},
-    git::Sandbox,
+    git::{Sandbox, Undone},
     store::StartedStep,
     workflow::{
         answer::{Lead, only_leads, unwrapped},
         failure::{Failure, StepError},
         order_run::{OrderRun, StepResult},
         prompts::quote_untrusted,
-        turn::{Answer, Turn},
+        turn::Turn,
     },
 };
 
@@ -39,7 +39,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
         run.note_unused(StepName::Planning, "plan", &said, why).await;
         said.clear();
     }
-    let plan = plan_of(&sandbox, &answer, &said).await;
+    let plan = plan_of(&sandbox, &answer.undone, &said).await;
     if plan.is_empty() {
         let text = "planning gave no plan: expected it as the agent's answer or as a Markdown file";
         return Err(Failure::lasting(ErrorClass::ToolError, text).into());
@@ -62,15 +62,15 @@ async fn request_with_issue(run: &OrderRun<'_>) -> Result<String, StepError> {
 }
 
 /// The plan: what the agent said, or the Markdown file that it wrote instead.
-async fn plan_of(sandbox: &Sandbox, answer: &Answer, said: &str) -> String {
+pub async fn plan_of(sandbox: &Sandbox, undone: &Undone, said: &str) -> String {
     let mut plan = said.to_owned();
     // Without an answer, a file that was there may have become the plan.
-    let written = answer.undone.written(said.is_empty());
+    let written = undone.written(said.is_empty());
     for path in written {
         if !is_meant(&path, said) {
             continue;
         }
-        let text = sandbox.undone_text(&answer.undone, path).await.unwrap_or_default();
+        let text = sandbox.undone_text(undone, path).await.unwrap_or_default();
         // A summary of the file is shorter than the file.
         if text.trim().len() > plan.len() {
             text.trim().clone_into(&mut plan);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::resumed;
+use super::{other_worktrees::tell_other_worktrees, resumed};
 use crate::{
     domain::{ErrorClass, StepName, Task},
     git::{Changes, Sandbox},
@@ -55,7 +55,9 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
             session: execute_session(run).unwrap_or(started.session_id),
             prompt: review::hand_back(&review),
         };
+        let known = sandbox.other_worktrees().await?;
         let answer = run.take_turn(&sandbox, turn).await?;
+        tell_other_worktrees(run, &sandbox, (StepName::PrpReview, &known)).await?;
         words.update(Words::take(&answer.text).0);
     }
 }

@@ -1,0 +1,131 @@
+//! What a checkout tells agents about how to work: instructions, settings, hooks. What the author wrote there must not
+//! steer whoever judges its change.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    io,
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use git2::Tree;
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+
+use super::{GitError, Sandbox, blocking, rewrite::changes, undo::remembered};
+
+/// Files that agents read wherever they are.
+const FILES: [&str; 5] = ["CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "GEMINI.md", ".mcp.json"];
+/// Folders all of which are for agents.
+const FOLDERS: [&str; 5] = [".claude", ".codex", ".gemini", ".opencode", ".agents"];
+/// Most of it that is looked at, and how deep; what has more counts as changed.
+const MOST: usize = 2000;
+const DEEPEST: usize = 8;
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Sandbox {
+    /// What the author changed of it, as far as the files are remembered; also what git ignores, since agents read that
+    /// as well. A link among it counts as changed: what it leads to may be anything.
+    pub async fn changed_guidance(&self) -> Result<Vec<PathBuf>, GitError> {
+        let sandbox = self.clone();
+        blocking(move || {
+            let repository = sandbox.open_trusted()?;
+            let library =
+                || GitError::library("compare what the checkout tells agents with the base");
+            let base = sandbox.base(&repository)?.tree().map_err(library())?;
+            let mut found = BTreeSet::new();
+            if let Some(now) = remembered(&repository) {
+                let changed = changes(&repository, base.id(), now).map_err(library())?;
+                found.extend(
+                    changed.into_iter().map(|change| change.path).filter(|path| is_guidance(path)),
+                );
+            }
+            let mut walk = Walk { base: &base, found, left: MOST };
+            // A checkout that cannot be opened tells nobody anything.
+            if let Ok(root) = fs::openat(fs::CWD, &sandbox.checkout, FOLDER, Mode::empty()) {
+                for name in FILES.iter().chain(&FOLDERS) {
+                    walk.look(&root, OsStr::new(name), Path::new(""), 0);
+                }
+            }
+            Ok(walk.found.into_iter().collect())
+        })
+        .await
+    }
+}
+
+fn is_guidance(path: &Path) -> bool {
+    let is_one_of = |names: &[&str], name: &OsStr| names.iter().any(|known| name == *known);
+    path.file_name().is_some_and(|name| is_one_of(&FILES, name))
+        || path.iter().any(|name| is_one_of(&FOLDERS, name))
+}
+
+/// A look at what lies in the checkout and is in no tree that was compared.
+struct Walk<'t> {
+    base: &'t Tree<'t>,
+    found: BTreeSet<PathBuf>,
+    left: usize,
+}
+
+impl Walk<'_> {
+    /// The agent can write all of this: everything is opened below a descriptor, and no link is followed.
+    fn look(&mut self, at: &OwnedFd, name: &OsStr, parent: &Path, depth: usize) {
+        let path = parent.join(name);
+        let Ok(about) = fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+        if self.left == 0 || depth > DEEPEST {
+            self.found.insert(path);
+            return;
+        }
+        self.left -= 1;
+        match FileType::from_raw_mode(about.st_mode) {
+            FileType::Directory => {
+                if self.look_into(at, name, &path, depth).is_err() {
+                    self.found.insert(path);
+                }
+            }
+            FileType::RegularFile if self.base.get_path(&path).is_ok() => {}
+            _ => {
+                self.found.insert(path);
+            }
+        }
+    }
+
+    fn look_into(
+        &mut self,
+        at: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
+        let folder = fs::openat(at, name, FOLDER, Mode::empty())?;
+        for entry in Dir::read_from(&folder)? {
+            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+            if name != "." && name != ".." {
+                self.look(&folder, &name, path, depth + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_guidance;
+
+    #[test]
+    fn instructions_settings_and_hooks_are_known_wherever_they_are() {
+        for path in [
+            "CLAUDE.md",
+            "docs/CLAUDE.md",
+            ".claude/settings.json",
+            "a/.claude/hooks/x.sh",
+            ".mcp.json",
+        ] {
+            assert!(is_guidance(Path::new(path)), "{path}");
+        }
+        for path in ["README.md", "claude/settings.json", "docs/CLAUDE.md.txt", "src/AGENTS.rs"] {
+            assert!(!is_guidance(Path::new(path)), "{path}");
+        }
+    }
+}
