@@ -120,20 +120,24 @@ async fn what_is_traced_dies_when_nobody_is_left_to_kill_it() {
     eventually("nothing is left", || async { bench.processes().is_empty() }).await;
 }
 
-/// As many busy processes as the argument says, or as can be had.
+/// As many processes as the argument says, or as can be had, that become busy together when all are there.
 const BUSY: &str = r#"
 import os, sys
 count = 0
+reader, writer = os.pipe()
 for _ in range(COUNT):
     try:
         child = os.fork()
     except OSError:
         break
     if child == 0:
+        os.dup2(reader, 0)
+        os.close(writer)
         APART
-        os.execv("/bin/sh", ["sh", "-c", "while :; do :; done"])
+        os.execv("/bin/sh", ["sh", "-c", "read go; while :; do :; done"])
     count += 1
 open("up", "w").write(f"{count}\n")
+os.close(writer)
 while True:
     pass
 "#;
@@ -145,14 +149,14 @@ fn crowd() -> (usize, Duration) {
     wanted.map_or((100, Duration::from_secs(15)), |count| (count, Duration::from_secs(1)))
 }
 
-/// How crowds are held, and whether each process has a session of its own. Signals find what left its
-/// group one by one, and are not called full.
-const CROWDS: [(Freezer, bool); 5] = [
+/// How crowds are held, and whether each process has a session of its own.
+const CROWDS: [(Freezer, bool); 6] = [
     (Freezer::Cgroup, false),
     (Freezer::Cgroup, true),
     (Freezer::Ptrace, false),
     (Freezer::Ptrace, true),
     (Freezer::Signal, false),
+    (Freezer::Signal, true),
 ];
 
 /// Waits until all are as they should be; answers how long that took.
@@ -181,7 +185,9 @@ async fn start_crowd(bench: &mut Bench, apart: bool) -> (JoinHandle<AgentReport>
         assert!(began.elapsed() < Duration::from_mins(3), "the crowd is not complete");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    (run, bench.agents().into_iter().map(|(pid, _)| pid).collect())
+    let pids: Vec<i32> = bench.agents().into_iter().map(|(pid, _)| pid).collect();
+    until_each(&pids, boot_time(), |pid| state(pid) == Some('R')).await;
+    (run, pids)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,16 +206,15 @@ impl Cgroup {
         fs::write(self.file("cgroup.freeze"), "0")
     }
 
-    /// Kills all processes, frozen ones too, and answers who was there.
-    pub fn kill(&self) -> BTreeSet<i32> {
-        let members = self.members();
-        // Linux 5.14 and newer: at once, and no fork escapes.
+    /// Kills all processes, frozen ones too.
+    pub fn kill(&self) {
+        // Linux 5.14 and newer: at once, and no fork escapes. To read who is there would take longer than
+        // all of them take to die.
         if fs::write(self.file("cgroup.kill"), "1").is_err() {
-            for pid in &members {
-                send(Pid::from_raw(*pid), Signal::SIGKILL);
+            for pid in self.members() {
+                send(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
-        members
     }
 
     /// The processes in it and in those that the agent made below it.
@@ -256,9 +255,9 @@ impl Cgroup {
     /// Kills until it is empty and removes it; gives up when the kernel does not let go. Answers who
     /// was there.
     pub fn kill_and_remove(&self) -> BTreeSet<i32> {
-        let (mut killed, began) = (BTreeSet::new(), boot_time());
+        let (killed, began) = (self.members(), boot_time());
         loop {
-            killed.extend(self.kill());
+            self.kill();
             if self.remove() || boot_time().saturating_sub(began) > LONGEST_KILL {
                 return killed;
             }

@@ -1,5 +1,6 @@
-//! Bounds for the processes and the memory of one run, by the cgroup it has anyway or, where the limits
-//! are with version 1, by one more for each. They also tell that the kernel killed for memory.
+//! Bounds for the processes and the memory of one run and its share of the processors, by the cgroup it has
+//! anyway or, where the limits are with version 1, by one more for each. They also tell that the kernel killed
+//! for memory.
 
 use std::{
     fs::{self, File},
@@ -17,6 +18,13 @@ use super::{
 /// A controller: its name, the file with its limit in version 2 and in version 1.
 const PROCESSES: [&str; 3] = ["pids", "pids.max", "pids.max"];
 const MEMORY: [&str; 3] = ["memory", "memory.max", "memory.limit_in_bytes"];
+const PROCESSORS: [&str; 3] = ["cpu", "cpu.weight", "cpu.shares"];
+
+/// How much a run weighs against a process of its worker, in version 2 and in version 1: half. However many
+/// busy processes it has, together they weigh no more, and worker and shim are not kept from ending them. Without
+/// it they are when the kernel groups by session (`kernel.sched_autogroup_enabled`): there a priority counts
+/// within a session alone, and each new session of an agent weighs as much as its shim.
+const WEIGHT: [u64; 2] = [50, 512];
 
 /// The bounds of one run.
 #[derive(Debug, Default)]
@@ -40,20 +48,23 @@ impl CgroupLimits {
     ) -> Self {
         let mut set = Self::default();
         let processes = u64::from(wanted.processes);
-        set.limits.processes = set.one(PROCESSES, Some(processes), run, root, id);
-        set.limits.memory = set.one(MEMORY, wanted.memory, run, root, id);
+        set.limits.processes = set.one(PROCESSES, Some([processes; 2]), run, root, id);
+        set.limits.memory = set.one(MEMORY, wanted.memory.map(|most| [most; 2]), run, root, id);
+        set.limits.processors = set.one(PROCESSORS, Some(WEIGHT), run, root, id);
         set
     }
 
     fn one(
         &mut self,
         [name, file, old_file]: [&str; 3],
-        most: Option<u64>,
+        most: Option<[u64; 2]>,
         run: Option<(&OwnCgroup, &Cgroup)>,
         root: &Path,
         id: &str,
     ) -> bool {
-        let Some(most) = most.map(|most| most.to_string()) else { return false };
+        let Some([most, old_most]) = most.map(|most| most.map(|number| number.to_string())) else {
+            return false;
+        };
         if let Some((own, run)) = run {
             if !run.file(file).exists() {
                 // Refused where processes live beside the cgroups of the runs: then there is none.
@@ -72,7 +83,7 @@ impl CgroupLimits {
             return false;
         };
         // A worker that starts up removes empty ones, and may be quicker once.
-        let Some(lock) = (0..3).find_map(|_| claim(&group, old_file, &most).ok()) else {
+        let Some(lock) = (0..3).find_map(|_| claim(&group, old_file, &old_most).ok()) else {
             group.remove();
             return false;
         };
@@ -134,7 +145,8 @@ fn lock(group: &Cgroup, how: FlockArg) -> io::Result<Flock<File>> {
 }
 
 fn controllers() -> Vec<OwnCgroup> {
-    [PROCESSES[0], MEMORY[0]].iter().filter_map(|name| OwnCgroup::of_controller(name)).collect()
+    let names = [PROCESSES[0], MEMORY[0], PROCESSORS[0]];
+    names.iter().filter_map(|name| OwnCgroup::of_controller(name)).collect()
 }
 
 #[cfg(test)]

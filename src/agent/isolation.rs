@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::containment::{Containment, Mechanism};
 use crate::config::{AgentNetwork, IsolationConfig, IsolationMode};
 pub use grants::Places;
-pub(super) use ruleset::{InForce, shut_in};
+pub(super) use ruleset::{InForce, scope_signals, shut_in};
 pub(super) use syscalls::forbid;
 
 /// The Landlock version from which on files, signals and abstract sockets are covered.
@@ -281,6 +281,8 @@ pub struct Limits {
     pub processes: bool,
     /// The memory.
     pub memory: bool,
+    /// Its weight against others who want to run.
+    pub processors: bool,
 }
 
 #[cfg(test)]
@@ -295,7 +297,7 @@ mod tests {
     #[test]
     fn signals_alone_are_not_all_that_can_be_had() {
         let wanted = Confinement::of(&IsolationConfig::default()).unwrap();
-        let limits = Limits { processes: true, memory: true };
+        let limits = Limits { processes: true, memory: true, processors: true };
         let level = |held| facts(&wanted, landlock(7), true, limits, held);
         for firm in [Mechanism::Cgroup, Mechanism::Ptrace] {
             let reached = level(Containment::firm(firm));
@@ -314,7 +316,7 @@ mod tests {
     fn what_is_missing_lowers_the_level_and_is_said() {
         let config = IsolationConfig { memory: Some(1 << 30), ..IsolationConfig::default() };
         let wanted = Confinement::of(&config).unwrap();
-        let limits = Limits { processes: true, memory: true };
+        let limits = Limits { processes: true, memory: true, processors: true };
         let held = || Containment::firm(Mechanism::Ptrace);
         let full = facts(&wanted, landlock(7), true, limits, held());
         assert_eq!(full.level, IsolationLevel::Full, "{full}");

@@ -6,23 +6,17 @@
 //! lease is not renewed in time, and ends the whole tree of processes when the agent ends, when it is told
 //! to, or when the worker is gone.
 
+mod domain;
 mod freeze;
+mod pipes;
 mod ptrace;
 mod setup;
 mod start;
+mod sweep;
 mod tracees;
 mod tracer;
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsString,
-    fs::File,
-    io::{ErrorKind, Read, Write},
-    os::fd::AsFd,
-    process::ExitCode,
-    thread::sleep,
-    time::Duration,
-};
+use std::{ffi::OsString, fs::File, os::fd::AsFd, process::ExitCode, time::Duration};
 
 use nix::{
     fcntl::Flock,
@@ -32,8 +26,8 @@ use nix::{
 };
 
 use super::{
-    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status, nanos},
-    process_table::{TreeRule, send},
+    lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status},
+    process_table::TreeRule,
 };
 use crate::clock::boot_time;
 pub(super) use freeze::Freezing;
@@ -45,14 +39,12 @@ use tracer::{News, next_change};
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a tree that is killed in one go may take to be gone before somebody looks for what is left.
-const GOING: Duration = Duration::from_millis(100);
 /// How often a lock that somebody else holds is tried again.
 const LOCK_TICK: Duration = Duration::from_millis(50);
 
 /// Runs the hidden subcommand `shim`; `arguments` are those after its name.
 pub fn run_shim(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let mut pipes = match setup::Pipes::take() {
+    let mut pipes = match pipes::Pipes::take() {
         Ok(pipes) => pipes,
         Err(error) => {
             eprintln!("the shim is started by the worker only: its pipes are missing: {error}");
@@ -91,7 +83,7 @@ enum Ending {
 
 struct Shim {
     arguments: ShimArguments,
-    pipes: setup::Pipes,
+    pipes: pipes::Pipes,
     signals: setup::Signals,
     tree: TreeRule,
     freezing: Freezing,
@@ -107,10 +99,12 @@ struct Shim {
     end_began: Option<Duration>,
     /// Whether the kernel killed for memory, once that can be said.
     out_of_memory: Option<bool>,
+    /// How many processes that are not the agent have ended, as far as it was not for a tracer to hear.
+    buried: u64,
 }
 
 impl Shim {
-    fn new(arguments: ShimArguments, pipes: setup::Pipes, signals: setup::Signals) -> Self {
+    fn new(arguments: ShimArguments, pipes: pipes::Pipes, signals: setup::Signals) -> Self {
         // Whatever loses its parent comes to the shim, so nothing of the run is anywhere else.
         let root = Some(getpid());
         let tree = TreeRule { root, markers: Vec::new(), spared: None, except: getpid() };
@@ -130,6 +124,7 @@ impl Shim {
             ending: Ending::Not,
             end_began: None,
             out_of_memory: None,
+            buried: 0,
         }
     }
 
@@ -211,6 +206,8 @@ impl Shim {
                 return Err(EXIT_LOCKED);
             }
             self.clear_leftovers();
+            // Not before: what was left is outside of it.
+            self.freezing.enter_domain(&self.arguments);
         }
         if self.frozen.is_none() && self.deadline > boot_time() {
             let (pid, isolation) = self.start().map_err(|failed| {
@@ -218,6 +215,7 @@ impl Shim {
                 self.fail(failed.into_message(), agent)
             })?;
             self.agent = Some(pid);
+            self.freezing.note_isolation(&isolation);
             self.pipes.tell(&Status::Started { pid: pid.as_raw(), isolation });
         }
         Ok(())
@@ -226,21 +224,6 @@ impl Shim {
     fn fail(&mut self, message: String, agent: bool) -> u8 {
         self.pipes.tell(&Status::Setup { message, agent });
         EXIT_SETUP
-    }
-
-    /// Ends what an earlier run left in this sandbox: its shim is dead, or it would hold the lock.
-    fn clear_leftovers(&mut self) {
-        let leftovers = TreeRule {
-            root: None,
-            markers: vec![self.arguments.sandbox_marker()],
-            spared: Some(self.arguments.run_marker()),
-            except: getpid(),
-        };
-        let mut killed = self.freezing.clear_leftovers(&self.arguments);
-        killed.extend(kill_until_empty(&leftovers));
-        if !killed.is_empty() {
-            eprintln!("archon-awo: ended {} processes of an earlier run", killed.len());
-        }
     }
 
     /// Moves the deadline; continues a stopped tree when that is what the order means.
@@ -272,14 +255,18 @@ impl Shim {
 
     fn hear_tracer(&mut self) {
         for news in self.freezing.news() {
-            match (news, self.frozen) {
-                (News::Ended { code, signal }, _) => self.agent_ended(code, signal),
-                (News::Stands, Some(Frozen { missed, .. })) => {
-                    self.pipes.tell(&Status::Frozen { missed });
-                }
-                (News::Stands, None) => {}
-                (News::Lost, _) => self.end_now(),
+            self.hear(news);
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match (news, self.frozen) {
+            (News::Ended { code, signal }, _) => self.agent_ended(code, signal),
+            (News::Stands, Some(Frozen { missed, .. })) => {
+                self.pipes.tell(&Status::Frozen { missed });
             }
+            (News::Stands, None) => {}
+            (News::Lost, _) => self.end_now(),
         }
     }
 
@@ -349,102 +336,14 @@ impl Shim {
                 Err(error) => return error != rustix::io::Errno::CHILD,
             };
             // What its tracer did not get to answer any more stops and is killed.
-            if !status.stopped() && self.agent.is_some_and(|agent| agent.as_raw() == pid) {
+            if status.stopped() {
+                continue;
+            }
+            if self.agent.is_some_and(|agent| agent.as_raw() == pid) {
                 self.agent_ended(status.exit_status(), status.terminating_signal());
+            } else {
+                self.buried += 1;
             }
-        }
-    }
-
-    /// Ends everything that is left and says so.
-    fn sweep(&mut self) {
-        let swept = self.sweep_tree();
-        let since = self.end_began.unwrap_or_else(boot_time);
-        let ms = nanos(boot_time().saturating_sub(since)) / 1_000_000;
-        let (swept, out_of_memory) = (swept as u64, self.out_of_memory);
-        self.pipes.tell(&Status::TreeEmpty { ms, swept, out_of_memory });
-    }
-
-    /// Kills until no process of the run is left, and answers how many outlived the agent. That no child
-    /// is left is the proof: whatever loses its parent becomes one.
-    fn sweep_tree(&mut self) -> usize {
-        self.reap();
-        let agent = self.agent.filter(|_| !self.exited);
-        let (firm, began) = (self.freezing.is_firm(), boot_time());
-        let traced = self.freezing.end_tracing();
-        let mut killed = self.freezing.kill();
-        if let Some(agent) = agent.filter(|_| !firm) {
-            // Most of it at once: there may be more processes than can be looked for in time.
-            let _ = killpg(agent, Signal::SIGKILL);
-        }
-        let mut pause = Duration::from_millis(1);
-        while self.reap() {
-            killed.extend(self.freezing.kill());
-            if !firm || boot_time().saturating_sub(began) > GOING {
-                for process in self.tree.find() {
-                    killed.insert(process.pid.as_raw());
-                    send(process.pid, Signal::SIGKILL);
-                }
-            }
-            sleep(pause);
-            // A process the kernel does not let go of must not cost a processor.
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-        self.out_of_memory = self.freezing.ran_out_of_memory();
-        let mut pause = Duration::from_millis(1);
-        while !self.freezing.remove() {
-            killed.extend(self.freezing.kill());
-            self.reap();
-            sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-        let others = killed.iter().filter(|pid| self.agent.is_none_or(|own| own.as_raw() != **pid));
-        let traced = traced.map_or(0, |all| all.saturating_sub(usize::from(agent.is_some())));
-        others.count() + traced
-    }
-}
-
-/// Kills a tree until it is empty, and returns who had to be killed.
-fn kill_until_empty(tree: &TreeRule) -> BTreeSet<i32> {
-    let mut killed = BTreeSet::new();
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let living = tree.find();
-        if living.is_empty() {
-            return killed;
-        }
-        for process in living {
-            killed.insert(process.pid.as_raw());
-            send(process.pid, Signal::SIGKILL);
-        }
-        sleep(pause);
-        // A process the kernel does not let go of must not cost a processor.
-        pause = (pause * 2).min(Duration::from_millis(500));
-    }
-}
-
-impl setup::Pipes {
-    /// Reads the orders that have arrived, and whether the other end is closed.
-    fn receive(&mut self) -> (Vec<Order>, bool) {
-        let mut chunk = [0; 4096];
-        let closed = loop {
-            match self.lifeline.read(&mut chunk) {
-                Ok(0) => break true,
-                Ok(read) => self.unread.extend_from_slice(&chunk[..read]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => break error.kind() != ErrorKind::WouldBlock,
-            }
-        };
-        let end = self.unread.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let complete: Vec<u8> = self.unread.drain(..end).collect();
-        let text = String::from_utf8_lossy(&complete);
-        (text.lines().filter_map(Order::parse).collect(), closed)
-    }
-
-    /// Tells the worker; a worker that is gone or does not listen is no reason to stop.
-    fn tell(&mut self, status: &Status) {
-        if let Ok(mut line) = serde_json::to_vec(status) {
-            line.push(b'\n');
-            let _ = self.status.write_all(&line);
         }
     }
 }

@@ -31,6 +31,20 @@ pub fn shut_in(grants: &Grants, only_port: Option<u16>) -> Result<InForce, Strin
     Ok(InForce { version, network: only_port.is_some() && version >= 4 })
 }
 
+/// Has this thread and all it will start signal nobody but each other; the error says why that cannot be.
+pub fn scope_signals() -> Result<(), String> {
+    let failed = |error: RulesetError| format!("Landlock does not bound signals: {error}");
+    let scoped = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::Signal)
+        .and_then(Ruleset::create)
+        // Each process that a signal to all does not reach would be a line in the machine's audit.
+        .and_then(|rules| rules.set_compatibility(CompatLevel::BestEffort).log_same_exec(false))
+        .map_err(failed)?;
+    scoped.restrict_self().map_err(failed)?;
+    Ok(())
+}
+
 fn restrict(grants: &Grants, only_port: Option<u16>) -> Result<RestrictionStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let mut rules = Ruleset::default()

@@ -1,5 +1,6 @@
 //! Stops a tree where it stands, continues and kills it: by its cgroup where it has one, else by tracing it,
-//! and by signals for what is outside of a cgroup or where there is neither.
+//! else by signals to all that is in the domain of its shim. Processes are looked for one by one only where
+//! there is none of these, and where something may have left its cgroup.
 
 use std::{collections::BTreeSet, thread::sleep, time::Duration};
 
@@ -10,6 +11,7 @@ use nix::{
 
 use super::{
     ShimArguments,
+    domain::Domain,
     tracer::{News, Tracer},
 };
 use crate::{
@@ -17,10 +19,11 @@ use crate::{
         cgroup::{Cgroup, OwnCgroup},
         cgroup_limits::{self, CgroupLimits},
         containment::{Containment, Mechanism},
+        isolation::Isolation,
         process_table::{TreeRule, send},
         stop::stop,
     },
-    config::Freezer,
+    config::{Freezer, IsolationMode},
 };
 
 /// Longest wait for a cgroup to be frozen: a process inside the kernel may take its time, and runs
@@ -38,12 +41,18 @@ pub struct Freezing {
     cgroup: Option<Cgroup>,
     /// Traces the tree; where there is no cgroup and it is allowed.
     tracer: Option<Tracer>,
+    /// Bounds signals to the tree; where the kernel can and the agent is to be shut in.
+    domain: Option<Domain>,
+    /// The agent cannot open the files by which it would leave its cgroup.
+    is_shut_in: bool,
     /// Bounds of the run.
     limits: CgroupLimits,
     /// The tree was told to stop and not to go on.
     is_told: bool,
     /// The agent's process group, when it was sent SIGSTOP as a whole.
     group: Option<Pid>,
+    /// Everything in the domain was sent SIGSTOP.
+    is_all_stopped: bool,
     /// Who was sent SIGSTOP besides.
     stopped: BTreeSet<i32>,
 }
@@ -60,9 +69,12 @@ impl Freezing {
             own,
             cgroup,
             tracer: None,
+            domain: None,
+            is_shut_in: false,
             limits: CgroupLimits::default(),
             is_told: false,
             group: None,
+            is_all_stopped: false,
             stopped: BTreeSet::new(),
         }
     }
@@ -149,14 +161,44 @@ impl Freezing {
         self.tracer.as_mut().map(Tracer::news).unwrap_or_default()
     }
 
-    /// Kills what is traced, in one go, and answers how many processes that were; `None` where nothing is.
-    pub fn end_tracing(&mut self) -> Option<usize> {
-        Some(self.tracer.take()?.end())
+    /// Bounds signals to this process and what it starts, so that one to all reaches the tree and nobody else.
+    pub fn enter_domain(&mut self, arguments: &ShimArguments) {
+        if arguments.confinement.mode == IsolationMode::Off {
+            return;
+        }
+        match Domain::enter() {
+            Ok(domain) => self.domain = Some(domain),
+            // The other means do without, and its absence lowers the level of the isolation anyway.
+            Err(reason) => tracing::debug!(reason, "processes are looked for one by one"),
+        }
+    }
+
+    /// How far the agent was shut in, once that is known.
+    pub fn note_isolation(&mut self, isolation: &Isolation) {
+        self.is_shut_in = isolation.landlock > 0;
     }
 
     /// Whether the tree is killed without being looked for.
     pub fn is_firm(&self) -> bool {
-        self.cgroup.is_some() || self.tracer.is_some()
+        let by_cgroup = self.cgroup.is_some() && self.is_shut_in;
+        by_cgroup || self.tracer.is_some() || self.domain.is_some()
+    }
+
+    /// Kills the tree, whose first process is `agent` as long as that lives, in one go where that is possible.
+    /// Answers what its tracer told last.
+    pub fn kill(&mut self, agent: Option<Pid>) -> Vec<News> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
+        if let Some(domain) = &self.domain {
+            domain.signal_all(Signal::SIGKILL);
+        }
+        let last = self.tracer.take().map(Tracer::end).unwrap_or_default();
+        if let Some(agent) = agent.filter(|_| self.domain.is_none()) {
+            // Most of it at once: there may be more processes than can be looked for in time.
+            let _ = killpg(agent, Signal::SIGKILL);
+        }
+        last
     }
 
     /// Stops every process; done again, it stops what was continued or has come since. Answers whether
@@ -169,21 +211,29 @@ impl Freezing {
             }
             return false;
         }
-        if let Some(agent) = agent.filter(|_| self.cgroup.is_none() && !again && is_crowded()) {
-            // Most of it at once, for there is no time to look for them. What the agent itself had stopped
-            // in its group goes on with the others later.
-            self.group = killpg(agent, Signal::SIGSTOP).is_ok().then_some(agent);
+        let frozen = self.cgroup.as_ref().filter(|cgroup| cgroup.freeze(PATIENCE).is_ok()).cloned();
+        if frozen.is_some() && self.is_shut_in {
+            return true;
         }
-        self.stop_all(tree);
+        if frozen.is_none() && !again && is_crowded() {
+            // There is no time to look for them. What the agent itself had stopped goes on with the others
+            // later.
+            if let Some(domain) = &self.domain {
+                domain.signal_all(Signal::SIGSTOP);
+                self.is_all_stopped = true;
+                return true;
+            }
+            self.group = agent.filter(|agent| killpg(*agent, Signal::SIGSTOP).is_ok());
+        }
+        self.stop_all(tree, frozen.as_ref());
         true
     }
 
-    fn stop_all(&mut self, tree: &TreeRule) {
-        let frozen = self.cgroup.as_ref().filter(|cgroup| cgroup.freeze(PATIENCE).is_ok()).cloned();
+    fn stop_all(&mut self, tree: &TreeRule, frozen: Option<&Cgroup>) {
         // What is outside a frozen cgroup, until all stand; one that forked meanwhile is found in the
         // next round.
         for _ in 0..100 {
-            let inside = frozen.as_ref().map(Cgroup::members).unwrap_or_default();
+            let inside = frozen.map(Cgroup::members).unwrap_or_default();
             let mut all_stand = true;
             for process in tree.find() {
                 let pid = process.pid.as_raw();
@@ -205,6 +255,11 @@ impl Freezing {
         if let Some(tracer) = &self.tracer {
             tracer.thaw();
         }
+        if let Some(domain) = &self.domain
+            && std::mem::take(&mut self.is_all_stopped)
+        {
+            domain.signal_all(Signal::SIGCONT);
+        }
         if let Some(group) = self.group.take() {
             // One that is gone has nobody to continue.
             let _ = killpg(group, Signal::SIGCONT);
@@ -216,11 +271,6 @@ impl Freezing {
             // One that is gone has nobody to continue.
             let _ = cgroup.thaw();
         }
-    }
-
-    /// Kills what is in the cgroup, at once, and answers who was there.
-    pub fn kill(&self) -> BTreeSet<i32> {
-        self.cgroup.as_ref().map(Cgroup::kill).unwrap_or_default()
     }
 
     /// Removes the cgroups; `false` while a process is left in one.

@@ -14,8 +14,6 @@ use nix::{
 
 /// What the kernel adds to the status of a process that stopped and was not sent a signal.
 pub const EVENT_STOP: i32 = libc::PTRACE_EVENT_STOP;
-/// ... that made a thread, or a process whose end is not told by SIGCHLD.
-pub const EVENT_CLONE: i32 = libc::PTRACE_EVENT_CLONE;
 
 /// Begins to trace a process and everything it will start; all of it is killed when the calling thread
 /// ends. It may run on.
@@ -33,11 +31,6 @@ pub fn seize_alone(pid: Pid) -> Result<(), Errno> {
 /// Has a thread stop before it runs any more code of its own.
 pub fn interrupt(pid: Pid) -> Result<(), Errno> {
     ptrace::interrupt(pid)
-}
-
-/// What a thread that stopped for an event tells about it: the thread that it made.
-pub fn message(pid: Pid) -> Result<i64, Errno> {
-    ptrace::getevent(pid)
 }
 
 /// Continues a thread that stopped, with the signal it was about to get; 0 for none.

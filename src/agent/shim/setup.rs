@@ -1,4 +1,4 @@
-//! What the shim does before anything else: its arguments, its pipes, its own limits, its lock.
+//! What the shim does before anything else: its arguments, its own limits, its lock.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,16 +18,10 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{close, dup2_stderr, dup2_stdin, dup2_stdout, setsid},
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid},
 };
 
-use crate::{
-    agent::{
-        isolation::Confinement,
-        lifeline::{LIFELINE_FD, STATUS_FD},
-    },
-    config::Freezer,
-};
+use crate::{agent::isolation::Confinement, config::Freezer};
 
 /// What the worker tells its shim on the command line. Nothing here is secret: everybody on the
 /// machine can read it.
@@ -143,45 +137,6 @@ pub fn lock_sandbox(root: &Path) -> Result<Option<Flock<File>>, String> {
     let same = std::fs::symlink_metadata(&path).map(|now| (now.dev(), now.ino())).ok()
         == lock.metadata().map(|held| (held.dev(), held.ino())).ok();
     Ok(same.then_some(lock))
-}
-
-/// The shim's ends of its two pipes, neither of which the agent inherits.
-pub struct Pipes {
-    pub(super) lifeline: File,
-    /// The beginning of a line whose end has not arrived.
-    pub(super) unread: Vec<u8>,
-    pub(super) status: File,
-}
-
-impl Pipes {
-    /// Opens both anew, closed on exec and never blocking, and closes the inherited ones.
-    pub fn take() -> io::Result<Self> {
-        close_strangers()?;
-        let flags = OFlag::O_NONBLOCK.bits();
-        let lifeline = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(format!("/proc/self/fd/{LIFELINE_FD}"))?;
-        let status = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(format!("/proc/self/fd/{STATUS_FD}"))?;
-        close(LIFELINE_FD)?;
-        close(STATUS_FD)?;
-        Ok(Self { lifeline, unread: Vec::new(), status })
-    }
-}
-
-/// Closes what the worker itself was started with by accident, or the agent would inherit it.
-fn close_strangers() -> io::Result<()> {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for descriptor in open.into_iter().filter(|number| *number > STATUS_FD) {
-        // The descriptor of the listing is among them and closed already.
-        let _ = close(descriptor);
-    }
-    Ok(())
 }
 
 /// The signals that the shim listens to.

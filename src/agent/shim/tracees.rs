@@ -4,7 +4,12 @@ use std::collections::HashMap;
 
 use nix::{errno::Errno, libc, unistd::Pid};
 
-use super::ptrace::{self, EVENT_CLONE, EVENT_STOP};
+use rustix::process::WaitStatus;
+
+use super::{
+    ptrace::{self, EVENT_STOP},
+    tracer::change_of,
+};
 
 /// How a thread that has stopped goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +29,17 @@ enum State {
     Held(Onward),
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Tracee {
-    state: State,
-    /// Not the first of its process.
-    thread: bool,
-}
-
 /// All that is known to live.
 #[derive(Debug, Default)]
 pub struct Tracees {
-    living: HashMap<i32, Tracee>,
+    living: HashMap<i32, State>,
     frozen: bool,
 }
 
 impl Tracees {
     /// A tree of one process.
     pub fn of(root: Pid) -> Self {
-        let first = Tracee { state: State::Free, thread: false };
-        Self { living: HashMap::from([(root.as_raw(), first)]), frozen: false }
+        Self { living: HashMap::from([(root.as_raw(), State::Free)]), frozen: false }
     }
 
     /// One has ended and was reaped.
@@ -50,55 +47,60 @@ impl Tracees {
         self.living.remove(&pid);
     }
 
-    /// How many processes live.
-    pub fn processes(&self) -> usize {
-        self.living.values().filter(|tracee| !tracee.thread).count()
-    }
-
     /// One has stopped with this status; it goes on at once, unless all stand still.
     pub fn stopped(&mut self, pid: i32, status: i32) {
-        if status >> 16 == EVENT_CLONE
-            && let Some(new) = message(pid)
-        {
-            // It may have been heard of already, and not be known for a thread.
-            let made = Tracee { state: State::Free, thread: true };
-            self.living.entry(new).or_insert(made).thread = true;
-        }
         let onward = onward(status);
-        let known = self.living.get(&pid).is_some_and(|known| known.thread);
         let state = if self.frozen { State::Held(onward) } else { go_on(pid, onward) };
-        self.living.insert(pid, Tracee { state, thread: known });
+        self.living.insert(pid, state);
     }
 
     /// Has all stop. Those that are made meanwhile are born stopped, and stay so.
     pub fn freeze(&mut self) {
         self.frozen = true;
-        self.living.retain(|pid, tracee| {
+        self.living.retain(|pid, state| {
             // One that ran another program from a thread has the number of its first thread now.
-            tracee.state != State::Free
-                || ptrace::interrupt(Pid::from_raw(*pid)) != Err(Errno::ESRCH)
+            *state != State::Free || ptrace::interrupt(Pid::from_raw(*pid)) != Err(Errno::ESRCH)
         });
+    }
+
+    /// Hears which of those that were told to stop now stand, each by its number: to ask for any child takes
+    /// the kernel the longer the more there are. Answers which have ended.
+    pub fn hear(&mut self) -> Vec<(i32, WaitStatus)> {
+        let free = self.living.iter().filter(|(_, state)| **state == State::Free);
+        let told: Vec<i32> = free.map(|(pid, _)| *pid).collect();
+        let mut ended = Vec::new();
+        for pid in told {
+            match change_of(pid) {
+                Some(status) if status.stopped() => self.stopped(pid, status.as_raw()),
+                Some(status) => {
+                    self.ended(pid);
+                    ended.push((pid, status));
+                }
+                None => {}
+            }
+        }
+        ended
+    }
+
+    /// Whether all were told to stand still.
+    pub fn are_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// Whether each was seen to stand.
     pub fn all_stand(&self) -> bool {
-        self.living.values().all(|tracee| tracee.state != State::Free)
+        self.living.values().all(|state| *state != State::Free)
     }
 
     /// Has all go on as they would have.
     pub fn thaw(&mut self) {
         self.frozen = false;
-        for (pid, tracee) in &mut self.living {
-            if let State::Held(onward) = tracee.state {
-                tracee.state = go_on(*pid, onward);
+        for (pid, state) in &mut self.living {
+            if let State::Held(onward) = *state {
+                *state = go_on(*pid, onward);
             }
         }
     }
-}
-
-/// The number that an event tells.
-fn message(pid: i32) -> Option<i32> {
-    ptrace::message(Pid::from_raw(pid)).ok()?.try_into().ok()
 }
 
 fn go_on(pid: i32, onward: Onward) -> State {
@@ -127,7 +129,7 @@ fn onward(status: i32) -> Onward {
 mod tests {
     use nix::libc;
 
-    use super::{EVENT_CLONE, EVENT_STOP, Onward, onward};
+    use super::{EVENT_STOP, Onward, onward};
 
     fn status(event: i32, signal: i32) -> i32 {
         event << 16 | signal << 8 | 0x7f
@@ -138,7 +140,7 @@ mod tests {
         for signal in [1, libc::SIGTRAP, libc::SIGSTOP, 32, 64] {
             assert_eq!(onward(status(0, signal)), Onward::Run(signal));
         }
-        assert_eq!(onward(status(EVENT_CLONE, libc::SIGTRAP)), Onward::Run(0));
+        assert_eq!(onward(status(libc::PTRACE_EVENT_CLONE, libc::SIGTRAP)), Onward::Run(0));
         assert_eq!(onward(status(EVENT_STOP, libc::SIGTRAP)), Onward::Run(0));
     }
 

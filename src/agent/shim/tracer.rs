@@ -23,7 +23,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 use super::{ptrace, tracees::Tracees};
 use crate::clock::boot_time;
@@ -63,7 +63,7 @@ pub struct Tracer {
     news: Receiver<News>,
     /// Readable when there is news.
     bell: PipeReader,
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
 }
 
 impl Tracer {
@@ -82,7 +82,7 @@ impl Tracer {
             let thread = Thread::begin(agent, orders_end, Bell { news: sender, pipe: bell_end });
             let problem = thread.as_ref().err().cloned();
             let _ = begun.send(problem);
-            thread.map_or(0, Thread::run)
+            let _ = thread.map(Thread::run);
         };
         let thread =
             thread::Builder::new().name("tracer".to_owned()).spawn(work).map_err(failed)?;
@@ -128,12 +128,14 @@ impl Tracer {
         self.news.try_iter().chain(lost).collect()
     }
 
-    /// Ends the thread, upon which the kernel kills everything it traced; answers how many processes that
-    /// were. They are gone when nothing is left to be waited for.
-    pub fn end(self) -> usize {
-        let Self { orders, thread, .. } = self;
+    /// Ends the thread, upon which the kernel kills everything it traced; answers what it told last. All of
+    /// it is gone when nothing is left to be waited for.
+    pub fn end(self) -> Vec<News> {
+        let Self { orders, thread, news, .. } = self;
         drop(orders);
-        thread.join().unwrap_or_default()
+        // A thread that failed is gone as well, and so is what it traced.
+        let _ = thread.join();
+        news.try_iter().collect()
     }
 }
 
@@ -173,13 +175,13 @@ impl Thread {
     }
 
     /// Traces until the other end of its orders is closed.
-    fn run(mut self) -> usize {
+    fn run(mut self) {
         loop {
-            let more = self.answer();
+            let more = if self.tracees.are_frozen() { self.hear_standing() } else { self.answer() };
             self.tell_standing();
             self.wait(if more { Duration::ZERO } else { TICK });
             if self.obey() {
-                return self.tracees.processes();
+                return;
             }
         }
     }
@@ -241,22 +243,45 @@ impl Thread {
                 continue;
             }
             self.tracees.ended(pid);
-            if pid == self.agent.as_raw() {
-                let (code, signal) = (status.exit_status(), status.terminating_signal());
-                self.bell.ring(News::Ended { code, signal });
-            }
+            self.tell_end(pid, status);
         }
         true
+    }
+
+    /// Hears who stands of those that were told to; never whether there may be more, which its signals tell.
+    /// What is born meanwhile is born stopped, and is heard of when all go on.
+    fn hear_standing(&mut self) -> bool {
+        for (pid, status) in self.tracees.hear() {
+            self.tell_end(pid, status);
+        }
+        false
+    }
+
+    fn tell_end(&self, pid: i32, status: WaitStatus) {
+        if pid == self.agent.as_raw() {
+            let (code, signal) = (status.exit_status(), status.terminating_signal());
+            self.bell.ring(News::Ended { code, signal });
+        }
     }
 }
 
 /// The next child or traced thread that has stopped or ended; `None` while there is none, an error when
 /// there is no child at all. Threads that are not the first of their process count too.
 pub fn next_change() -> Result<Option<(i32, WaitStatus)>, rustix::io::Errno> {
-    let threads_too = WaitOptions::from_bits_retain(libc::__WALL.unsigned_abs());
     // Of any child: `waitpid` of the same crate without a number means those of our own process group.
-    let change = wait(WaitOptions::NOHANG | threads_too)?;
+    let change = wait(at_once())?;
     Ok(change.map(|(pid, status)| (pid.as_raw_nonzero().get(), status)))
+}
+
+/// The same of this one.
+pub fn change_of(pid: i32) -> Option<WaitStatus> {
+    let change = waitpid(rustix::process::Pid::from_raw(pid), at_once());
+    change.ok().flatten().map(|(_, status)| status)
+}
+
+fn at_once() -> WaitOptions {
+    let threads_too = WaitOptions::from_bits_retain(libc::__WALL.unsigned_abs());
+    WaitOptions::NOHANG | threads_too
 }
 
 /// Why tracing was not allowed, in words.
