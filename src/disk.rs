@@ -1,6 +1,7 @@
 //! Free space on the volumes: how much there is, how much there must be, and what is kept for the
 //! day on which there is none.
 
+pub(crate) mod beneath;
 mod marks;
 mod redacted;
 mod reserve;
@@ -19,6 +20,7 @@ use std::{
 
 use nix::sys::{stat::futimens, time::TimeSpec};
 
+pub(crate) use beneath::{About, Beneath, Kind};
 pub use marks::{DiskMarks, Level, Mark, parse_size, size_text};
 pub(crate) use redacted::{Cut, Kept, Redacted, judge};
 pub use reserve::Reserve;

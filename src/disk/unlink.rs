@@ -18,9 +18,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags},
+    fs::{self, AtFlags, FileType, Mode, OFlags, RawDir},
     io::Errno,
 };
+
+use super::beneath::open_at;
 
 /// More hands than this fight over the journal of the file system.
 const HANDS: usize = 4;
@@ -341,16 +343,7 @@ fn open_up(parent: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 }
 
 fn open_within(parent: &OwnedFd, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    match fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        // A kernel or a filter without the call: what it guards is compared by hand.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            let folder = fs::openat(parent, name, flags, Mode::empty())?;
-            let device = |fd: &OwnedFd| fs::fstat(fd).map(|stat| stat.st_dev);
-            if device(&folder)? == device(parent)? { Ok(folder) } else { Err(Errno::XDEV) }
-        }
-        other => other,
-    }
+    open_at(parent, Path::new(OsStr::from_bytes(name.to_bytes())), flags)
 }
 
 /// Moves a folder that lies deep to the top of its tree; `None` when it cannot be moved.

@@ -3,13 +3,9 @@
 //! The folder may be an agent's, who changes it while it is measured: every folder is opened from
 //! its parent's descriptor and links are never followed, so the walk cannot be led out of it.
 
-use std::{collections::HashSet, ffi::CString, io, os::fd::OwnedFd, path::Path};
+use std::{collections::HashSet, ffi::OsString, io, path::Path};
 
-use nix::{
-    dir::Dir,
-    fcntl::{AtFlags, OFlag, open, openat},
-    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat},
-};
+use super::beneath::{About, Beneath, Kind};
 
 /// Folders within folders that are measured; each costs a descriptor during the walk.
 const DEEPEST: usize = 200;
@@ -32,31 +28,23 @@ pub struct Usage {
 /// A walk under way.
 struct Walk<'a> {
     usage: Usage,
-    /// The file system it began on, which it does not leave.
-    device: u64,
     /// Files with several names that were counted.
-    linked: HashSet<u64>,
+    linked: HashSet<((u32, u32), u64)>,
     go_on: &'a dyn Fn() -> bool,
 }
 
 /// Measures what is below `root`, as long as `go_on` says so. What may not be read counts as much as
 /// can be seen of it. Blocks: for about a second on half a million files.
 pub fn usage(root: &Path, go_on: &dyn Fn() -> bool) -> io::Result<Usage> {
-    let folder = open(root, folder_flags(), Mode::empty())?;
-    let top = fstat(&folder)?;
-    let device = top.st_dev;
-    let mut walk = Walk { usage: Usage::default(), device, linked: HashSet::new(), go_on };
-    walk.count(&top);
+    let folder = Beneath::open(root)?;
+    let mut walk = Walk { usage: Usage::default(), linked: HashSet::new(), go_on };
+    walk.count(&folder.itself()?);
     walk.enter(&folder, 0);
     Ok(walk.usage)
 }
 
-const fn folder_flags() -> OFlag {
-    OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK)
-}
-
 impl Walk<'_> {
-    fn enter(&mut self, folder: &OwnedFd, depth: usize) {
+    fn enter(&mut self, folder: &Beneath, depth: usize) {
         let Some(folders) = self.files_of(folder) else { return };
         if depth == DEEPEST {
             self.usage.incomplete |= !folders.is_empty();
@@ -68,48 +56,40 @@ impl Walk<'_> {
                 return;
             }
             // It may have become something else by now, or be closed to us.
-            if let Ok(below) = openat(folder, name.as_c_str(), folder_flags(), Mode::empty())
-                && fstat(&below).is_ok_and(|found| found.st_dev == self.device)
-            {
+            if let Ok(below) = folder.folder(Path::new(&name)) {
                 self.enter(&below, depth + 1);
             }
         }
     }
 
     /// Counts what lies in a folder; answers the names of the folders in it.
-    fn files_of(&mut self, folder: &OwnedFd) -> Option<Vec<CString>> {
-        let mut entries = Dir::openat(folder, c".", folder_flags(), Mode::empty()).ok()?;
+    fn files_of(&mut self, folder: &Beneath) -> Option<Vec<OsString>> {
         let mut folders = Vec::new();
-        for entry in entries.iter() {
-            let Ok(entry) = entry else { break };
+        let listed = folder.names(|name| {
             if !(self.go_on)() {
                 self.usage.incomplete = true;
-                break;
+                return false;
             }
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let Ok(found) = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-            if found.st_dev != self.device {
-                continue;
+            let Ok(found) = folder.about(Path::new(name)) else { return true };
+            match found.kind {
+                // Another file system, with a limit of its own.
+                Kind::Mount => return true,
+                Kind::Folder => folders.push(name.to_owned()),
+                _ => {}
             }
             self.count(&found);
-            if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
-                folders.push(name.to_owned());
-            }
-        }
-        Some(folders)
+            true
+        });
+        listed.ok().map(|()| folders)
     }
 
-    fn count(&mut self, found: &FileStat) {
-        let is_folder = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-        let linked = !is_folder && found.st_nlink > 1 && self.linked.len() < MOST_LINKED;
-        if linked && !self.linked.insert(found.st_ino) {
+    fn count(&mut self, found: &About) {
+        let linked =
+            found.kind != Kind::Folder && found.links > 1 && self.linked.len() < MOST_LINKED;
+        if linked && !self.linked.insert((found.device, found.inode)) {
             return;
         }
-        let blocks = u64::try_from(found.st_blocks).unwrap_or_default();
-        self.usage.bytes = self.usage.bytes.saturating_add(blocks.saturating_mul(BLOCK));
+        self.usage.bytes = self.usage.bytes.saturating_add(found.blocks.saturating_mul(BLOCK));
         self.usage.inodes += 1;
     }
 }
