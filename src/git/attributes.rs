@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pattern::Pattern;
+use super::{pattern::Pattern, reading::Work};
 
 /// The longest line that git reads, in bytes.
 const LONGEST_LINE: usize = 2048;
@@ -55,6 +55,11 @@ impl AttributeRules {
         self.lines.is_empty() && self.macros.is_empty()
     }
 
+    /// How many lines say something.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len() + self.macros.len()
+    }
+
     fn read(&mut self, line: &[u8], with_macros: bool) -> Option<()> {
         let text = skip_blanks(line);
         if matches!(text.first(), None | Some(b'#')) || line.len() >= LONGEST_LINE {
@@ -83,13 +88,13 @@ impl AttributeRules {
 
 impl<'a> Attributes<'a> {
     /// Resolves the attributes of a file from all files that may speak of it, the strongest first.
-    pub(super) fn of(sources: &[Source<'a>]) -> Self {
+    pub(super) fn of(sources: &[Source<'a>], work: &Work) -> Self {
         let mut found = Self::default();
         for (rules, path) in sources {
             for (_, states) in
-                rules.lines.iter().rev().filter(|(line, _)| line.matches(path, false))
+                rules.lines.iter().rev().filter(|(line, _)| line.matches(path, false, work))
             {
-                found.fill(states, sources);
+                found.fill(states, sources, work);
             }
         }
         found
@@ -101,13 +106,17 @@ impl<'a> Attributes<'a> {
     }
 
     /// Sets what is not set yet, the last of a line first; a macro brings along what it stands for.
-    fn fill(&mut self, states: &'a [(Vec<u8>, Value)], sources: &[Source<'a>]) {
+    fn fill(&mut self, states: &'a [(Vec<u8>, Value)], sources: &[Source<'a>], work: &Work) {
         let mut pending = vec![states.iter().rev()];
         while let Some(states) = pending.last_mut() {
             let Some((name, value)) = states.next() else {
                 pending.pop();
                 continue;
             };
+            // Looking a name up costs more than comparing a letter.
+            if !work.charge(8 + name.len()) {
+                return;
+            }
             if self.0.contains_key(name.as_slice()) {
                 continue;
             }
@@ -200,10 +209,11 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::{AttributeRules, Attributes, Value};
+    use crate::git::reading::Work;
 
     fn resolved(rules: &str, path: &str, name: &str) -> Option<Value> {
         let rules = AttributeRules::parse(rules.as_bytes(), true);
-        Attributes::of(&[(&rules, path.as_bytes())]).get(name).cloned()
+        Attributes::of(&[(&rules, path.as_bytes())], &Work::unlimited()).get(name).cloned()
     }
 
     #[test]

@@ -11,8 +11,15 @@ use git2::{Commit, Oid, Repository, Signature};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Git, GitError, Remote, Sandbox, ancestry::builds_on, blocking, lfs::with_contents,
-    lock::FileLock, secrets::cut_secrets, undo::remembered, worktree::Worktree,
+    Git, GitError, Remote, Sandbox,
+    ancestry::builds_on,
+    blocking,
+    lfs::with_contents,
+    lock::FileLock,
+    reading::{Reading, reading},
+    secrets::cut_secrets,
+    undo::remembered,
+    worktree::Worktree,
 };
 use crate::domain::WorkOrderId;
 
@@ -92,7 +99,7 @@ impl Git {
         };
         let snapshot = |contents| {
             let sandbox = sandbox.clone();
-            blocking(move || sandbox.snapshot(contents))
+            reading(move |reading| sandbox.snapshot(contents, reading))
         };
         let plain = snapshot(Contents::Left).await?;
         let Header { base, head, files } = &plain;
@@ -175,8 +182,8 @@ impl Git {
 impl Sandbox {
     /// Stores the files of the checkout as a commit beside the branch, and names both for a bundle.
     /// The caller holds the lock of the order.
-    fn snapshot(&self, contents: Contents) -> Result<Header, GitError> {
-        let (repository, tree) = match Worktree::open(self) {
+    fn snapshot(&self, contents: Contents, reading: &Reading) -> Result<Header, GitError> {
+        let (repository, tree) = match Worktree::open(self, reading) {
             Ok(worktree) => {
                 let mut tree = match remembered(&worktree.repository) {
                     // Whoever looked at the files was not done, and what it changed is not kept.

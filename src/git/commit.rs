@@ -10,6 +10,7 @@ use super::{
     blocking,
     follow::THEIRS,
     merge::MARK,
+    reading::reading,
     secrets::refuse_secrets,
     worktree::{Staged, Worktree},
 };
@@ -63,8 +64,8 @@ impl Sandbox {
     #[tracing::instrument(name = "git.diff", skip_all, fields(order = %self.order))]
     pub async fn changes(&self) -> Result<Changes, GitError> {
         let (sandbox, lock) = (self.clone(), self.git.lock_order(&self.order).await?);
-        blocking(move || {
-            let worktree = Worktree::open(&sandbox)?;
+        reading(move |reading| {
+            let worktree = Worktree::open(&sandbox, reading)?;
             let repository = &worktree.repository;
             let base = sandbox.base(repository)?;
             let head = sandbox.branch_head(repository)?;
@@ -86,8 +87,8 @@ impl Sandbox {
     pub async fn commit(&self, message: &str) -> Result<Option<CommitInfo>, GitError> {
         let message = with_trailer(&self.git.redactor().text(message), &self.order);
         let (sandbox, lock) = (self.clone(), self.git.lock_order(&self.order).await?);
-        blocking(move || {
-            let worktree = Worktree::open(&sandbox)?;
+        reading(move |reading| {
+            let worktree = Worktree::open(&sandbox, reading)?;
             let repository = &worktree.repository;
             let parent = sandbox.branch_head(repository)?;
             let Staged { tree, refused, .. } = worktree.stage(&parent)?;

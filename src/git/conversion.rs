@@ -182,11 +182,14 @@ fn without_ident(content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::{Conversion, without_ident};
-    use crate::git::attributes::{AttributeRules, Attributes};
+    use crate::git::{
+        attributes::{AttributeRules, Attributes},
+        reading::Work,
+    };
 
     fn converted(rules: &str, content: &[u8], before: Option<&[u8]>) -> Vec<u8> {
         let rules = AttributeRules::parse(format!("* {rules}\n").as_bytes(), true);
-        let attributes = Attributes::of(&[(&rules, b"x")]);
+        let attributes = Attributes::of(&[(&rules, b"x")], &Work::unlimited());
         let conversion = Conversion::of(&attributes).unwrap();
         conversion.apply(content, || before.map(<[u8]>::to_vec)).unwrap().into_owned()
     }

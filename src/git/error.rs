@@ -306,6 +306,15 @@ pub enum GitError {
         /// Why not.
         reason: String,
     },
+    /// Something still writes where no agent is at work.
+    #[error(
+        "the file {path:?} changes while it is read: a process of the agent is still alive; nothing was \
+         committed or pushed"
+    )]
+    Moving {
+        /// The file.
+        path: String,
+    },
     /// A value git could not be given.
     #[error("{0}")]
     Unusable(String),
@@ -386,6 +395,7 @@ impl GitError {
             | Self::Failed { .. }
             | Self::Library { .. }
             | Self::File { .. }
+            | Self::Moving { .. }
             | Self::Interrupted => true,
             Self::Auth { .. }
             | Self::NotFound { .. }

@@ -5,7 +5,7 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use git2::{Oid, Repository};
+use git2::{Config, Oid, Repository};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     blocking,
     lock::FileLock,
     merge::{Versions, merge},
+    reading::{Reading, reading},
     rewrite::{InTheWay, changes},
     worktree::{Staged, Worktree},
 };
@@ -150,7 +151,7 @@ impl Sandbox {
         lock: &FileLock,
     ) -> Result<Option<Note>, GitError> {
         let (sandbox, known) = (self.clone(), known.clone());
-        let planned = blocking(move || sandbox.bring_together(&known));
+        let planned = reading(move |reading| sandbox.bring_together(&known, reading));
         let Some(mut note) = planned.await? else { return Ok(None) };
         if let Some(base) = base {
             note.base = self.new_base(&note.followed.head, &base, lock).await?;
@@ -163,8 +164,8 @@ impl Sandbox {
         Ok(Some(note))
     }
 
-    fn bring_together(&self, known: &Known) -> Result<Option<Note>, GitError> {
-        let worktree = Worktree::open(self)?;
+    fn bring_together(&self, known: &Known, look: &Reading) -> Result<Option<Note>, GitError> {
+        let worktree = Worktree::open(self, look)?;
         let repository = &worktree.repository;
         let library = || GitError::library("bring the work of others and of the agent together");
         let (head, base) = (self.branch_head(repository)?, oid(&self.base_commit)?);
@@ -282,8 +283,13 @@ impl Sandbox {
     }
 
     pub(super) fn open_trusted(&self) -> Result<Repository, GitError> {
-        Repository::open_bare(&self.trusted)
-            .map_err(GitError::library("open the trusted repository"))
+        let open = || {
+            let repository = Repository::open_bare(&self.trusted)?;
+            // Only this file: no settings of the user or the system decide what is committed.
+            repository.set_config(&Config::open(&self.trusted.join("config"))?)?;
+            Ok(repository)
+        };
+        open().map_err(GitError::library("open the trusted repository"))
     }
 }
 

@@ -1,10 +1,14 @@
 //! Wildcards of git: the same answers as git's own matcher, in time bounded by the product of the lengths of
 //! pattern and name, whatever an agent writes as a pattern.
 
+use super::reading::Work;
+
 /// A compiled pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob {
     parts: Vec<Part>,
+    /// How many of them may stand for nothing.
+    open_parts: usize,
     slashes: Slashes,
 }
 
@@ -84,17 +88,28 @@ impl Glob {
                 other => parts.push(Part::Byte(other)),
             }
         }
-        Self { parts, slashes }
+        let may_be_nothing = |part: &&Part| matches!(part, Part::Some | Part::All | Part::Folders);
+        // The slash behind `**` in `**/` goes with it.
+        let folders = parts.iter().filter(|part| matches!(part, Part::Folders)).count();
+        let open_parts = parts.iter().filter(may_be_nothing).count() + folders;
+        Self { parts, open_parts, slashes }
     }
 
-    /// Whether all of `name` is what the pattern says.
-    pub(super) fn matches(&self, name: &[u8]) -> bool {
+    /// Whether all of `name` is what the pattern says; `work` pays for it, and without any it is not.
+    pub(super) fn matches(&self, name: &[u8], work: &Work) -> bool {
         let end = self.parts.len();
+        if end > self.open_parts + name.len() || !work.charge(end) {
+            // What takes one letter each is more than there are.
+            return false;
+        }
         // The places in the pattern that the name so far may have led to.
         let (mut now, mut next) = (vec![false; end + 1], vec![false; end + 1]);
         now[0] = true;
         self.skip(&mut now);
         for &byte in name {
+            if !work.charge(end) {
+                return false;
+            }
             next.fill(false);
             let mut alive = false;
             for (at, part) in self.parts.iter().enumerate().filter(|(at, _)| now[*at]) {
@@ -265,9 +280,11 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::{Glob, Slashes};
+    use crate::git::reading::Work;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        Glob::new(pattern.as_bytes(), Slashes::Separate).matches(name.as_bytes())
+        Glob::new(pattern.as_bytes(), Slashes::Separate)
+            .matches(name.as_bytes(), &Work::unlimited())
     }
 
     #[test]

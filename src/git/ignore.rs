@@ -1,6 +1,6 @@
 //! The patterns of one `.gitignore`, and what they say of a path.
 
-use super::pattern::Pattern;
+use super::{pattern::Pattern, reading::Work};
 
 /// What one file with patterns says; the last pattern that speaks of a path decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,9 +27,14 @@ impl IgnoreRules {
         self.0.is_empty()
     }
 
+    /// How many patterns there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a path below the folder of the file is ignored; `None`: it does not say.
-    pub(super) fn verdict(&self, path: &[u8], is_folder: bool) -> Option<bool> {
-        let last = self.0.iter().rev().find(|pattern| pattern.matches(path, is_folder))?;
+    pub(super) fn verdict(&self, path: &[u8], is_folder: bool, work: &Work) -> Option<bool> {
+        let last = self.0.iter().rev().find(|pattern| pattern.matches(path, is_folder, work))?;
         Some(!last.is_negative)
     }
 }
@@ -65,13 +70,15 @@ fn without_trailing_blanks(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::IgnoreRules;
+    use crate::git::reading::Work;
 
     #[test]
     fn the_last_pattern_decides_and_odd_lines_are_read_as_git_reads_them() {
         let rules = IgnoreRules::parse(
             b"\xef\xbb\xbf*.log\r\n!keep.log  \n# no\n\\#yes\nblank\\ \ncut\0off\nlast",
         );
-        let verdict = |path: &str| rules.verdict(path.as_bytes(), false);
+        let work = Work::unlimited();
+        let verdict = |path: &str| rules.verdict(path.as_bytes(), false, &work);
         assert_eq!(verdict("a/x.log"), Some(true));
         assert_eq!(verdict("a/keep.log"), Some(false));
         assert_eq!(verdict("# no"), None);

@@ -4,16 +4,18 @@ use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use git2::{Index, IndexEntry, IndexTime, Oid, Tree};
 
+use crate::disk::{About, Kind};
+
 pub(super) const LINK: u32 = 0o120_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
 pub(super) const EXECUTABLE: u32 = 0o100_755;
 pub(super) const PLAIN: u32 = 0o100_644;
 
 /// What git records of a file besides its content.
-fn mode(file: &Metadata) -> u32 {
-    match file {
-        file if file.is_symlink() => LINK,
-        file if file.mode() & 0o100 != 0 => EXECUTABLE,
+fn mode(file: &About) -> u32 {
+    match file.kind {
+        Kind::Link => LINK,
+        _ if file.mode & 0o100 != 0 => EXECUTABLE,
         _ => PLAIN,
     }
 }
@@ -24,17 +26,17 @@ fn mode(file: &Metadata) -> u32 {
     clippy::cast_sign_loss,
     reason = "the index keeps the low 32 bits of each number"
 )]
-pub(super) fn of(path: Vec<u8>, id: Oid, file: &Metadata) -> IndexEntry {
-    let time = |seconds: i64, nanoseconds: i64| IndexTime::new(seconds as i32, nanoseconds as u32);
+pub(super) fn of(path: Vec<u8>, id: Oid, file: &About) -> IndexEntry {
+    let time = |(seconds, nanoseconds): (i64, u32)| IndexTime::new(seconds as i32, nanoseconds);
     IndexEntry {
-        ctime: time(file.ctime(), file.ctime_nsec()),
-        mtime: time(file.mtime(), file.mtime_nsec()),
-        dev: file.dev() as u32,
-        ino: file.ino() as u32,
+        ctime: time(file.changed),
+        mtime: time(file.modified),
+        dev: rustix::fs::makedev(file.device.0, file.device.1) as u32,
+        ino: file.inode as u32,
         mode: mode(file),
-        uid: file.uid(),
-        gid: file.gid(),
-        file_size: file.size() as u32,
+        uid: file.user,
+        gid: file.group,
+        file_size: file.size as u32,
         id,
         flags: 0,
         flags_extended: 0,
@@ -84,16 +86,16 @@ pub(super) fn unseen(path: Vec<u8>, id: Oid, mode: u32) -> IndexEntry {
     clippy::cast_sign_loss,
     reason = "the index keeps the low 32 bits of each number"
 )]
-pub(super) fn is_unchanged(known: &IndexEntry, file: &Metadata, index: Option<&Metadata>) -> bool {
-    let time = |seconds: i64, nanoseconds: i64| (seconds as i32, nanoseconds as u32);
-    let modified = time(file.mtime(), file.mtime_nsec());
+pub(super) fn is_unchanged(known: &IndexEntry, file: &About, index: Option<&Metadata>) -> bool {
+    let time = |(seconds, nanoseconds): (i64, u32)| (seconds as i32, nanoseconds);
+    let modified = time(file.modified);
     // Written in the same tick as the index: a later change could carry the same times.
-    let settled = index.is_some_and(|index| modified < time(index.mtime(), index.mtime_nsec()));
+    let settled =
+        index.is_some_and(|index| modified < (index.mtime() as i32, index.mtime_nsec() as u32));
     settled
         && known.mode == mode(file)
-        && known.file_size == file.size() as u32
-        && known.ino == file.ino() as u32
+        && known.file_size == file.size as u32
+        && known.ino == file.inode as u32
         && (known.mtime.seconds(), known.mtime.nanoseconds()) == modified
-        && (known.ctime.seconds(), known.ctime.nanoseconds())
-            == time(file.ctime(), file.ctime_nsec())
+        && (known.ctime.seconds(), known.ctime.nanoseconds()) == time(file.changed)
 }

@@ -2,27 +2,33 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, Metadata},
-    io::{self, Read, Write},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    fs::File,
+    io::{self, Read, Seek, Write},
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
 use git2::{Oid, Repository};
-use nix::fcntl::OFlag;
 
 use super::{
     GitError,
     attributes::Value,
     conversion::{Conversion, LONGEST},
     lfs_content::{self, Pointer},
+    reading::Reading,
     walk::Changed,
 };
+use crate::disk::{About, Beneath, Kind, beneath::is_shortage};
+
+/// How often a file is read again that changes while it is read.
+const ROUNDS: usize = 3;
 
 /// Where files are taken from, and where to.
 pub(super) struct Intake<'a> {
     pub(super) repository: &'a Repository,
-    pub(super) top: &'a Path,
+    pub(super) top: &'a Beneath,
+    /// What it may cost.
+    pub(super) reading: &'a Reading,
     /// Whether contents of Git LFS are kept and sent.
     pub(super) lfs: bool,
 }
@@ -30,9 +36,9 @@ pub(super) struct Intake<'a> {
 /// What became of a file.
 pub(super) enum Taken {
     /// It is stored.
-    Stored(Oid, Metadata),
+    Stored(Oid, About),
     /// It is stored as it is, and a commit must not have it like that.
-    Refused(Oid, Metadata, GitError),
+    Refused(Oid, About, GitError),
     /// It may not be read.
     Unreadable,
     /// It vanished.
@@ -42,27 +48,52 @@ pub(super) enum Taken {
 impl Intake<'_> {
     /// Takes a file; `before` is its content on the branch.
     pub(super) fn take(&self, file: &Changed, before: Option<Oid>) -> Result<Taken, GitError> {
-        let place = self.top.join(OsStr::from_bytes(&file.path));
-        let taken = match fs::symlink_metadata(&place) {
-            Ok(about) if about.is_symlink() => fs::read_link(&place)
-                .map(|target| (target, about))
-                .map(|(target, about)| self.store(target.as_os_str().as_bytes(), about)),
-            Ok(_) => self.take_plain(&place, file, before),
-            Err(error) => Err(error),
-        };
-        match taken {
-            Ok(taken) => taken,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Taken::Gone),
-            Err(error) if crate::disk::is_full(&error) => {
-                Err(GitError::file("take over", &place)(error))
+        let place = Path::new(OsStr::from_bytes(&file.path));
+        for _ in 0..ROUNDS {
+            self.reading.go_on()?;
+            let taken = match self.top.about(place) {
+                Ok(about) if about.kind == Kind::Link => self
+                    .top
+                    .link(place)
+                    .map(|(target, about)| self.store(target.as_bytes(), about).map(Some)),
+                Ok(about) if about.kind == Kind::File => self.take_plain(place, file, before),
+                Ok(_) => return Ok(Taken::Unreadable),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(Ok(Some(taken))) => return Ok(taken),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Gone),
+                Err(error) if crate::disk::is_full(&error) || is_shortage(&error) => {
+                    return Err(GitError::file("take over", place)(error));
+                }
+                Err(_) => {
+                    self.reading.go_on()?;
+                    return Ok(Taken::Unreadable);
+                }
             }
-            Err(_) => Ok(Taken::Unreadable),
         }
+        Err(GitError::Moving { path: file.shown() })
     }
 
+    /// Takes a plain file; `None` when it has changed meanwhile.
     fn take_plain(
         &self,
         place: &Path,
+        file: &Changed,
+        before: Option<Oid>,
+    ) -> io::Result<Result<Option<Taken>, GitError>> {
+        let (mut source, about) = self.top.file(place)?;
+        let taken = self.take_opened(&mut source, about, file, before)?;
+        let is_same = about.is_same(&About::of(&source)?);
+        Ok(taken.map(|taken| is_same.then_some(taken)))
+    }
+
+    fn take_opened(
+        &self,
+        source: &mut File,
+        about: About,
         file: &Changed,
         before: Option<Oid>,
     ) -> io::Result<Result<Taken, GitError>> {
@@ -70,24 +101,22 @@ impl Intake<'_> {
         let conversion = *read.as_ref().unwrap_or(&Conversion::none());
         if conversion.is_lfs
             && self.lfs
-            && let Some((pointer, about)) = lfs_content::take(place, self.repository.path())?
+            && let Some(pointer) = {
+                source.rewind()?;
+                let go_on = || self.reading.go_on().is_ok();
+                lfs_content::take(source, about.size, self.repository.path(), &go_on)?
+            }
         {
             return Ok(self.store(pointer.text().as_bytes(), about));
         }
-        // The agent may have put a link or a pipe there since we looked.
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let mut source = File::options().read(true).custom_flags(flags).open(place)?;
-        let about = source.metadata()?;
-        if !about.is_file() {
-            return Err(io::Error::other("it is not a plain file any more"));
-        }
-        if about.len() > LONGEST {
+        source.rewind()?;
+        if about.size > LONGEST {
             let refusal = refuse_long(file, read);
-            let stored = self.copy(&mut source, about.len())?;
+            let stored = self.copy(source, about.size)?;
             return Ok(stored.map(|id| finish(id, about, refusal)));
         }
         let mut content = Vec::new();
-        source.take(LONGEST).read_to_end(&mut content)?;
+        source.take(about.size).read_to_end(&mut content)?;
         let is_content = || !content.is_empty() && Pointer::parse(&content).is_none();
         let old = || Some(self.repository.find_blob(before?).ok()?.content().to_vec());
         let refusal = match read {
@@ -103,7 +132,7 @@ impl Intake<'_> {
         Ok(self.blob(&content).map(|id| finish(id, about, Some(refusal))))
     }
 
-    fn store(&self, content: &[u8], about: Metadata) -> Result<Taken, GitError> {
+    fn store(&self, content: &[u8], about: About) -> Result<Taken, GitError> {
         self.blob(content).map(|id| Taken::Stored(id, about))
     }
 
@@ -118,8 +147,11 @@ impl Intake<'_> {
             Err(error) => return Ok(Err(self.not_stored(length)(error))),
         };
         let mut chunk = vec![0; 256 << 10];
-        let mut left = length;
+        let (mut left, mut source) = (length, source.take(length));
         loop {
+            if let Err(error) = self.reading.go_on() {
+                return Ok(Err(error));
+            }
             let read = source.read(&mut chunk)?;
             if read == 0 {
                 return Ok(writer.commit().map_err(self.not_stored(left)));
@@ -166,7 +198,7 @@ impl Changed {
     }
 }
 
-fn finish(id: Oid, about: Metadata, refusal: Option<GitError>) -> Taken {
+fn finish(id: Oid, about: About, refusal: Option<GitError>) -> Taken {
     match refusal {
         Some(refusal) => Taken::Refused(id, about, refusal),
         None => Taken::Stored(id, about),

@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     Pipe,
     /// A device.
     Device,
+    /// The top of another file system.
+    Mount,
 }
 
 impl Reason {
@@ -46,12 +48,13 @@ impl Reason {
             Self::Socket => "a socket",
             Self::Pipe => "a pipe",
             Self::Device => "a device",
+            Self::Mount => "another file system is mounted there",
         }
     }
 
     /// Whether it has content that can be kept elsewhere.
     const fn has_content(self) -> bool {
-        !matches!(self, Self::Socket | Self::Pipe | Self::Device)
+        !matches!(self, Self::Socket | Self::Pipe | Self::Device | Self::Mount)
     }
 }
 

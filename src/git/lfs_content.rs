@@ -4,11 +4,9 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 /// The most bytes that a pointer has.
@@ -76,31 +74,38 @@ impl Pointer {
     }
 }
 
-/// Takes a file of the agent into the store of the trusted repository; answers what stands for it and how
-/// the file was when it was read. `None`: it is a pointer already, or empty, which stands for itself.
-pub(super) fn take(file: &Path, trusted: &Path) -> io::Result<Option<(Pointer, fs::Metadata)>> {
-    // The agent may have put a link or a pipe there since we looked.
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let mut source = File::options().read(true).custom_flags(flags).open(file)?;
-    let metadata = source.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a plain file any more"));
-    }
+/// Takes the first `length` bytes of a file of the agent into the store of the trusted repository, as long as
+/// `go_on` says so; answers what stands for it. `None`: it is a pointer already, or empty, which stands for
+/// itself.
+pub(super) fn take(
+    source: &mut File,
+    length: u64,
+    trusted: &Path,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<Option<Pointer>> {
     let folder = trusted.join("lfs/incoming");
     fs::create_dir_all(&folder)?;
     let staged = folder.join(uuid::Uuid::new_v4().simple().to_string());
-    let taken = take_to(&mut source, &staged, trusted);
+    let taken = take_to(source.take(length), &staged, trusted, go_on);
     if taken.is_err() {
         let _ = fs::remove_file(&staged);
     }
-    Ok(taken?.map(|pointer| (pointer, metadata)))
+    taken
 }
 
-fn take_to(source: &mut File, staged: &Path, trusted: &Path) -> io::Result<Option<Pointer>> {
+fn take_to(
+    mut source: impl Read,
+    staged: &Path,
+    trusted: &Path,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<Option<Pointer>> {
     let mut copy = File::create_new(staged)?;
     let (mut digest, mut size, mut chunk) = (Sha256::new(), 0u64, vec![0; 256 << 10]);
     let mut beginning = Vec::new();
     loop {
+        if !go_on() {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
         let read = source.read(&mut chunk)?;
         if read == 0 {
             break;
@@ -168,21 +173,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_whole_and_a_pointer_or_a_link_is_not() {
+    fn a_file_is_taken_whole_and_a_pointer_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (file, trusted) = (folder.path().join("file"), folder.path().join("trusted"));
         let content = vec![7; 700_000];
         fs::write(&file, &content).unwrap();
-        let (pointer, _) = take(&file, &trusted).unwrap().unwrap();
+        let take = |length, go_on: bool| {
+            take(&mut fs::File::open(&file).unwrap(), length, &trusted, &|| go_on)
+        };
+        let pointer = take(700_000, true).unwrap().unwrap();
         assert_eq!(pointer.size, 700_000);
         assert_eq!(fs::read(pointer.stored(&trusted).unwrap()).unwrap(), content);
+        assert!(take(700_000, false).is_err(), "nobody waits for it");
         for plain in [String::new(), pointer.text()] {
             fs::write(&file, plain).unwrap();
-            assert!(take(&file, &trusted).unwrap().is_none());
+            assert!(take(4096, true).unwrap().is_none());
         }
-        fs::remove_file(&file).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
-        assert!(take(&file, &trusted).is_err());
         assert_eq!(fs::read_dir(trusted.join("lfs/incoming")).unwrap().count(), 0);
     }
 }

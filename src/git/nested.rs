@@ -1,13 +1,11 @@
 //! Looks at a `.git` that an agent left somewhere in its checkout, without opening it as a repository.
 
 use std::{
-    fs::{self, File},
     io::Read,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::OFlag;
+use crate::disk::{Beneath, Kind};
 
 /// Folders below `refs` that are looked at; a repository without commits has three.
 const MOST_FOLDERS: usize = 1000;
@@ -25,70 +23,61 @@ pub(super) enum Nested {
     Committed,
 }
 
-/// Looks for a repository in a folder.
-pub(super) fn look(folder: &Path) -> Nested {
+/// Looks for a repository in a folder below another.
+pub(super) fn look(above: &Beneath, folder: &Path) -> Nested {
     let git = folder.join(".git");
-    let Ok(about) = fs::symlink_metadata(&git) else { return Nested::No };
-    let has = |name: &str| fs::symlink_metadata(git.join(name)).is_ok();
-    if about.is_symlink() {
-        return Nested::Committed;
+    let Ok(about) = above.about(&git) else { return Nested::No };
+    match about.kind {
+        Kind::Link | Kind::Mount => return Nested::Committed,
+        Kind::File => {
+            let is_pointer = beginning(above, &git).is_none_or(|text| text.starts_with(b"gitdir:"));
+            return if is_pointer { Nested::Committed } else { Nested::No };
+        }
+        Kind::Folder => {}
+        Kind::Socket | Kind::Pipe | Kind::Device => return Nested::No,
     }
-    if about.is_file() {
-        let is_pointer = beginning(&git).is_none_or(|text| text.starts_with(b"gitdir:"));
-        return if is_pointer { Nested::Committed } else { Nested::No };
-    }
-    if !about.is_dir() {
-        return Nested::No;
-    }
-    if fs::read_dir(&git).is_err() {
-        return Nested::Committed;
-    }
+    let Ok(git) = above.folder(&git) else { return Nested::Committed };
+    let has = |name: &str| git.about(Path::new(name)).is_ok();
     if has("commondir") || has("reftable") {
         return Nested::Committed;
     }
     if !has("HEAD") || !has("objects") || !has("refs") {
         return Nested::No;
     }
-    let on_branch = beginning(&git.join("HEAD")).is_some_and(|text| text.starts_with(b"ref:"));
-    let packed = fs::symlink_metadata(git.join("packed-refs")).is_ok_and(|file| file.len() > 0);
-    if on_branch && !packed && !has_file(git.join("refs")) {
-        Nested::Empty
-    } else {
-        Nested::Committed
-    }
+    let head = beginning(&git, Path::new("HEAD"));
+    let on_branch = head.is_some_and(|text| text.starts_with(b"ref:"));
+    let packed = git.about(Path::new("packed-refs")).is_ok_and(|file| file.size > 0);
+    if on_branch && !packed && !has_file(&git) { Nested::Empty } else { Nested::Committed }
 }
 
 /// The commit that a repository is at when it is on no branch.
-pub(super) fn detached_head(folder: &Path) -> Option<String> {
-    let text = String::from_utf8(beginning(&folder.join(".git/HEAD"))?).ok()?;
+pub(super) fn detached_head(folder: &Beneath) -> Option<String> {
+    let text = String::from_utf8(beginning(folder, Path::new(".git/HEAD"))?).ok()?;
     Some(text.trim_end().to_owned())
 }
 
 /// The first bytes of a plain file.
-fn beginning(file: &Path) -> Option<Vec<u8>> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = File::options().read(true).custom_flags(flags).open(file).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+fn beginning(folder: &Beneath, file: &Path) -> Option<Vec<u8>> {
+    let (file, _) = folder.file(file).ok()?;
     let mut content = Vec::new();
     file.take(LONGEST).read_to_end(&mut content).ok()?;
     Some(content)
 }
 
-/// Whether anything but folders lies below; more of them than a look is worth count as yes.
-fn has_file(folder: PathBuf) -> bool {
-    let (mut pending, mut seen) = (vec![folder], 0);
-    while let Some(folder) = pending.pop() {
+/// Whether anything but folders lies below `refs`; more of them than a look is worth count as yes.
+fn has_file(git: &Beneath) -> bool {
+    let (mut pending, mut seen) = (vec![PathBuf::from("refs")], 0);
+    while let Some(path) = pending.pop() {
         seen += 1;
-        let Ok(entries) = fs::read_dir(&folder) else { return true };
-        for entry in entries {
-            match entry.and_then(|entry| Ok((entry.file_type()?, entry.path()))) {
-                Ok((kind, path)) if kind.is_dir() => pending.push(path),
-                _ => return true,
-            }
-        }
-        if seen > MOST_FOLDERS {
+        let Ok(folder) = git.folder(&path) else { return true };
+        let is_folder = |name: &Path| folder.about(name).is_ok_and(|it| it.kind == Kind::Folder);
+        let mut folders_only = true;
+        let listed = folder.names(|name| {
+            folders_only = is_folder(Path::new(name)) && pending.len() < MOST_FOLDERS;
+            pending.push(path.join(name));
+            folders_only
+        });
+        if listed.is_err() || !folders_only || seen > MOST_FOLDERS {
             return true;
         }
     }
@@ -97,14 +86,17 @@ fn has_file(folder: PathBuf) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::{Nested, look};
+    use crate::disk::Beneath;
 
     #[test]
     fn only_a_repository_with_commits_is_more_than_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
+        let above = Beneath::open(folder.path().parent().unwrap()).unwrap();
+        let look = |folder: &Path| look(&above, Path::new(folder.file_name().unwrap()));
         assert_eq!(look(folder.path()), Nested::No);
         fs::create_dir(path(".git")).unwrap();
         assert_eq!(look(folder.path()), Nested::No, "a folder of that name");

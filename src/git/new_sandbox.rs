@@ -178,7 +178,8 @@ impl NewSandbox {
         // For the agent's own git; ours leaves the file out whatever stands here.
         let mut exclude = format!("/{}\n", ports_file::NAME).into_bytes();
         let excludes = self.sandbox.git.settings().excludes.as_deref();
-        exclude.extend(excludes.map(rule_file::read).transpose()?.flatten().unwrap_or_default());
+        exclude
+            .extend(excludes.map(rule_file::read_own).transpose()?.flatten().unwrap_or_default());
         put(&git_dir, "info/exclude", &exclude)?;
         let cone = Cone::of(&self.plan.parts.sparse);
         if !cone.is_everything() {

@@ -1,19 +1,14 @@
 //! Finds the worktrees that an agent made of its checkout: what it left there is in no commit of its order.
 
 use std::{
-    ffi::{OsStr, OsString},
-    fs::File,
+    ffi::OsString,
     io::{self, Read},
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{self, Dir, Mode, OFlags};
-
 use super::{GitError, Sandbox, blocking};
-
-const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+use crate::disk::Beneath;
 
 /// Most worktrees that are looked at.
 const MOST: usize = 100;
@@ -24,38 +19,27 @@ impl Sandbox {
     /// Their folders as the checkout's `.git` names them, those inside of the checkout relative to it. What is
     /// not readable is not there.
     pub async fn other_worktrees(&self) -> Result<Vec<PathBuf>, GitError> {
-        let checkout = self.checkout.clone();
-        blocking(move || Ok(find(&checkout).unwrap_or_default())).await
+        let sandbox = self.clone();
+        blocking(move || Ok(find(&sandbox.files()?, &sandbox.checkout).unwrap_or_default())).await
     }
 }
 
-/// The agent can write all of this: everything is opened below a descriptor, and no link is followed.
-fn find(checkout: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut at = fs::openat(fs::CWD, checkout, FOLDER, Mode::empty())?;
-    for name in [".git", "worktrees"] {
-        at = fs::openat(&at, name, FOLDER, Mode::empty())?;
-    }
+/// The agent can write all of this.
+fn find(top: &Beneath, checkout: &Path) -> io::Result<Vec<PathBuf>> {
+    let at = top.folder(Path::new(".git/worktrees"))?;
     let mut found = Vec::new();
-    for entry in Dir::read_from(&at)?.flatten() {
-        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-        if name == "." || name == ".." || found.len() >= MOST {
-            continue;
-        }
-        let path = folder_of(&at, &name).unwrap_or_else(|_| name.clone().into());
+    at.names(|name| {
+        let path = folder_of(&at, Path::new(name)).unwrap_or_else(|_| name.into());
         found.push(path.strip_prefix(checkout).map(Path::to_owned).unwrap_or(path));
-    }
+        found.len() < MOST
+    })?;
     found.sort();
     Ok(found)
 }
 
 /// The folder of a worktree: the one that holds the `.git` which its file names.
-fn folder_of(at: &OwnedFd, name: &OsStr) -> io::Result<PathBuf> {
-    let folder = fs::openat(at, name, FOLDER, Mode::empty())?;
-    let file =
-        File::from(fs::openat(&folder, "gitdir", OFlags::RDONLY.union(FILE), Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
+fn folder_of(at: &Beneath, name: &Path) -> io::Result<PathBuf> {
+    let (file, _) = at.file(&name.join("gitdir"))?;
     let mut content = Vec::new();
     file.take(LONGEST).read_to_end(&mut content)?;
     let link = PathBuf::from(OsString::from_vec(content.trim_ascii_end().to_vec()));
@@ -64,9 +48,17 @@ fn folder_of(at: &OwnedFd, name: &OsStr) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::PathBuf};
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+    };
 
-    use super::find;
+    use crate::disk::Beneath;
+
+    fn find(checkout: &Path) -> std::io::Result<Vec<PathBuf>> {
+        super::find(&Beneath::open(checkout)?, checkout)
+    }
 
     #[test]
     fn the_folders_of_other_worktrees_are_named() {

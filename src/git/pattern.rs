@@ -1,6 +1,9 @@
 //! One pattern of a `.gitignore` or `.gitattributes`, read and matched as git does.
 
-use super::glob::{Glob, Slashes};
+use super::{
+    glob::{Glob, Slashes},
+    reading::Work,
+};
 
 /// A pattern, without the folder of the file it stands in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,18 +54,18 @@ impl Pattern {
     }
 
     /// Whether it speaks of a path below the folder of its file.
-    pub(super) fn matches(&self, path: &[u8], is_folder: bool) -> bool {
-        if self.folders_only && !is_folder {
+    pub(super) fn matches(&self, path: &[u8], is_folder: bool, work: &Work) -> bool {
+        if (self.folders_only && !is_folder) || !work.charge(1) {
             return false;
         }
         let name = || path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         match &self.form {
             Form::Name(expected) => name() == expected.as_slice(),
             Form::Ending(end) => name().ends_with(end),
-            Form::Names(glob) => glob.matches(name()),
+            Form::Names(glob) => glob.matches(name(), work),
             Form::Path(beginning, rest) => {
                 path.strip_prefix(beginning.as_slice()).is_some_and(|left| match rest {
-                    Some(glob) => glob.matches(left),
+                    Some(glob) => glob.matches(left, work),
                     None => left.is_empty(),
                 })
             }
@@ -78,11 +81,12 @@ fn plain_length(text: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::Pattern;
+    use crate::git::reading::Work;
 
     #[test]
     fn a_pattern_without_a_slash_speaks_of_names_and_one_with_it_of_paths() {
         let matches = |text: &str, path: &str, is_folder| {
-            Pattern::new(text.as_bytes()).matches(path.as_bytes(), is_folder)
+            Pattern::new(text.as_bytes()).matches(path.as_bytes(), is_folder, &Work::unlimited())
         };
         assert!(matches("lib/", "web/lib", true) && !matches("lib/", "web/lib", false));
         assert!(matches("/lib", "lib", false) && !matches("/lib", "web/lib", false));

@@ -4,33 +4,39 @@
 use std::{
     ffi::OsStr,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Component, Path},
 };
 
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags},
+    fs::{self, AtFlags, Mode},
     io::Errno,
 };
 
-use crate::disk::delete_at;
-
-const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+use crate::disk::{
+    Beneath,
+    beneath::{FOLDER, open_at},
+    delete_at,
+};
 
 /// A folder whose content somebody else has made.
-pub(super) struct Place(OwnedFd);
+pub(super) struct Place(Beneath);
 
 impl Place {
-    /// Opens a folder; a link to one is refused.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Self(fs::openat(fs::CWD, folder, FOLDER, Mode::empty())?))
+    /// Puts files into a folder, and takes them out of it.
+    pub(super) fn within(folder: Beneath) -> Self {
+        Self(folder)
+    }
+
+    fn top(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 
     /// Moves a file from a folder of ours on the same volume here, over what has its name. Links and files in
     /// the place of its folders are removed; a folder in its own place is an error.
     pub(super) fn put(&self, from: &Path, path: &Path) -> io::Result<()> {
         let (folder, name) = split(path)?;
-        let mut at = self.0.try_clone()?;
+        let mut at = self.top()?;
         for part in parts(folder)? {
             at = enter_or_make(&at, part)?;
         }
@@ -40,15 +46,15 @@ impl Place {
     /// Removes a folder that stands in the place of a file, with what is in it; anything else stays.
     pub(super) fn clear(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = split(path)?;
-        let mut at = self.0.try_clone()?;
+        let mut at = self.top()?;
         for part in parts(folder)? {
-            match fs::openat(&at, part, FOLDER, Mode::empty()) {
+            match open_at(&at, Path::new(part), FOLDER) {
                 Ok(next) => at = next,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-        match fs::openat(&at, name, FOLDER, Mode::empty()) {
+        match open_at(&at, Path::new(name), FOLDER) {
             Ok(_) | Err(Errno::ACCESS) => {}
             Err(_) => return Ok(()),
         }
@@ -59,11 +65,11 @@ impl Place {
     /// Removes a file, and the folders above it that are empty then; fine when it is gone.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = split(path)?;
-        let mut open = vec![self.0.try_clone()?];
+        let mut open = vec![self.top()?];
         let parts = parts(folder)?;
         for part in &parts {
             let Some(at) = open.last() else { break };
-            match fs::openat(at, *part, FOLDER, Mode::empty()) {
+            match open_at(at, Path::new(part), FOLDER) {
                 Ok(next) => open.push(next),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -86,7 +92,7 @@ impl Place {
 }
 
 fn enter_or_make(at: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    let open = || fs::openat(at, name, FOLDER, Mode::empty());
+    let open = || open_at(at, Path::new(name), FOLDER);
     match open() {
         Err(Errno::NOENT) => {}
         Err(Errno::NOTDIR | Errno::LOOP) => fs::unlinkat(at, name, AtFlags::empty())?,
@@ -120,6 +126,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink, path::Path};
 
     use super::Place;
+    use crate::disk::Beneath;
 
     #[test]
     fn files_come_and_go_and_no_link_is_followed() {
@@ -131,7 +138,7 @@ mod tests {
         fs::write(at("outside/precious"), "1").unwrap();
         symlink(at("outside"), at("checkout/link")).unwrap();
         symlink(at("outside/precious"), at("checkout/file")).unwrap();
-        let place = Place::open(&at("checkout")).unwrap();
+        let place = Place::within(Beneath::open(&at("checkout")).unwrap());
         for path in ["link/precious", "file", "a/b/c"] {
             fs::write(at("ours/new"), path).unwrap();
             place.put(&at("ours/new"), Path::new(path)).unwrap();
@@ -150,6 +157,5 @@ mod tests {
         for path in ["../x", "/etc/x", ""] {
             assert!(place.put(&at("ours/new"), Path::new(path)).is_err(), "{path:?}");
         }
-        assert!(Place::open(&at("checkout/link")).is_err());
     }
 }

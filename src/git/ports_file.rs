@@ -6,12 +6,13 @@
 use std::{fs::File, io::Write, path::Path};
 
 use nix::{
-    fcntl::{OFlag, open, openat, renameat},
+    fcntl::{OFlag, openat, renameat},
     sys::stat::Mode,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
 use super::{GitError, Sandbox, blocking};
+use crate::disk::Beneath;
 
 /// The file, at the top of the checkout.
 pub(super) const NAME: &str = ".ports.env";
@@ -38,9 +39,9 @@ impl Sandbox {
     }
 
     fn replace_ports_file(&self, text: &str) -> std::io::Result<()> {
-        let folder = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let root = open(&self.root, folder, Mode::empty())?;
-        let checkout = open(&self.checkout, folder, Mode::empty())?;
+        let root = Beneath::open(&self.root)?;
+        let checkout =
+            root.folder(self.checkout.strip_prefix(&self.root).unwrap_or(&self.checkout))?;
         // Left by an attempt that was killed.
         let _ = unlinkat(&root, STAGED, UnlinkatFlags::NoRemoveDir);
         let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;

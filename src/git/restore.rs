@@ -14,7 +14,7 @@ use super::{
     objects::borrow,
     parts::Fresh,
     shallow::has_commit,
-    worktree::Worktree,
+    worktree::forget_contents,
 };
 use crate::domain::{BranchName, WorkOrderId};
 
@@ -166,7 +166,7 @@ impl Sandbox {
             }
         };
         write().map_err(GitError::library("restore the branch of the agent"))?;
-        if self.parts.lfs { Worktree::open(self)?.forget_contents() } else { Ok(()) }
+        if self.parts.lfs { forget_contents(&self.open_trusted()?) } else { Ok(()) }
     }
 }
 

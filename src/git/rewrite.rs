@@ -16,7 +16,6 @@ use super::{
     placing::Place,
     removal::delete,
     sparse::Cone,
-    worktree::Worktree,
 };
 
 /// The index by which files are made.
@@ -84,7 +83,7 @@ impl Sandbox {
     /// Writes one file, or removes it. No agent may be at work.
     pub(super) fn set_file(&self, path: &Path, content: Option<&[u8]>) -> Result<(), GitError> {
         let checkout = &self.checkout;
-        let place = Place::open(checkout).map_err(GitError::file("open the folder", checkout))?;
+        let place = Place::within(self.files()?);
         let to = checkout.join(path);
         let Some(content) = content else {
             return place.remove(path).map_err(GitError::file("remove", &to));
@@ -129,14 +128,13 @@ impl Sandbox {
         in_the_way: InTheWay,
     ) -> Result<(), GitError> {
         let library = || GitError::library("change the files of the checkout");
-        let worktree = Worktree::open(self)?;
-        let repository = &worktree.repository;
+        let repository = self.open_trusted()?;
         let _ = fs::remove_file(repository.path().join("index.lock"));
         let mut index = repository.index().map_err(library())?;
         let cone = Cone::of(&self.parts.sparse);
         let checkout = &self.checkout;
-        let place = Place::open(checkout).map_err(GitError::file("open the folder", checkout))?;
-        let changes = changes(repository, before, after).map_err(library())?;
+        let place = Place::within(self.files()?);
+        let changes = changes(&repository, before, after).map_err(library())?;
         // What goes makes room first.
         for change in changes.iter().filter(|change| change.new.is_none()) {
             let path = &change.path;

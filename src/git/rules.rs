@@ -6,6 +6,7 @@ use super::{
     GitError,
     attributes::{AttributeRules, Attributes, Source},
     ignore::IgnoreRules,
+    reading::Work,
     rule_file,
 };
 
@@ -28,6 +29,7 @@ pub(super) struct Outside {
 /// The rules that hold in a folder.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
+    work: Rc<Work>,
     outside: Rc<Outside>,
     nearest: Option<Rc<Folder>>,
 }
@@ -45,8 +47,8 @@ struct Folder {
 impl Outside {
     /// Reads what trusted repository and worker say.
     pub(super) fn read(trusted: &Path, excludes: Option<&Path>) -> Result<Self, GitError> {
-        let info = |name: &str| rule_file::read(&trusted.join("info").join(name));
-        let excludes = excludes.map(rule_file::read).transpose()?.flatten();
+        let info = |name: &str| rule_file::read_own(&trusted.join("info").join(name));
+        let excludes = excludes.map(rule_file::read_own).transpose()?.flatten();
         Ok(Self {
             exclude: IgnoreRules::parse(&info("exclude")?.unwrap_or_default()),
             excludes: IgnoreRules::parse(&excludes.unwrap_or_default()),
@@ -57,8 +59,8 @@ impl Outside {
 
 impl Rules {
     /// The rules above the top of a checkout.
-    pub(super) fn new(outside: Outside) -> Self {
-        Self { outside: Rc::new(outside), nearest: None }
+    pub(super) fn new(outside: Outside, work: Rc<Work>) -> Self {
+        Self { work, outside: Rc::new(outside), nearest: None }
     }
 
     /// The rules in a folder below, whose files of rules have these contents.
@@ -78,15 +80,21 @@ impl Rules {
         let length = if is_top { 0 } else { folder.len() + 1 };
         let above = self.nearest.clone();
         let nearest = Some(Rc::new(Folder { length, ignore, attributes, above }));
-        Self { outside: Rc::clone(&self.outside), nearest }
+        Self { work: Rc::clone(&self.work), outside: Rc::clone(&self.outside), nearest }
+    }
+
+    /// How many lines of the nearest files say something.
+    pub(super) fn count(&self) -> usize {
+        self.nearest.as_ref().map_or(0, |folder| folder.ignore.len() + folder.attributes.len())
     }
 
     /// Whether a path in the folder is ignored; the folder itself is not.
     pub(super) fn ignore(&self, path: &[u8], is_folder: bool) -> bool {
+        let work = &*self.work;
         self.folders()
-            .find_map(|folder| folder.ignore.verdict(&path[folder.length..], is_folder))
-            .or_else(|| self.outside.exclude.verdict(path, is_folder))
-            .or_else(|| self.outside.excludes.verdict(path, is_folder))
+            .find_map(|folder| folder.ignore.verdict(&path[folder.length..], is_folder, work))
+            .or_else(|| self.outside.exclude.verdict(path, is_folder, work))
+            .or_else(|| self.outside.excludes.verdict(path, is_folder, work))
             .unwrap_or(false)
     }
 
@@ -94,7 +102,7 @@ impl Rules {
     pub(super) fn attributes<T>(&self, path: &[u8], look: impl FnOnce(&Attributes<'_>) -> T) -> T {
         let mut sources: Vec<Source<'_>> = vec![(&self.outside.attributes, path)];
         sources.extend(self.folders().map(|folder| (&folder.attributes, &path[folder.length..])));
-        look(&Attributes::of(&sources))
+        look(&Attributes::of(&sources, &self.work))
     }
 
     fn folders(&self) -> impl Iterator<Item = &Folder> {

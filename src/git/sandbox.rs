@@ -13,7 +13,10 @@ use super::{
     Git, GitError, Mirror, Parts, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox,
     objects::BORROWED, removal::delete,
 };
-use crate::domain::{BranchName, RepositoryUrl, Role, WorkOrderId};
+use crate::{
+    disk::{Beneath, beneath::is_shortage},
+    domain::{BranchName, RepositoryUrl, Role, WorkOrderId},
+};
 
 /// The record of a sandbox in its trusted repository; written last, so it means "complete".
 pub(super) const RECORD: &str = "sandbox.json";
@@ -195,6 +198,16 @@ impl Git {
 }
 
 impl Sandbox {
+    /// The files of the checkout, to be read whoever still writes them.
+    pub(super) fn files(&self) -> Result<Beneath, GitError> {
+        let name = self.checkout.strip_prefix(&self.root).unwrap_or(&self.checkout);
+        let opened = Beneath::open(&self.root).and_then(|root| root.folder(name));
+        opened.map_err(|error| match error {
+            error if is_shortage(&error) => GitError::file("open", &self.checkout)(error),
+            _ => GitError::NoCheckout { path: self.checkout.clone() },
+        })
+    }
+
     /// Home and temporary files of an agent in a role. Each role may open its own alone.
     pub fn rooms(&self, role: Role) -> (PathBuf, PathBuf) {
         // A repository may be called "home"; none starts with a dot.

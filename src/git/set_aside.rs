@@ -1,19 +1,23 @@
 //! Saves what an agent left and no commit holds, as one compressed tar beside the bundle of its work.
 
 use std::{
-    fs::{self, File, Metadata, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File, Permissions},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use flate2::{Compression, write::GzEncoder};
-use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
 
-use super::{Claim, GitError, Sandbox, blocking, bundle::fingerprint, worktree::Worktree};
+use super::{
+    Claim, GitError, Sandbox,
+    bundle::fingerprint,
+    reading::{Reading, reading},
+    worktree::Worktree,
+};
 use crate::{
-    disk::{Cut, Kept, Redacted, judge},
+    disk::{About, Beneath, Cut, Kept, Kind, Redacted, judge},
     domain::Redactor,
 };
 
@@ -34,8 +38,8 @@ impl Claim {
     #[tracing::instrument(name = "git.save_left_out", skip_all, fields(order = %self.order()))]
     pub async fn save_left_out(&self, folder: &Path) -> Result<Option<SetAside>, GitError> {
         let (git, order, folder) = (self.git().clone(), self.order().clone(), folder.to_owned());
-        blocking(move || match git.recorded(&order) {
-            Some((sandbox, _)) => sandbox.set_aside(&folder),
+        reading(move |reading| match git.recorded(&order) {
+            Some((sandbox, _)) => sandbox.set_aside(&folder, reading),
             None => Ok(None),
         })
         .await
@@ -43,8 +47,8 @@ impl Claim {
 }
 
 impl Sandbox {
-    fn set_aside(&self, folder: &Path) -> Result<Option<SetAside>, GitError> {
-        let worktree = match Worktree::open(self) {
+    fn set_aside(&self, folder: &Path, reading: &Reading) -> Result<Option<SetAside>, GitError> {
+        let worktree = match Worktree::open(self, reading) {
             Ok(worktree) => worktree,
             // The agent removed its own checkout.
             Err(GitError::NoCheckout { .. }) => return Ok(None),
@@ -61,7 +65,7 @@ impl Sandbox {
         }
         fs::create_dir_all(folder).map_err(GitError::file("make the folder", folder))?;
         let staged = folder.join("left-out.part");
-        let written = self.pack(&paths, &staged);
+        let written = self.pack(&worktree.top, &paths, &staged, reading);
         if written.is_err() {
             let _ = fs::remove_file(&staged);
         }
@@ -74,7 +78,13 @@ impl Sandbox {
         Ok(Some(SetAside { path, sha256, size }))
     }
 
-    fn pack(&self, paths: &[PathBuf], to: &Path) -> Result<(), GitError> {
+    fn pack(
+        &self,
+        top: &Beneath,
+        paths: &[PathBuf],
+        to: &Path,
+        reading: &Reading,
+    ) -> Result<(), GitError> {
         let begin = || {
             let file = File::create(to)?;
             // The files of an agent may hold anything; they are for the owner alone.
@@ -85,9 +95,9 @@ impl Sandbox {
         builder.follow_symlinks(false);
         let mut pending: Vec<PathBuf> = paths.iter().rev().cloned().collect();
         while let Some(name) = pending.pop() {
-            let place = self.checkout.join(&name);
-            let below = add(&mut builder, &name, &place, self.git.redactor())
-                .map_err(GitError::file("save what is in no commit:", &place))?;
+            reading.go_on()?;
+            let below = add(&mut builder, top, &name, self.git.redactor())
+                .map_err(GitError::file("save what is in no commit:", &name))?;
             pending.extend(below.into_iter().rev());
         }
         let end = || {
@@ -101,53 +111,56 @@ impl Sandbox {
 /// Adds a file, a link or a folder; answers what is in the folder. What has no content is passed over.
 fn add<W: Write>(
     builder: &mut Builder<W>,
+    top: &Beneath,
     name: &Path,
-    place: &Path,
     redactor: &Redactor,
 ) -> io::Result<Vec<PathBuf>> {
-    let about = match fs::symlink_metadata(place) {
+    let about = match top.about(name) {
         Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    if about.is_symlink() {
-        let target = fs::read_link(place)?;
-        builder.append_link(&mut header(&about, EntryType::Symlink), name, target)?;
-    } else if about.is_dir() {
-        builder.append_data(&mut header(&about, EntryType::Directory), name, io::empty())?;
-        let listed = opened(place, &about, 0o700, || fs::read_dir(place))?;
-        let names = listed.map(|entry| entry.map(|entry| name.join(entry.file_name())));
-        let mut names = names.collect::<io::Result<Vec<PathBuf>>>()?;
-        names.sort();
-        return Ok(names);
-    } else if about.is_file() {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let open = || File::options().read(true).custom_flags(flags).open(place);
-        let open = || Ok::<_, io::Error>(opened(place, &about, 0o400, open)?.take(about.len()));
-        let (length, file): (u64, Box<dyn Read>) = match judge(open()?, redactor, Cut::WhereKnown)?
-        {
-            Kept::Whole => (about.len(), Box::new(open()?)),
-            Kept::Redacted(length) => (length, Box::new(Redacted::new(open()?, redactor))),
-        };
-        let mut header = header(&about, EntryType::Regular);
-        header.set_size(length);
-        header.set_cksum();
-        // Exactly as many bytes as were announced, whatever the file has become.
-        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(length))?;
+    match about.kind {
+        Kind::Link => {
+            let (target, about) = top.link(name)?;
+            builder.append_link(&mut header(&about, EntryType::Symlink), name, target)?;
+        }
+        Kind::Folder => {
+            let folder = opened(top, name, || top.folder(name))?;
+            builder.append_data(&mut header(&about, EntryType::Directory), name, io::empty())?;
+            let mut names = Vec::new();
+            folder.names(|below| {
+                names.push(name.join(below));
+                true
+            })?;
+            names.sort();
+            return Ok(names);
+        }
+        Kind::File => {
+            let (mut file, about) = opened(top, name, || top.file(name))?;
+            let judged = judge((&file).take(about.size), redactor, Cut::WhereKnown)?;
+            file.rewind()?;
+            let content = file.take(about.size);
+            let (length, content): (u64, Box<dyn Read>) = match judged {
+                Kept::Whole => (about.size, Box::new(content)),
+                Kept::Redacted(length) => (length, Box::new(Redacted::new(content, redactor))),
+            };
+            let mut header = header(&about, EntryType::Regular);
+            header.set_size(length);
+            header.set_cksum();
+            // Exactly as many bytes as were announced, whatever the file has become.
+            builder.append_data(&mut header, name, content.chain(io::repeat(0)).take(length))?;
+        }
+        Kind::Socket | Kind::Pipe | Kind::Device | Kind::Mount => {}
     }
     Ok(Vec::new())
 }
 
 /// Opens what its owner may have closed for itself.
-fn opened<T>(
-    place: &Path,
-    about: &Metadata,
-    mode: u32,
-    open: impl Fn() -> io::Result<T>,
-) -> io::Result<T> {
+fn opened<T>(top: &Beneath, name: &Path, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match open() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::set_permissions(place, Permissions::from_mode(about.mode() & 0o777 | mode))?;
+            top.open_up(name)?;
             open()
         }
         other => other,
@@ -155,11 +168,11 @@ fn opened<T>(
 }
 
 /// Permissions and time; no owner, no special bits.
-fn header(about: &Metadata, kind: EntryType) -> Header {
+fn header(about: &About, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
-    header.set_mode(about.mode() & 0o777);
-    header.set_mtime(u64::try_from(about.mtime()).unwrap_or_default());
+    header.set_mode(about.mode & 0o777);
+    header.set_mtime(u64::try_from(about.modified.0).unwrap_or_default());
     header.set_size(0);
     header.set_cksum();
     header

@@ -15,11 +15,13 @@ use super::{
     intake::{Intake, Taken},
     left_out::{LeftOut, Reason},
     nested,
+    reading::Reading,
     rules::{Outside, Rules},
     sandbox::RECORD,
     sparse::Cone,
     walk::Walk,
 };
+use crate::disk::{About, Beneath};
 
 /// The deepest that submodules lie in each other.
 const DEEPEST: usize = 6;
@@ -28,7 +30,8 @@ const DEEPEST: usize = 6;
 pub(super) struct Submodules<'a> {
     /// Borrows the objects of submodules where it borrows any.
     pub(super) repository: &'a Repository,
-    pub(super) checkout: &'a Path,
+    pub(super) checkout: &'a Beneath,
+    pub(super) reading: &'a Reading,
     /// Whether their files were fetched.
     pub(super) filled: bool,
 }
@@ -43,8 +46,9 @@ impl Submodules<'_> {
         let record = self.repository.path().join(RECORD);
         let made = fs::metadata(&record).map_err(GitError::file("look at", &record))?;
         for link in links {
-            let folder = self.checkout.join(OsStr::from_bytes(&link.path));
-            if self.is_changed(&folder, link.id, &made, 0) {
+            self.reading.go_on()?;
+            let folder = Path::new(OsStr::from_bytes(&link.path));
+            if self.is_changed(self.checkout, folder, link.id, &made, 0) {
                 left_out.add(&link.path, Reason::Submodule);
             }
         }
@@ -52,25 +56,37 @@ impl Submodules<'_> {
     }
 
     /// What cannot be told counts as a change: it is only named and saved.
-    fn is_changed(&self, folder: &Path, commit: Oid, made: &Metadata, depth: usize) -> bool {
-        let Ok(about) = fs::symlink_metadata(folder) else { return true };
-        let Ok(mut entries) = fs::read_dir(folder) else { return true };
-        if !about.is_dir() {
+    fn is_changed(
+        &self,
+        above: &Beneath,
+        folder: &Path,
+        commit: Oid,
+        made: &Metadata,
+        depth: usize,
+    ) -> bool {
+        let Ok(folder) = above.folder(folder) else { return true };
+        let Ok(about) = folder.itself() else { return true };
+        let mut is_empty = true;
+        let listed = folder.names(|_| {
+            is_empty = false;
+            false
+        });
+        if listed.is_err() {
             return true;
         }
-        if entries.next().is_none() {
+        if is_empty {
             return self.filled && is_younger(&about, made);
         }
-        let head = nested::detached_head(folder);
+        let head = nested::detached_head(&folder);
         if depth > DEEPEST || head != Some(commit.to_string()) {
             return true;
         }
-        self.has_changed_files(folder, commit, made, depth).unwrap_or(true)
+        self.has_changed_files(&folder, commit, made, depth).unwrap_or(true)
     }
 
     fn has_changed_files(
         &self,
-        folder: &Path,
+        folder: &Beneath,
         commit: Oid,
         made: &Metadata,
         depth: usize,
@@ -87,22 +103,19 @@ impl Submodules<'_> {
         let walk = Walk {
             repository: self.repository,
             top: folder,
+            reading: self.reading,
             index: &index,
             written: None,
             cone: Cone::of(&[]),
             hidden: None,
         };
-        let found = walk.run(&tracked, Rules::new(Outside::default()))?;
+        let found = walk.run(&tracked, Rules::new(Outside::default(), self.reading.work()))?;
         match found.left_out.repositories() {
             // Submodules, for all we know.
             Some(inner) if !is_known && depth <= DEEPEST => {
                 for path in inner {
-                    if self.has_changed_files(
-                        &folder.join(path),
-                        Oid::ZERO_SHA1,
-                        made,
-                        depth + 1,
-                    )? {
+                    let Ok(inner) = folder.folder(&path) else { return Ok(true) };
+                    if self.has_changed_files(&inner, Oid::ZERO_SHA1, made, depth + 1)? {
                         return Ok(true);
                     }
                 }
@@ -113,16 +126,17 @@ impl Submodules<'_> {
         let (links, files): (Vec<_>, Vec<_>) =
             tracked.iter().partition(|entry| entry.mode == SUBMODULE);
         let lower = |link: &&IndexEntry| {
-            let inner = folder.join(OsStr::from_bytes(&link.path));
-            self.is_changed(&inner, link.id, made, depth + 1)
+            let inner = Path::new(OsStr::from_bytes(&link.path));
+            self.is_changed(folder, inner, link.id, made, depth + 1)
         };
         if files.iter().any(|entry| found.lacks(&entry.path)) || links.iter().any(lower) {
             return Ok(true);
         }
-        let intake = Intake { repository: self.repository, top: folder, lfs: false };
+        let intake =
+            Intake { repository: self.repository, top: folder, reading: self.reading, lfs: false };
         for file in &found.changed {
             let path = Path::new(OsStr::from_bytes(&file.path));
-            let about = fs::symlink_metadata(folder.join(path));
+            let about = folder.about(path);
             let is_old = about.is_ok_and(|about| !is_younger(&about, made));
             let known = index.get_path(path, 0).map(|known| known.id);
             if is_old && (known.is_some() || !is_known) {
@@ -138,6 +152,6 @@ impl Submodules<'_> {
 }
 
 /// Whether something was touched after the sandbox was made. An owner cannot forge this time.
-fn is_younger(file: &Metadata, made: &Metadata) -> bool {
-    (file.ctime(), file.ctime_nsec()) > (made.mtime(), made.mtime_nsec())
+fn is_younger(file: &About, made: &Metadata) -> bool {
+    (file.changed.0, i64::from(file.changed.1)) > (made.mtime(), made.mtime_nsec())
 }

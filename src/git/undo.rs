@@ -15,6 +15,7 @@ use super::{
     GitError, Sandbox, blocking,
     index_entry::{LINK, PLAIN, files_of, unseen},
     lock::FileLock,
+    reading::{Reading, reading},
     rewrite::{Change, InTheWay, changes},
     rule_file,
     worktree::Worktree,
@@ -82,8 +83,8 @@ impl Sandbox {
     #[tracing::instrument(name = "git.remember_files", skip_all, fields(order = %self.order))]
     pub async fn remember_files(&self) -> Result<(), GitError> {
         let (sandbox, lock) = (self.clone(), self.git.lock_order(&self.order).await?);
-        blocking(move || {
-            let worktree = Worktree::open(&sandbox)?;
+        reading(move |reading| {
+            let worktree = Worktree::open(&sandbox, reading)?;
             let repository = &worktree.repository;
             let head = sandbox.branch_head(repository)?;
             let rules = sandbox.rules(&worktree, &head)?;
@@ -114,7 +115,7 @@ impl Sandbox {
         // The rules first: a file must not be taken for the agent's because it is no longer ignored, nor be
         // left away because it is now.
         let sandbox = self.clone();
-        let mut undone = blocking(move || sandbox.put_rules_back(before)).await?;
+        let mut undone = reading(move |reading| sandbox.put_rules_back(before, reading)).await?;
         let now = self.staged().await?;
         undone.changed.extend(self.differences(before, now).await?.changed);
         undone.changed.sort_by(|one, other| one.path.cmp(&other.path));
@@ -142,8 +143,8 @@ impl Sandbox {
 
     async fn staged(&self) -> Result<Oid, GitError> {
         let sandbox = self.clone();
-        blocking(move || {
-            let worktree = Worktree::open(&sandbox)?;
+        reading(move |reading| {
+            let worktree = Worktree::open(&sandbox, reading)?;
             Ok(worktree.stage(&sandbox.branch_head(&worktree.repository)?)?.tree)
         })
         .await
@@ -175,7 +176,7 @@ impl Sandbox {
     fn rules(&self, worktree: &Worktree, head: &Commit<'_>) -> Result<Oid, GitError> {
         let mut rules = Index::new().map_err(library())?;
         for path in worktree.rule_files(head)? {
-            let content = rule_file::read(&self.checkout.join(&path)).ok().flatten();
+            let content = rule_file::read(&worktree.top, &path).ok().flatten();
             let mode = if content.is_some() { PLAIN } else { LINK };
             let keep = || {
                 let id = worktree.repository.blob(&content.unwrap_or_default())?;
@@ -187,8 +188,8 @@ impl Sandbox {
     }
 
     /// Puts back the rules that hold for files of the tree `before`.
-    fn put_rules_back(&self, before: Oid) -> Result<Undone, GitError> {
-        let worktree = Worktree::open(self)?;
+    fn put_rules_back(&self, before: Oid, reading: &Reading) -> Result<Undone, GitError> {
+        let worktree = Worktree::open(self, reading)?;
         let repository = &worktree.repository;
         let head = self.branch_head(repository)?;
         let known = repository.refname_to_id(RULES).and_then(|id| repository.find_tree(id));
@@ -208,7 +209,7 @@ impl Sandbox {
             for entry in known.iter().filter(|entry| entry.mode == PLAIN) {
                 let path = PathBuf::from(OsStr::from_bytes(&entry.path));
                 let rules = repository.find_blob(entry.id).map_err(library())?;
-                let there = rule_file::read(&self.checkout.join(&path)).ok().flatten();
+                let there = rule_file::read(&worktree.top, &path).ok().flatten();
                 if there.as_deref() != Some(rules.content()) {
                     wrong.push((path, Some(rules.content().to_vec())));
                 }
@@ -217,7 +218,7 @@ impl Sandbox {
                 break;
             }
             for (path, content) in wrong {
-                let there = rule_file::read(&self.checkout.join(&path)).ok().flatten();
+                let there = rule_file::read(&worktree.top, &path).ok().flatten();
                 let made = there.map(|there| repository.blob(&there)).transpose();
                 let made = made.map_err(library())?;
                 self.set_file(&path, content.as_deref())?;

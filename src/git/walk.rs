@@ -2,36 +2,35 @@
 //! out. Links are never followed, and no `.git` is entered.
 
 use std::{
-    collections::HashSet,
-    ffi::OsStr,
-    fs::{self, Metadata},
-    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
-    path::Path,
+    collections::HashSet, ffi::OsStr, fs::Metadata, io, os::unix::ffi::OsStrExt, path::Path,
 };
 
 use git2::{Index, IndexEntry, Repository};
 
 use super::{
     GitError,
+    disguises::{is_git_folder, is_submodule_list},
     index_entry::{SUBMODULE, is_unchanged},
     left_out::{LeftOut, Reason},
     nested::{self, Nested},
+    reading::{DEEPEST, MOST_ENTRIES, MOST_RULE_BYTES, MOST_RULES, Reading},
     rule_file,
     rules::{ATTRIBUTES, IGNORE, Rules},
     sparse::Cone,
 };
+use crate::disk::{About, Beneath, Kind, beneath::is_shortage};
 
-/// The most files and folders that are looked at: as many as a checkout may have.
-const MOST: usize = 4_000_000;
-/// The deepest a folder may lie.
-const DEEPEST: usize = 1000;
+/// Bytes of a path in a sentence.
+const SHOWN: usize = 120;
 
 /// The files, and what is known of them.
 pub(super) struct Walk<'a> {
     /// Where the contents of tracked files are.
     pub(super) repository: &'a Repository,
     /// The top of the files.
-    pub(super) top: &'a Path,
+    pub(super) top: &'a Beneath,
+    /// What it may cost.
+    pub(super) reading: &'a Reading,
     /// What is tracked.
     pub(super) index: &'a Index,
     /// When that was written.
@@ -64,6 +63,8 @@ pub(super) struct Found {
     /// Rules that could not be read.
     pub(super) refused: Option<GitError>,
     seen: usize,
+    rule_bytes: usize,
+    rules: usize,
 }
 
 struct Folder {
@@ -75,10 +76,22 @@ struct Folder {
 
 struct Entry {
     path: Vec<u8>,
-    about: Metadata,
+    about: About,
 }
 
 impl Found {
+    /// Takes the content of a file with rules into account.
+    fn afford(&mut self, content: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, GitError> {
+        self.rule_bytes += content.as_ref().map_or(0, Vec::len);
+        if self.rule_bytes > MOST_RULE_BYTES {
+            let mib = MOST_RULE_BYTES >> 20;
+            return Err(GitError::Unusable(format!(
+                "the files .gitignore and .gitattributes have more than {mib} MiB of rules: shorten them"
+            )));
+        }
+        Ok(content)
+    }
+
     /// Whether a tracked file is gone.
     pub(super) fn lacks(&self, path: &[u8]) -> bool {
         let is_below = |folder: &Vec<u8>| {
@@ -96,67 +109,103 @@ impl Walk<'_> {
         let top = Folder { path: Vec::new(), rules, depth: 0, is_ignored: false };
         let mut pending = vec![top];
         while let Some(folder) = pending.pop() {
-            let Some(entries) = self.list(&folder, &mut found)? else {
+            self.reading.go_on()?;
+            let Some((here, entries)) = self.list(&folder, &mut found)? else {
                 if folders.contains(&folder.path) {
                     found.closed.push(folder.path.clone());
                 }
                 found.left_out.add(&folder.path, Reason::Unreadable);
                 continue;
             };
-            let rules = self.rules_within(&folder, &entries, &mut found);
+            let rules = self.rules_within(&folder, &here, &entries, &mut found);
             let folder = Folder { rules, ..folder };
             for entry in entries {
-                if entry.about.is_dir() {
-                    let is_tracked = folders.contains(&entry.path);
-                    pending.extend(self.enter(&folder, entry, is_tracked, &mut found));
-                } else {
-                    self.meet(&folder, entry, &mut found);
+                self.reading.go_on()?;
+                let is_tracked = folders.contains(&entry.path);
+                if entry.about.kind == Kind::Folder {
+                    pending.extend(self.enter(&folder, &here, entry, is_tracked, &mut found));
+                    continue;
                 }
+                if entry.about.kind == Kind::Mount && is_tracked {
+                    found.closed.push(entry.path.clone());
+                }
+                self.meet(&folder, entry, &mut found);
             }
+        }
+        self.reading.go_on()?;
+        if let Some(exhausted) = self.reading.exhausted() {
+            found.refused.get_or_insert(exhausted);
         }
         found.left_out.sort();
         Ok(found)
     }
 
-    /// The names in a folder; `None`: they cannot be read.
-    fn list(&self, folder: &Folder, found: &mut Found) -> Result<Option<Vec<Entry>>, GitError> {
-        let here = self.top.join(OsStr::from_bytes(&folder.path));
-        let listed = match fs::read_dir(&here) {
-            Ok(listed) => listed,
-            Err(error) if folder.path.is_empty() => {
-                return Err(GitError::file("list the folder", &here)(error));
+    /// A folder and the names in it; `None`: they cannot be read.
+    fn list(
+        &self,
+        folder: &Folder,
+        found: &mut Found,
+    ) -> Result<Option<(Beneath, Vec<Entry>)>, GitError> {
+        let place = Path::new(OsStr::from_bytes(&folder.path));
+        let here = match self.top.folder(place) {
+            Ok(here) => here,
+            Err(error) if folder.path.is_empty() || is_shortage(&error) => {
+                return Err(GitError::file("list the folder", place)(error));
             }
             Err(_) => return Ok(None),
         };
         let mut entries = Vec::new();
-        for entry in listed {
-            let entry = entry.map_err(GitError::file("list the folder", &here))?;
-            found.seen += 1;
-            if found.seen > MOST {
-                let problem =
-                    format!("the sandbox has more than {MOST} files: remove what no commit needs");
-                return Err(GitError::Unusable(problem));
-            }
-            let mut path = folder.path.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(entry.file_name().as_bytes());
-            let is_hidden = self.hidden.is_some_and(|hidden| path == hidden.as_bytes());
-            if entry.file_name() == ".git" || is_hidden {
-                continue;
-            }
-            match entry.metadata() {
-                Ok(about) => entries.push(Entry { path, about }),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(_) => found.left_out.add(&path, Reason::Unreadable),
-            }
+        let mut stopped = Ok(());
+        let listed = here.names(|name| {
+            stopped = self.notice(folder, &here, name, &mut entries, found);
+            stopped.is_ok()
+        });
+        stopped?;
+        listed.map_err(GitError::file("list the folder", place))?;
+        Ok(Some((here, entries)))
+    }
+
+    /// A name in a folder.
+    fn notice(
+        &self,
+        folder: &Folder,
+        here: &Beneath,
+        name: &OsStr,
+        entries: &mut Vec<Entry>,
+        found: &mut Found,
+    ) -> Result<(), GitError> {
+        self.reading.go_on()?;
+        found.seen += 1;
+        if found.seen > MOST_ENTRIES {
+            return Err(GitError::Unusable(format!(
+                "the sandbox has more than {MOST_ENTRIES} files: remove what no commit needs"
+            )));
         }
-        Ok(Some(entries))
+        let mut path = folder.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        let is_hidden = self.hidden.is_some_and(|hidden| path == hidden.as_bytes());
+        if name == ".git" || is_hidden {
+            return Ok(());
+        }
+        match here.about(Path::new(name)) {
+            Ok(about) => entries.push(Entry { path, about }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => found.left_out.add(&path, Reason::Unreadable),
+        }
+        Ok(())
     }
 
     /// The rules in a folder: those of its own files, or of tracked ones that were not checked out.
-    fn rules_within(&self, folder: &Folder, entries: &[Entry], found: &mut Found) -> Rules {
+    fn rules_within(
+        &self,
+        folder: &Folder,
+        here: &Beneath,
+        entries: &[Entry],
+        found: &mut Found,
+    ) -> Rules {
         let mut content = |name: &str| {
             let mut path = folder.path.clone();
             if !path.is_empty() {
@@ -164,9 +213,10 @@ impl Walk<'_> {
             }
             path.extend_from_slice(name.as_bytes());
             if entries.iter().any(|entry| entry.path == path) {
-                let read = rule_file::read(&self.top.join(OsStr::from_bytes(&path)));
+                let read = rule_file::read(here, Path::new(name));
+                let read = read.map_err(|problem| within(&folder.path, problem));
                 found.rule_files.push(path);
-                return read.unwrap_or_else(|error| {
+                return read.and_then(|content| found.afford(content)).unwrap_or_else(|error| {
                     found.refused.get_or_insert(error);
                     None
                 });
@@ -178,13 +228,25 @@ impl Walk<'_> {
             Some(self.repository.find_blob(known.id).ok()?.content().to_vec())
         };
         let (ignore, attributes) = (content(IGNORE), content(ATTRIBUTES));
-        folder.rules.within(&folder.path, ignore.as_deref(), attributes.as_deref())
+        let rules = folder.rules.within(&folder.path, ignore.as_deref(), attributes.as_deref());
+        if ignore.is_some() || attributes.is_some() {
+            found.rules += rules.count();
+        }
+        if found.rules > MOST_RULES {
+            let problem = format!(
+                "the files .gitignore and .gitattributes have more than {MOST_RULES} lines: shorten them"
+            );
+            found.refused.get_or_insert(GitError::Unusable(problem));
+            return folder.rules.clone();
+        }
+        rules
     }
 
     /// A folder in a folder; answers it when it has to be walked.
     fn enter(
         &self,
         folder: &Folder,
+        here: &Beneath,
         entry: Entry,
         is_tracked: bool,
         found: &mut Found,
@@ -201,8 +263,7 @@ impl Walk<'_> {
             found.left_out.add(&path, Reason::Name);
             return None;
         }
-        let place = self.top.join(OsStr::from_bytes(&path));
-        match nested::look(&place) {
+        match nested::look(here, Path::new(name_of(&path))) {
             Nested::Committed if is_tracked => {
                 found.left_out.add(&[&path[..], b"/.git"].concat(), Reason::History);
             }
@@ -214,6 +275,11 @@ impl Walk<'_> {
         }
         let depth = folder.depth + 1;
         if depth > DEEPEST {
+            let shown = String::from_utf8_lossy(&path[..path.len().min(SHOWN)]);
+            let problem = format!(
+                "the sandbox has folders more than {DEEPEST} levels deep, below {shown}: remove them"
+            );
+            found.refused.get_or_insert(GitError::Unusable(problem));
             found.left_out.add(&path, Reason::Deep);
             return None;
         }
@@ -234,11 +300,11 @@ impl Walk<'_> {
         if let Some(reason) = special(&about) {
             found.left_out.add(&path, reason);
         } else if is_git_folder(name_of(&path))
-            || (about.is_symlink() && is_submodule_list(name_of(&path)))
+            || (about.kind == Kind::Link && is_submodule_list(name_of(&path)))
         {
             found.left_out.add(&path, Reason::Name);
         } else if !known.is_some_and(|known| is_unchanged(&known, &about, self.written)) {
-            found.bytes = found.bytes.saturating_add(about.len());
+            found.bytes = found.bytes.saturating_add(about.size);
             found.changed.push(Changed { path, rules: folder.rules.clone() });
         }
     }
@@ -249,16 +315,24 @@ impl Walk<'_> {
 }
 
 /// What no commit can hold.
-fn special(about: &Metadata) -> Option<Reason> {
-    let kind = about.file_type();
-    if kind.is_file() || kind.is_symlink() {
-        None
-    } else if kind.is_socket() {
-        Some(Reason::Socket)
-    } else if kind.is_fifo() {
-        Some(Reason::Pipe)
-    } else {
-        Some(Reason::Device)
+fn special(about: &About) -> Option<Reason> {
+    match about.kind {
+        Kind::File | Kind::Link | Kind::Folder => None,
+        Kind::Socket => Some(Reason::Socket),
+        Kind::Pipe => Some(Reason::Pipe),
+        Kind::Device => Some(Reason::Device),
+        Kind::Mount => Some(Reason::Mount),
+    }
+}
+
+/// A problem of a file with rules, with the folder that it is in.
+fn within(folder: &[u8], problem: GitError) -> GitError {
+    match problem {
+        GitError::Unusable(problem) if !folder.is_empty() => {
+            let folder = String::from_utf8_lossy(&folder[..folder.len().min(SHOWN)]);
+            GitError::Unusable(format!("{folder}/{problem}"))
+        }
+        other => other,
     }
 }
 
@@ -279,55 +353,4 @@ fn folders_of(tracked: &[IndexEntry]) -> HashSet<Vec<u8>> {
 
 fn name_of(path: &[u8]) -> &OsStr {
     OsStr::from_bytes(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
-}
-
-/// Whether git would take the name for its own folder on some file system.
-fn is_git_folder(name: &OsStr) -> bool {
-    matches!(plain_name(name).as_str(), ".git" | "git~1")
-}
-
-/// Whether git would take the name for its list of submodules on some file system: it refuses links of
-/// that name.
-fn is_submodule_list(name: &OsStr) -> bool {
-    let name = plain_name(name);
-    let short =
-        name.strip_prefix("gitmod~").is_some_and(|rest| matches!(rest, "1" | "2" | "3" | "4"));
-    // The names that Windows makes when those four are taken.
-    name == ".gitmodules" || short || (name.starts_with("gi7eb") && name.contains('~'))
-}
-
-/// A name as other systems see it: on Windows what follows a colon and dots and blanks at the end do not
-/// count, on a Mac some invisible letters, on both the case.
-fn plain_name(name: &OsStr) -> String {
-    let name = name.to_string_lossy();
-    let seen = name.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
-    let invisible = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
-    seen.chars().filter(|c| !invisible(c)).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{is_git_folder, is_submodule_list};
-
-    #[test]
-    fn a_git_folder_is_known_in_every_disguise() {
-        for name in
-            [".git", ".GIT", "git~1", ".git ", ".git...", ".git::$INDEX_ALLOCATION", ".g\u{200c}it"]
-        {
-            assert!(is_git_folder(name.as_ref()), "{name:?}");
-        }
-        for name in [".gitignore", "git", ".github", "a.git", ".git2", "git~2"] {
-            assert!(!is_git_folder(name.as_ref()), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_list_of_submodules_is_known_in_every_disguise() {
-        for name in [".gitmodules", ".GitModules", ".gitmodules .", "gitmod~1", "GI7EBA~1"] {
-            assert!(is_submodule_list(name.as_ref()), "{name:?}");
-        }
-        for name in ["gitmodules", ".gitmodules2", "gitmod~9", ".gitignore"] {
-            assert!(!is_submodule_list(name.as_ref()), "{name:?}");
-        }
-    }
 }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{Config, Index, IndexEntry, Oid, Repository};
+use git2::{Index, IndexEntry, Oid, Repository};
 
 use super::{
     GitError, Parts, Sandbox,
@@ -20,20 +20,22 @@ use super::{
     intake::{Intake, Taken},
     left_out::{LeftOut, Reason},
     lfs, ports_file,
+    reading::Reading,
     rules::{Outside, Rules},
-    sandbox::is_folder,
     sparse::Cone,
     submodule_changes::Submodules,
     walk::{Found, Walk},
 };
+use crate::disk::Beneath;
 
 /// The most a commit may add or change, in MiB. Far above what a forge takes in one file.
 const LIMIT_MIB: u64 = 2048;
 
 /// The trusted repository, and the agent's files.
-pub(super) struct Worktree {
+pub(super) struct Worktree<'r> {
     pub(super) repository: Repository,
-    checkout: PathBuf,
+    pub(super) top: Beneath,
+    reading: &'r Reading,
     parts: Parts,
     excludes: Option<PathBuf>,
 }
@@ -48,22 +50,14 @@ pub(super) struct Staged {
     pub(super) refused: Option<GitError>,
 }
 
-impl Worktree {
+impl<'r> Worktree<'r> {
     /// Opens the trusted repository of a sandbox. The caller holds the lock of the order.
-    pub(super) fn open(sandbox: &Sandbox) -> Result<Self, GitError> {
-        if !is_folder(&sandbox.root) || !is_folder(&sandbox.checkout) {
-            return Err(GitError::NoCheckout { path: sandbox.checkout.clone() });
-        }
-        let open = || {
-            let repository = Repository::open_bare(&sandbox.trusted)?;
-            // Only this file: no settings of the user or the system decide what is committed.
-            repository.set_config(&Config::open(&sandbox.trusted.join("config"))?)?;
-            Ok(repository)
-        };
-        let repository = open().map_err(GitError::library("open the trusted repository"))?;
-        let (checkout, parts) = (sandbox.checkout.clone(), sandbox.parts.clone());
+    pub(super) fn open(sandbox: &Sandbox, reading: &'r Reading) -> Result<Self, GitError> {
+        let top = sandbox.files()?;
+        let repository = sandbox.open_trusted()?;
+        let parts = sandbox.parts.clone();
         let excludes = sandbox.git.settings().excludes.clone();
-        Ok(Self { repository, checkout, parts, excludes })
+        Ok(Self { repository, top, reading, parts, excludes })
     }
 
     /// Stores the agent's files as objects and returns their tree.
@@ -87,7 +81,8 @@ impl Worktree {
         self.add(&mut index, &mut found)?;
         let submodules = Submodules {
             repository: &self.repository,
-            checkout: &self.checkout,
+            checkout: &self.top,
+            reading: self.reading,
             filled: self.parts.submodules,
         };
         let links =
@@ -137,7 +132,8 @@ impl Worktree {
         let written = index.path().and_then(|path| fs::metadata(path).ok());
         let walk = Walk {
             repository: &self.repository,
-            top: &self.checkout,
+            top: &self.top,
+            reading: self.reading,
             index,
             written: written.as_ref(),
             cone: Cone::of(&self.parts.sparse),
@@ -145,13 +141,17 @@ impl Worktree {
             hidden: (!ports_file::is_tracked(index)).then_some(ports_file::NAME),
         };
         let outside = Outside::read(self.repository.path(), self.excludes.as_deref())?;
-        walk.run(tracked, Rules::new(outside))
+        walk.run(tracked, Rules::new(outside, self.reading.work()))
     }
 
     /// Takes in what has changed.
     fn add(&self, index: &mut Index, found: &mut Found) -> Result<(), GitError> {
-        let intake =
-            Intake { repository: &self.repository, top: &self.checkout, lfs: self.parts.lfs };
+        let intake = Intake {
+            repository: &self.repository,
+            top: &self.top,
+            reading: self.reading,
+            lfs: self.parts.lfs,
+        };
         for file in std::mem::take(&mut found.changed) {
             let known = index.get_path(path_of(&file.path), 0);
             let before = known.as_ref().map(|known| known.id);
@@ -181,27 +181,31 @@ impl Worktree {
                 }
             }
         }
+        // Rules that were given up while files were taken said nothing of them.
+        if let Some(exhausted) = self.reading.exhausted() {
+            found.refused.get_or_insert(exhausted);
+        }
         found.left_out.sort();
         Ok(())
     }
+}
 
-    /// Has the next staging read the files again whose contents stand in the index although Git LFS keeps
-    /// them: a bundle brought them along.
-    pub(super) fn forget_contents(&self) -> Result<(), GitError> {
-        let forget = || {
-            let mut index = self.repository.index()?;
-            let entries: Vec<IndexEntry> = index.iter().collect();
-            for entry in entries.iter().filter(|entry| matches!(entry.mode, PLAIN | EXECUTABLE)) {
-                if lfs::is_kept(&self.repository, path_of(&entry.path))
-                    && lfs::pointer_at(&self.repository, entry.id).is_none()
-                {
-                    index.add(&index_entry::unseen(entry.path.clone(), entry.id, entry.mode))?;
-                }
+/// Has the next staging read the files again whose contents stand in the index although Git LFS keeps them: a
+/// bundle brought them along.
+pub(super) fn forget_contents(repository: &Repository) -> Result<(), GitError> {
+    let forget = || {
+        let mut index = repository.index()?;
+        let entries: Vec<IndexEntry> = index.iter().collect();
+        for entry in entries.iter().filter(|entry| matches!(entry.mode, PLAIN | EXECUTABLE)) {
+            if lfs::is_kept(repository, path_of(&entry.path))
+                && lfs::pointer_at(repository, entry.id).is_none()
+            {
+                index.add(&index_entry::unseen(entry.path.clone(), entry.id, entry.mode))?;
             }
-            index.write()
-        };
-        forget().map_err(GitError::library("read the files of Git LFS anew"))
-    }
+        }
+        index.write()
+    };
+    forget().map_err(GitError::library("read the files of Git LFS anew"))
 }
 
 fn path_of(path: &[u8]) -> &Path {
