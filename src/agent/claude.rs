@@ -1,9 +1,6 @@
 //! How the Claude Code CLI is called: its flags, its environment, its credential, its transcript.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -14,6 +11,7 @@ use super::{
     launch::Launch,
     request::AgentRequest,
 };
+use crate::disk::{Beneath, Kind};
 
 /// The CLI's settings for our runs: it neither commits nor opens pull requests, so it needs no
 /// instructions for that, and no signature of its own. Older versions know the last key alone.
@@ -206,8 +204,15 @@ pub fn projects(home: &Path) -> PathBuf {
 /// Whether the CLI has a transcript of `session`, in the folder of any working directory.
 fn has_transcript(home: &Path, session: Uuid) -> bool {
     let name = format!("{session}.jsonl");
-    let Ok(folders) = fs::read_dir(projects(home)) else { return false };
-    folders.filter_map(Result::ok).any(|folder| folder.path().join(&name).is_file())
+    let below = |home: Beneath| home.folder(Path::new(".claude/projects"));
+    let Ok(projects) = Beneath::open(home).and_then(below) else { return false };
+    let mut found = false;
+    let listed = projects.names(|folder| {
+        let transcript = projects.about(&Path::new(folder).join(&name));
+        found |= transcript.is_ok_and(|about| about.kind == Kind::File);
+        !found
+    });
+    listed.is_ok() && found
 }
 
 #[cfg(test)]

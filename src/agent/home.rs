@@ -4,13 +4,18 @@
 //! `~/.bashrc`, Python's user site ...), so there is no list of those to take out.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{Mode, mkdirat, renameat},
+    io::Errno,
+};
+
 use super::{claude, request::AgentRequest};
-use crate::disk::trash;
+use crate::disk::{Beneath, Kind, trash};
 
 /// Empties home and temporary files, but for the conversation of the request if that `may_resume`. Nothing
 /// in them is followed, and no agent is at work.
@@ -28,7 +33,7 @@ pub(super) fn renew(request: &AgentRequest, may_resume: bool) -> io::Result<()> 
             Err(error) => return Err(error),
         }
         if folder == &request.home && request.resume && may_resume {
-            keep_conversation(&old, request)?;
+            keep_conversation(&Beneath::open(&old)?, request)?;
         }
         let deleted = trash::delete(&old)?;
         if let Some((path, error)) = deleted.told.first() {
@@ -39,42 +44,70 @@ pub(super) fn renew(request: &AgentRequest, may_resume: bool) -> io::Result<()> 
 }
 
 /// Moves the conversation, with what the CLI keeps beside it.
-fn keep_conversation(old: &Path, request: &AgentRequest) -> io::Result<()> {
-    let (home, session) = (&request.home, request.session);
-    let [all, own] = request.session_folders();
-    let before = old.join(all.file_name().unwrap_or_default());
-    let own_before = before.join(session.to_string());
-    if [old, &before, &own_before].into_iter().all(is_folder) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
-        fs::rename(own_before, own)?;
+fn keep_conversation(old: &Beneath, request: &AgentRequest) -> io::Result<()> {
+    let home = &request.home;
+    fs::create_dir(home)?;
+    let new = Beneath::open(home)?;
+    rustix::fs::fchmod(&new, Mode::RWXU)?;
+    let session = Path::new(&request.session.to_string()).to_owned();
+    let [all, _] = request.session_folders();
+    let own = inside(home, &all);
+    if is_folder(old, &own.join(&session)) {
+        let from = old.folder(&own)?;
+        let into = made(&new, &own)?;
+        renameat(&from, &session, &into, &session)?;
     }
-    for project in folders_of(old) {
-        let (transcript, beside) = (format!("{session}.jsonl"), session.to_string());
-        if !fs::symlink_metadata(project.join(&transcript)).is_ok_and(|about| about.is_file()) {
+    let projects = inside(home, &claude::projects(home));
+    let transcript = session.with_extension("jsonl");
+    for project in folders_of(old, &projects) {
+        let at = projects.join(&project);
+        let from = old.folder(&at)?;
+        if !from.about(&transcript).is_ok_and(|about| about.kind == Kind::File) {
             continue;
         }
-        let into = claude::projects(home).join(project.file_name().unwrap_or_default());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&into)?;
-        fs::rename(project.join(&transcript), into.join(&transcript))?;
-        if is_folder(&project.join(&beside)) {
-            fs::rename(project.join(&beside), into.join(&beside))?;
+        let into = made(&new, &at)?;
+        renameat(&from, &transcript, &into, &transcript)?;
+        if is_folder(&from, &session) {
+            renameat(&from, &session, &into, &session)?;
         }
     }
     Ok(())
 }
 
-/// The folders with conversations, where each on the way to them is a real folder.
-fn folders_of(home: &Path) -> Vec<PathBuf> {
-    let projects = claude::projects(home);
-    if ![home, &claude::config_dir(home), &projects].into_iter().all(is_folder) {
-        return Vec::new();
-    }
-    let entries = fs::read_dir(projects).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(is_folder).collect()
+/// A folder of the home, as seen from it.
+fn inside(home: &Path, folder: &Path) -> PathBuf {
+    folder.strip_prefix(home).unwrap_or(folder).to_owned()
 }
 
-fn is_folder(path: &(impl AsRef<Path> + ?Sized)) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
+/// Makes a folder and those above it, each in the one before.
+fn made(top: &Beneath, path: &Path) -> io::Result<Beneath> {
+    let mut at = top.clone();
+    for name in path {
+        match mkdirat(&at, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        at = at.folder(Path::new(name))?;
+    }
+    Ok(at)
+}
+
+/// The folders with conversations, where each on the way to them is a real folder.
+fn folders_of(home: &Beneath, projects: &Path) -> Vec<OsString> {
+    let Ok(projects) = home.folder(projects) else { return Vec::new() };
+    let mut found = Vec::new();
+    // What cannot be listed holds no conversation that goes on.
+    let _ = projects.names(|name| {
+        if is_folder(&projects, Path::new(name)) {
+            found.push(name.to_owned());
+        }
+        true
+    });
+    found
+}
+
+fn is_folder(above: &Beneath, path: &Path) -> bool {
+    above.about(path).is_ok_and(|about| about.kind == Kind::Folder)
 }
 
 #[cfg(test)]
@@ -157,6 +190,6 @@ mod tests {
         fs::create_dir_all(&request.home).unwrap();
         symlink(root.path().join("elsewhere"), request.home.join(".claude")).unwrap();
         renew(&request, true).unwrap();
-        assert!(!request.home.exists() && transcript.exists());
+        assert!(fs::read_dir(&request.home).unwrap().next().is_none() && transcript.exists());
     }
 }

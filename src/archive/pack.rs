@@ -2,8 +2,8 @@
 //! more of them than a limit allows.
 
 use std::{
-    fs::{self, Metadata},
-    io::{self, Read, Write},
+    fs,
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -11,12 +11,14 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use tar::{Builder, EntryType, Header};
 
 use crate::{
-    disk::{Cut, Kept, Redacted, judge},
+    disk::{About, Beneath, Cut, Kept, Kind, Redacted, judge},
     domain::Redactor,
 };
 
 /// Deepest nesting of folders: the walk calls itself.
 const DEPTH: usize = 256;
+/// Most files, folders and links, as many as a checkout may have.
+const MOST: u64 = 4_000_000;
 
 /// What a stream holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +44,19 @@ pub(super) fn pack<W: Write>(
     let mut packed = Packed::default();
     for Folder { name, path, cut } in folders {
         let how = How { limit, redactor, cut: *cut };
-        add(&mut builder, Path::new(name), path, &how, &mut packed, 0)?;
+        let top = match Beneath::open(path) {
+            Ok(top) => top,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let name = Path::new(name);
+        builder.append_data(
+            &mut header(&top.itself()?, EntryType::Directory),
+            name,
+            io::empty(),
+        )?;
+        packed.entries += 1;
+        fill(&mut builder, name, &top, &how, &mut packed, 0)?;
     }
     let out = builder.into_inner()?.finish()?;
     Ok((packed, out))
@@ -62,66 +76,96 @@ struct How<'a> {
     cut: Cut,
 }
 
-fn add<W: Write>(
+/// Adds what is in a folder.
+fn fill<W: Write>(
     builder: &mut Builder<W>,
     name: &Path,
-    path: &Path,
+    folder: &Beneath,
     how: &How<'_>,
     packed: &mut Packed,
     depth: usize,
 ) -> io::Result<()> {
-    if packed.over_limit {
-        return Ok(());
+    if depth > DEPTH {
+        return Err(io::Error::other(format!("{} is nested too deeply", name.display())));
     }
-    let about = match fs::symlink_metadata(path) {
+    let (mut names, mut seen) = (Vec::new(), packed.entries);
+    folder.names(|name| {
+        names.push(name.to_owned());
+        seen += 1;
+        seen <= MOST
+    })?;
+    if seen > MOST {
+        return Err(io::Error::other(format!("there are more than {MOST} files")));
+    }
+    for below in names {
+        add(builder, name, Path::new(&below), folder, how, packed, depth)?;
+        if packed.over_limit {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn add<W: Write>(
+    builder: &mut Builder<W>,
+    above: &Path,
+    name: &Path,
+    folder: &Beneath,
+    how: &How<'_>,
+    packed: &mut Packed,
+    depth: usize,
+) -> io::Result<()> {
+    let shown = above.join(name);
+    let about = match folder.about(name) {
         Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let kind = about.file_type();
-    if kind.is_dir() {
-        if depth > DEPTH {
-            return Err(io::Error::other(format!("{} is nested too deeply", path.display())));
+    match about.kind {
+        Kind::Folder => {
+            let below = folder.folder(name)?;
+            let mut header = header(&below.itself()?, EntryType::Directory);
+            builder.append_data(&mut header, &shown, io::empty())?;
+            packed.entries += 1;
+            return fill(builder, &shown, &below, how, packed, depth + 1);
         }
-        builder.append_data(&mut header(&about, EntryType::Directory), name, io::empty())?;
-        packed.entries += 1;
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            let below = name.join(entry.file_name());
-            add(builder, &below, &entry.path(), how, packed, depth + 1)?;
+        Kind::Link => {
+            let (target, about) = folder.link(name)?;
+            builder.append_link(&mut header(&about, EntryType::Symlink), &shown, target)?;
+            packed.entries += 1;
         }
-    } else if kind.is_symlink() {
-        let target = fs::read_link(path)?;
-        builder.append_link(&mut header(&about, EntryType::Symlink), name, target)?;
-        packed.entries += 1;
-    } else if kind.is_file() {
-        packed.bytes += about.len();
-        if packed.bytes > how.limit {
-            packed.over_limit = true;
-            return Ok(());
+        Kind::File => {
+            let (mut file, about) = folder.file(name)?;
+            packed.bytes = packed.bytes.saturating_add(about.size);
+            if packed.bytes > how.limit {
+                packed.over_limit = true;
+                return Ok(());
+            }
+            let judged = judge((&file).take(about.size), how.redactor, how.cut)?;
+            file.rewind()?;
+            let content = file.take(about.size);
+            let (length, content): (u64, Box<dyn Read>) = match judged {
+                Kept::Whole => (about.size, Box::new(content)),
+                Kept::Redacted(length) => (length, Box::new(Redacted::new(content, how.redactor))),
+            };
+            let mut header = header(&about, EntryType::Regular);
+            header.set_size(length);
+            header.set_cksum();
+            // Exactly as many bytes as were announced, whatever the file has become.
+            builder.append_data(&mut header, &shown, content.chain(io::repeat(0)).take(length))?;
+            packed.entries += 1;
         }
-        let mut header = header(&about, EntryType::Regular);
-        let open = || Ok::<_, io::Error>(fs::File::open(path)?.take(about.len()));
-        let (length, file): (u64, Box<dyn Read>) = match judge(open()?, how.redactor, how.cut)? {
-            Kept::Whole => (about.len(), Box::new(open()?)),
-            Kept::Redacted(length) => (length, Box::new(Redacted::new(open()?, how.redactor))),
-        };
-        header.set_size(length);
-        header.set_cksum();
-        // Exactly as many bytes as were announced, whatever the file has become.
-        builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(length))?;
-        packed.entries += 1;
+        Kind::Socket | Kind::Pipe | Kind::Device | Kind::Mount => {}
     }
     Ok(())
 }
 
 /// Permissions and time; no owner, no special bits.
-fn header(about: &Metadata, kind: EntryType) -> Header {
-    use std::os::unix::fs::MetadataExt;
+fn header(about: &About, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
-    header.set_mode(about.mode() & 0o777);
-    header.set_mtime(u64::try_from(about.mtime()).unwrap_or_default());
+    header.set_mode(about.mode & 0o777);
+    header.set_mtime(u64::try_from(about.modified.0).unwrap_or_default());
     header.set_size(0);
     header.set_cksum();
     header
