@@ -71,6 +71,8 @@ pub struct Harness {
     pub program: PathBuf,
     /// The user whom programs of the product run as, when it is not that of the tests.
     pub user: Option<u32>,
+    /// Whether that user has the rights to start agents as others.
+    pub rights: bool,
 }
 
 impl Harness {
@@ -88,7 +90,9 @@ impl Harness {
         let settings = freezer.map(|word| ("AWO_FREEZER".to_owned(), word)).into_iter().collect();
         let (volume, user) = (None, None);
         let program = env!("CARGO_BIN_EXE_archon-awo").into();
-        let harness = Self { pool, folder, workers, settings, remote, volume, program, user };
+        let rights = false;
+        let harness =
+            Self { pool, folder, workers, settings, remote, volume, program, user, rights };
         harness.git(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
         harness.git(&["clone", "--quiet", "remote.git", "seed"]);
         fs::write(harness.path("seed/README.md"), "# A project\n").unwrap();
@@ -106,6 +110,8 @@ impl Harness {
     pub fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
             .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
+            // Where workers have another user, it is theirs.
+            .args(["-c", "safe.directory=*"])
             .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

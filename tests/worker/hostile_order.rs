@@ -28,18 +28,27 @@ use sqlx::PgPool;
 
 use crate::{
     harness::Harness,
-    hostile_table::{
-        ATTEMPTS, Control, Outcomes, Reached, Table, assert_held, check_page, machine,
-    },
+    hostile_rows::{Control, attempts},
+    hostile_table::{Outcomes, Reached, Table, assert_held, check_page, machine},
     https_place::Place,
     leaks,
 };
 
 const STEPS: &str = "create-branch planning execute commit create-pr";
 /// Users that nobody else is: the agents', the worker's, the owner of a setuid program.
-const AGENT: u32 = 64_123;
+const AGENTS: &str = "72000-72099";
 const WORKER: u32 = 64_124;
 const OWNER: u32 = 64_999;
+
+/// The hostile agent.
+const SCRIPTS: [(&str, &str); 6] = [
+    ("attempts.py", include_str!("attempts/attempts.py")),
+    ("ground.py", include_str!("attempts/ground.py")),
+    ("of_files.py", include_str!("attempts/of_files.py")),
+    ("of_network.py", include_str!("attempts/of_network.py")),
+    ("of_processes.py", include_str!("attempts/of_processes.py")),
+    ("of_secrets.py", include_str!("attempts/of_secrets.py")),
+];
 
 /// What the agents do beside their work.
 const EXTRA: &str = r#"
@@ -47,7 +56,7 @@ case "$AWO_WORK_ORDER_ID-$AWO_STEP" in
 wo-victim-*-planning)
     while [ -e "$folder/hold-victim" ]; do sleep 0.05; done ;;
 wo-attack-*-execute)
-    python3 "$folder/attempts.py" "$folder/facts.json" "$folder/report" || exit 7 ;;
+    python3 -B "$folder/attempts/attempts.py" "$folder/facts.json" "$folder/report" || exit 7 ;;
 wo-fill-*-execute)
     for number in $(seq 200); do head -c 1000000 /dev/zero > "fill-$number" || exit 8; done
     sleep 30 ;;
@@ -60,7 +69,7 @@ esac
 struct Setup {
     name: &'static str,
     isolation: &'static str,
-    agent: Option<u32>,
+    users: Option<&'static str>,
 }
 
 /// The place of an attack, with what its agents are after.
@@ -104,7 +113,10 @@ impl Battlefield {
         }
         fs::write(harness.path("config/secret"), "s").unwrap();
         harness.tell_agent("extra", EXTRA);
-        harness.tell_agent("attempts.py", include_str!("attempts.py"));
+        fs::create_dir(harness.path("agent/attempts")).unwrap();
+        for (name, text) in SCRIPTS {
+            harness.tell_agent(&format!("attempts/{name}"), text);
+        }
         let abstract_name = format!("archon-awo-test-{}", uuid::Uuid::new_v4());
         let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
         let sockets = [
@@ -173,7 +185,7 @@ impl Battlefield {
             "setuid": if is_root() { vec![self.path("agent/id")] } else { vec![] },
             "token_sha256": hash,
             // What is taken out of a pipe is missed by its reader.
-            "steal": setup.isolation == "auto",
+            "steal": setup.isolation != "off",
             "enough": self.path("agent/enough"),
             "beats": self.path("agent/beats"),
             "loot": self.path("agent/loot"),
@@ -196,7 +208,8 @@ impl Battlefield {
         fs::write(control.join("facts.json"), facts.to_string()).unwrap();
         let mut command = blocking_command("python3");
         command
-            .arg(self.path("agent/attempts.py"))
+            .arg("-B")
+            .arg(self.path("agent/attempts/attempts.py"))
             .args([control.join("facts.json"), control.join("report")])
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", control.join("home"))
@@ -218,13 +231,14 @@ impl Battlefield {
     /// One attack; answers how far the agent was shut in and what came of its attempts.
     async fn attack(&mut self, setup: &Setup, plain: Option<&mut Outcomes>) -> (Reached, Outcomes) {
         let harness = &mut self.place.harness;
-        for old in ["facts.json", "report", "enough", "beats/stays", "beats/hops", "loot"] {
+        for old in ["facts.json", "report", "enough", "loot"] {
             let _ = fs::remove_file(harness.path("agent").join(old));
         }
+        let _ = fs::remove_dir_all(harness.path("agent/beats"));
         harness.set("AWO_ISOLATION", setup.isolation);
-        if let Some(user) = setup.agent {
-            harness.set("AWO_AGENT_USER", user.to_string());
-            harness.give("agent", user);
+        if let Some(users) = setup.users {
+            harness.set("AWO_AGENT_USERS", users);
+            harness.open_to_users();
         }
         harness.tell_agent("hold-victim", "");
         let before = harness.agent_runs().len();
@@ -406,7 +420,7 @@ fn read_report(file: &std::path::Path) -> (Outcomes, u64) {
     for line in fs::read_to_string(file).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         git_seen += line["git_seen"].as_u64().unwrap_or_default();
-        let Some(attempt) = ATTEMPTS.iter().find(|attempt| line["attempt"] == attempt.name) else {
+        let Some(attempt) = attempts().find(|attempt| line["attempt"] == attempt.name) else {
             assert!(line["attempt"].is_null(), "no row for {line}");
             continue;
         };
@@ -429,7 +443,7 @@ fn assert_control(file: &std::path::Path) {
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .filter_map(|line| Some((line["attempt"].as_str()?.to_owned(), line)))
         .collect();
-    for attempt in &ATTEMPTS {
+    for attempt in attempts() {
         let Some(line) = lines.get(attempt.name) else { continue };
         let ways = line["outcomes"].as_array().unwrap();
         let works = match attempt.control {
@@ -448,41 +462,41 @@ fn assert_control(file: &std::path::Path) {
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn what_a_hostile_agent_can_do_is_what_the_page_on_security_says(pool: PgPool) {
     let mut field = Battlefield::new(pool).await;
-    let mut plain = Outcomes::new();
-    let setup = Setup { name: "off", isolation: "off", agent: None };
-    let (_, off) = field.attack(&setup, Some(&mut plain)).await;
+    let mut outside = Outcomes::new();
+    let setup = Setup { name: "off", isolation: "off", users: None };
+    let (_, off) = field.attack(&setup, Some(&mut outside)).await;
     assert_control(&field.path("control/report"));
-    assert_eq!(plain["daemon-stays"], Some(true));
-    assert_eq!(plain["daemon-hops"], Some(true));
-    let setup = Setup { name: "same", isolation: "auto", agent: None };
-    let shut_in = field.attack(&setup, None).await;
-    assert_held("shut in", &shut_in.0, &shut_in.1);
+    assert_eq!(outside["daemon-stays"], Some(true));
+    assert_eq!(outside["daemon-hops"], Some(true));
     if !is_root() {
-        eprintln!("the table is compared where root runs the tests: only root can drop its user");
+        let setup = Setup { name: "image", isolation: "auto", users: None };
+        let image = field.attack(&setup, None).await;
+        assert_held("image", &image.0, &image.1);
+        eprintln!("the table is compared where root runs the tests: only root can change its user");
         return;
     }
-    let setup = Setup { name: "other", isolation: "auto", agent: Some(AGENT) };
-    let other_user = field.attack(&setup, None).await;
-    assert_held("as another user", &other_user.0, &other_user.1);
-    let line = machine(&other_user.0);
-    eprintln!("{line}");
-    let table = Table { plain, off, shut_in, other_user };
-    check_page(&[("attempts", table.render()), ("machine", line)]);
-}
-
-#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
-async fn a_worker_without_any_privilege_shuts_its_agents_in_all_the_same(pool: PgPool) {
-    if !is_root() {
-        eprintln!("not root: the other test of this file shows the same");
-        return;
-    }
-    let mut field = Battlefield::new(pool).await;
+    let setup = Setup { name: "root", isolation: "auto", users: None };
+    let root = field.attack(&setup, None).await;
+    assert_held("root", &root.0, &root.1);
+    // As compose.hardened.yaml has it: a user for each run, and no cgroup that could bound memory.
+    field.place.harness.set("AWO_AGENT_MEMORY", "");
+    field.place.harness.run_with_rights(WORKER);
+    let setup = Setup { name: "hardened", isolation: "required", users: Some(AGENTS) };
+    let hardened = field.attack(&setup, None).await;
+    assert_held("hardened", &hardened.0, &hardened.1);
+    assert!(hardened.0.0.starts_with("full "), "{}", hardened.0.0);
+    // As in the image: one user for the worker and its agents, without any privilege.
+    field.place.harness.set("AWO_AGENT_USERS", "");
     field.place.harness.run_as(WORKER);
-    let setup = Setup { name: "plain-user", isolation: "auto", agent: None };
-    let (reached, outcomes) = field.attack(&setup, None).await;
-    assert_held("unprivileged", &reached, &outcomes);
-    let tried = outcomes.values().filter(|outcome| outcome.is_some()).count();
-    assert!(tried > 25, "{outcomes:?}");
-    let owner = fs::metadata(field.path("repositories/.cache")).unwrap().uid();
-    assert_eq!(owner, WORKER, "the worker ran as somebody else");
+    let setup = Setup { name: "image", isolation: "auto", users: None };
+    let image = field.attack(&setup, None).await;
+    assert_held("image", &image.0, &image.1);
+    let tried = image.1.values().filter(|outcome| outcome.is_some()).count();
+    assert!(tried > 25, "{:?}", image.1);
+    let worked = fs::metadata(field.path("work-orders/wo-attack-image")).unwrap().uid();
+    assert_eq!(worked, WORKER, "the worker ran as somebody else");
+    let line = machine(&[("image", &image.0), ("hardened", &hardened.0), ("root", &root.0)]);
+    eprintln!("{line}");
+    let table = Table { outside, off, image, hardened, root };
+    check_page(&[("attempts", table.render()), ("machine", line)]);
 }

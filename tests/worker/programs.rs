@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
 
@@ -23,6 +24,15 @@ impl Harness {
             (None, Some(user)) => {
                 let mut command = blocking_command("setpriv");
                 command.args(["--reuid", &user.to_string(), "--regid", &user.to_string()]);
+                if self.rights {
+                    // As in compose.hardened.yaml.
+                    command.args([
+                        "--no-new-privs",
+                        "--inh-caps=-all,+chown,+kill,+setgid,+setuid",
+                        "--ambient-caps=-all,+chown,+kill,+setgid,+setuid",
+                        "--bounding-set=-all,+chown,+kill,+setgid,+setuid",
+                    ]);
+                }
                 command.args(["--clear-groups", "--"]).arg(&self.program);
                 command
             }
@@ -64,9 +74,27 @@ impl Harness {
     pub fn run_as(&mut self, user: u32) {
         // Where the build is, others may not be able to look.
         let program = self.path("archon-awo");
-        fs::copy(&self.program, &program).unwrap();
+        if self.program != program {
+            fs::copy(&self.program, &program).unwrap();
+        }
         self.program = program;
         self.give("", user);
-        self.user = Some(user);
+        (self.user, self.rights) = (Some(user), false);
+    }
+
+    /// The same, with the rights to start agents as other users, to which the agent's script is open.
+    pub fn run_with_rights(&mut self, user: u32) {
+        self.run_as(user);
+        self.rights = true;
+        self.open_to_users();
+    }
+
+    /// Lets users of agents come to the script of the agent, and leave their notes there.
+    pub fn open_to_users(&self) {
+        fs::set_permissions(self.folder(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(self.path("agent"), fs::Permissions::from_mode(0o777)).unwrap();
+        let runs = self.path("agent/runs");
+        fs::File::options().create(true).append(true).open(&runs).unwrap();
+        fs::set_permissions(runs, fs::Permissions::from_mode(0o666)).unwrap();
     }
 }
