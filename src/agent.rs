@@ -40,6 +40,7 @@ mod spool;
 mod stop;
 mod supervisor;
 mod usage;
+mod users;
 mod verdict;
 
 pub use answer::MAX_ANSWER;
@@ -61,4 +62,5 @@ pub use request::{AgentRequest, LeaseSignal, OutputChunk, OutputStream};
 pub use shim::run_shim;
 pub use supervisor::{KillPlan, Limits, Supervisor, deliver_rest};
 pub use usage::spooled_usage;
+pub use users::{looking_as_owner, may_change_users, run_end_user};
 pub use verdict::{Evidence, Intervention, judge};

@@ -118,8 +118,11 @@ pub fn main() -> ExitCode {
     if role.as_ref().is_some_and(|word| word == "shim") {
         return crate::agent::run_shim(arguments);
     }
-    if role.is_some_and(|word| word == "confine") {
+    if role.as_ref().is_some_and(|word| word == "confine") {
         return crate::agent::run_confine(arguments);
+    }
+    if role.is_some_and(|word| word == "end-user") {
+        return crate::agent::run_end_user(arguments);
     }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -43,7 +43,7 @@ pub use disk::DiskConfig;
 pub use folders::{FoldersConfig, SET_ASIDE};
 pub use history::HistoryConfig;
 pub use http::HttpConfig;
-pub use isolation::{AgentNetwork, IsolationConfig, IsolationMode};
+pub use isolation::{AgentNetwork, AgentUsers, IsolationConfig, IsolationMode};
 pub use queue::QueueConfig;
 pub use remotes::{GitConfig, GithubConfig};
 pub use retention::{RetentionConfig, RetentionPolicy};

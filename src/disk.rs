@@ -2,7 +2,9 @@
 //! day on which there is none.
 
 pub(crate) mod beneath;
+mod closed;
 mod marks;
+mod ownership;
 mod redacted;
 mod reserve;
 mod space;
@@ -21,7 +23,9 @@ use std::{
 use nix::sys::{stat::futimens, time::TimeSpec};
 
 pub(crate) use beneath::{About, Beneath, Kind};
+pub use closed::{Closed, look_at_volume};
 pub use marks::{DiskMarks, Level, Mark, parse_size, size_text};
+pub(crate) use ownership::Passing;
 pub(crate) use redacted::{Cut, Kept, Redacted, judge};
 pub use reserve::Reserve;
 pub use space::{DiskSpace, Space, SystemDisk};

@@ -8,7 +8,8 @@ use std::{
 
 use archon_awo::config::keys;
 
-const COMPOSE: [&str; 3] = ["compose.yaml", "compose.dev.yaml", "compose.archon.yaml"];
+const COMPOSE: [&str; 4] =
+    ["compose.yaml", "compose.dev.yaml", "compose.archon.yaml", "compose.hardened.yaml"];
 /// Settings that the image decides: where the volumes are, and the port that is published.
 const OF_THE_IMAGE: [&str; 6] = [
     "AWO_REPOSITORY_DIR",

@@ -18,8 +18,9 @@ use nix::{
     unistd::{Gid, Uid, close, setgid, setgroups, setuid},
 };
 use rustix::{
+    io::Errno,
     process::{getpriority_process, setpriority_process},
-    thread::{CapabilitySet, capabilities, set_capabilities},
+    thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities},
 };
 use serde::{Deserialize, Serialize};
 
@@ -155,9 +156,18 @@ fn prepare(orders: Option<OsString>, held: Containment) -> Result<Isolation, Str
     let open = confinement.mode == IsolationMode::Off;
     // Paths are looked up with the rights the worker has; the agent gets what was found.
     let grants = confinement.places.grants();
-    give_up_capabilities(!open).map_err(named("capabilities cannot be given up"))?;
+    if !open {
+        bar_capabilities().map_err(named("capabilities cannot be barred"))?;
+    }
     if let Some(user) = confinement.user {
         become_user(user.uid, user.gid).map_err(named("the agent's user cannot be taken on"))?;
+    }
+    // Who came from a user with rights still has them.
+    give_up_capabilities(!open || confinement.user.is_some())
+        .map_err(named("capabilities cannot be given up"))?;
+    // Root's number comes back for nobody who has given it up for good.
+    if confinement.user.is_some() && setuid(Uid::from_raw(0)).is_ok() {
+        return Err("root could be taken back".to_owned());
     }
     if open {
         return Ok(Isolation::off(held.by));
@@ -190,37 +200,40 @@ fn yield_to_others() -> io::Result<()> {
     Ok(setpriority_process(None, (now + NICER).min(LOWEST))?)
 }
 
-/// Gives up the rights by which root reads the memory and the environment of every process: the
-/// worker's environment holds secrets. Without new privileges no program brings them back. With
-/// `most`, also everything else that builds and tests do not need.
-fn give_up_capabilities(most: bool) -> io::Result<()> {
-    // Each of the three suffices for the kernel (`may_access_mm`, `ptrace_may_access`).
-    let eyes = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-    let useful = CapabilitySet::CHOWN
-        | CapabilitySet::DAC_OVERRIDE
-        | CapabilitySet::FOWNER
-        | CapabilitySet::FSETID
-        | CapabilitySet::KILL
-        | CapabilitySet::NET_BIND_SERVICE
-        | CapabilitySet::SETGID
-        | CapabilitySet::SETUID;
-    let mut sets = capabilities(None)?;
-    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
-        set.remove(eyes);
-        if most {
-            *set &= useful;
+/// Takes all rights out of those that any program started from here could get, where this process may do
+/// so; where it may not, that no new privileges are had does the same.
+fn bar_capabilities() -> io::Result<()> {
+    for right in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(right) {
+            // The kernel does not know it, or it is not for us to take.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(set_capabilities(None, sets)?)
+    Ok(())
+}
+
+/// Gives up every right that root has beyond its number, for good: without new privileges no program brings
+/// one back. Where nothing else is taken away, those still go by which root reads the memory and the
+/// environment of every process: the worker's holds secrets.
+fn give_up_capabilities(all: bool) -> io::Result<()> {
+    // Each of the three suffices for the kernel (`may_access_mm`, `ptrace_may_access`).
+    let eyes = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let mut sets = capabilities(None)?;
+    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        // Rights that this program does not know of are not kept either.
+        *set = if all { CapabilitySet::empty() } else { set.difference(eyes) };
+    }
+    set_capabilities(None, sets)?;
+    // What is neither permitted nor inheritable left the ambient set by itself.
+    if all && capabilities(None)?.permitted != CapabilitySet::empty() {
+        return Err(io::Error::other("rights are left"));
+    }
+    Ok(())
 }
 
 fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     setgroups(&[])?;
     setgid(Gid::from_raw(gid))?;
-    setuid(Uid::from_raw(uid))?;
-    // Root's number comes back for nobody who has given it up for good.
-    if setuid(Uid::from_raw(0)).is_ok() {
-        return Err(io::Error::other("root could be taken back"));
-    }
-    Ok(())
+    Ok(setuid(Uid::from_raw(uid))?)
 }

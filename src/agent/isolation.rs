@@ -10,8 +10,11 @@ use std::{fmt, path::PathBuf};
 use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::containment::{Containment, Mechanism};
-use crate::config::{AgentNetwork, IsolationConfig, IsolationMode};
+use super::{
+    containment::{Containment, Mechanism},
+    users::may_change_users,
+};
+use crate::config::{AgentNetwork, AgentUsers, IsolationConfig, IsolationMode};
 pub use grants::Places;
 pub(super) use ruleset::{InForce, scope_signals, shut_in};
 pub(super) use syscalls::forbid;
@@ -57,7 +60,9 @@ pub struct Isolation {
     pub containment: Mechanism,
     /// The user, when it is not the worker's.
     pub user: Option<u32>,
-    /// What bounds the number of processes: `cgroup`, `user`, or nothing.
+    /// Whether no other run has that user.
+    pub own_user: bool,
+    /// What bounds the number of processes: `cgroup`, `user`, `shared user`, or nothing.
     pub processes: Option<String>,
     /// A cgroup bounds the memory.
     pub memory: bool,
@@ -80,6 +85,7 @@ impl Isolation {
             syscalls: false,
             network: false,
             user: None,
+            own_user: false,
             processes: None,
             memory: false,
             missing: Vec::new(),
@@ -105,11 +111,22 @@ impl Isolation {
         if wanted.only_port.is_some() && !self.network {
             miss("a bound for connections: Landlock 4 (Linux 6.7) has it");
         }
-        if self.processes.is_none() {
+        if !self.own_user {
             miss(
-                "a bound for processes: no cgroup with pids.max can be made, and for root no other \
-                  holds; set AWO_AGENT_USER, or run as another user than root",
+                "a user of its own for each run (AWO_AGENT_USERS): files that its user owns it can close, \
+                 and such sockets it can use",
             );
+        }
+        match self.processes.as_deref() {
+            Some("cgroup" | "user") => {}
+            Some(_) => miss(
+                "a bound for processes of each run: no cgroup with pids.max can be made, and the limit of a \
+                 user counts all that it runs",
+            ),
+            None => miss(
+                "a bound for processes: no cgroup with pids.max can be made, and for root no other holds; \
+                 set AWO_AGENT_USERS",
+            ),
         }
         if wanted.memory.is_some() && !self.memory {
             miss("a bound for memory: no cgroup with memory.max can be made");
@@ -149,7 +166,8 @@ impl fmt::Display for Isolation {
         if self.network {
             parts.push("proxy only".to_owned());
         }
-        parts.extend(self.user.map(|user| format!("user {user}")));
+        let own = if self.own_user { " of its own" } else { "" };
+        parts.extend(self.user.map(|user| format!("user {user}{own}")));
         parts.extend(self.processes.as_ref().map(|by| format!("processes by {by}")));
         if self.memory {
             parts.push("memory by cgroup".to_owned());
@@ -171,6 +189,8 @@ pub struct Confinement {
     pub places: Places,
     /// Whom it runs as.
     pub user: Option<AgentUser>,
+    /// Of whom it gets one of its own before it starts.
+    pub users: Option<AgentUsers>,
     /// Most processes and threads.
     pub processes: u32,
     /// Most bytes of memory.
@@ -194,7 +214,13 @@ impl Confinement {
                 protected: config.protected.clone(),
                 ..Places::default()
             },
-            user: config.user.as_deref().map(AgentUser::find).transpose()?,
+            // Before one was taken the last stands for all: nothing is noted of whoever only tries.
+            user: match (&config.user, &config.users) {
+                (Some(user), _) => Some(AgentUser::find(user)?),
+                (None, Some(users)) => Some(AgentUser::last_of(users)?),
+                (None, None) => None,
+            },
+            users: config.users.clone(),
             processes: config.processes,
             memory: config.memory,
             open_files: config.open_files,
@@ -214,11 +240,24 @@ pub struct AgentUser {
 }
 
 impl AgentUser {
+    /// The last of a range; the error names the setting.
+    fn last_of(users: &AgentUsers) -> Result<Self, String> {
+        let AgentUsers { first, last, .. } = users;
+        let failed = |why: &str| Err(format!("AWO_AGENT_USERS is {first}-{last}, {why}"));
+        if (*first..=*last).contains(&nix::unistd::geteuid().as_raw()) {
+            return failed("and the worker itself is one of them");
+        }
+        if !may_change_users() {
+            return failed(MAY_NOT);
+        }
+        Ok(Self { uid: *last, gid: *last })
+    }
+
     /// Finds a user by name or number; the error names the setting.
     fn find(text: &str) -> Result<Self, String> {
         let failed = |why: &str| Err(format!("AWO_AGENT_USER is {text:?}, {why}"));
-        if !nix::unistd::geteuid().is_root() {
-            return failed("and only a worker that is root can start agents as another user");
+        if !may_change_users() {
+            return failed(MAY_NOT);
         }
         let known = match text.parse::<u32>() {
             Ok(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten().or_else(|| {
@@ -234,6 +273,10 @@ impl AgentUser {
         }
     }
 }
+
+/// Why nobody else can be had.
+const MAY_NOT: &str = "and the worker may not start agents as another user: it has to be root, or have CAP_SETUID, \
+                       CAP_SETGID, CAP_CHOWN and CAP_KILL (compose.hardened.yaml)";
 
 /// A user of whom nothing is known.
 fn nobody() -> User {
@@ -257,16 +300,19 @@ pub(super) fn facts(
     held: Containment,
 ) -> Isolation {
     let other = wanted.user.is_some() || !nix::unistd::geteuid().is_root();
-    let processes = match (limits.processes, other) {
-        (true, _) => Some("cgroup".to_owned()),
-        (false, true) => Some("user".to_owned()),
-        (false, false) => None,
+    let own_user = wanted.users.is_some();
+    let processes = match (limits.processes, own_user, other) {
+        (true, _, _) => Some("cgroup".to_owned()),
+        (false, true, _) => Some("user".to_owned()),
+        (false, false, true) => Some("shared user".to_owned()),
+        (false, false, false) => None,
     };
     Isolation {
         landlock: in_force.version,
         network: in_force.network,
         syscalls,
         user: wanted.user.map(|user| user.uid),
+        own_user,
         processes,
         memory: limits.memory,
         ..Isolation::nothing(held.by)

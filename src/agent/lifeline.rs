@@ -98,6 +98,11 @@ pub enum Status {
     },
     /// Another shim still holds the sandbox.
     Locked,
+    /// Other runs have what this one needs.
+    Busy {
+        /// What that is.
+        message: String,
+    },
     /// The shim or the agent could not be started.
     Setup {
         /// Why.

@@ -28,6 +28,7 @@ use nix::{
 use super::{
     lifeline::{EXIT_LOCKED, EXIT_SETUP, Order, Status},
     process_table::TreeRule,
+    users::HeldUser,
 };
 use crate::clock::boot_time;
 pub(super) use freeze::Freezing;
@@ -101,6 +102,8 @@ struct Shim {
     out_of_memory: Option<bool>,
     /// How many processes that are not the agent have ended, as far as it was not for a tracer to hear.
     buried: u64,
+    /// The user of this run, where it has one of its own.
+    user: Option<HeldUser>,
 }
 
 impl Shim {
@@ -125,11 +128,21 @@ impl Shim {
             end_began: None,
             out_of_memory: None,
             buried: 0,
+            user: None,
         }
     }
 
     /// The life of the shim; returns its exit code.
     fn run(&mut self) -> u8 {
+        let code = self.live();
+        if let Some(Err(message)) = self.user.take().map(HeldUser::give_back) {
+            // The note of the user stays: whoever needs the sandbox next takes it back.
+            eprintln!("archon-awo: {message}");
+        }
+        code
+    }
+
+    fn live(&mut self) -> u8 {
         while !self.exited && self.ending != Ending::Kill {
             self.wait();
             self.obey();
@@ -206,19 +219,28 @@ impl Shim {
                 return Err(EXIT_LOCKED);
             }
             self.clear_leftovers();
+            self.hand_over().map_err(|failed| self.not_started(failed))?;
             // Not before: what was left is outside of it.
             self.freezing.enter_domain(&self.arguments);
         }
         if self.frozen.is_none() && self.deadline > boot_time() {
-            let (pid, isolation) = self.start().map_err(|failed| {
-                let agent = matches!(failed, NotStarted::Agent(_));
-                self.fail(failed.into_message(), agent)
-            })?;
+            let (pid, isolation) = self.start().map_err(|failed| self.not_started(failed))?;
             self.agent = Some(pid);
             self.freezing.note_isolation(&isolation);
             self.pipes.tell(&Status::Started { pid: pid.as_raw(), isolation });
         }
         Ok(())
+    }
+
+    fn not_started(&mut self, failed: NotStarted) -> u8 {
+        match failed {
+            NotStarted::Busy(message) => {
+                self.pipes.tell(&Status::Busy { message });
+                EXIT_LOCKED
+            }
+            NotStarted::Agent(message) => self.fail(message, true),
+            NotStarted::Ours(message) => self.fail(message, false),
+        }
     }
 
     fn fail(&mut self, message: String, agent: bool) -> u8 {

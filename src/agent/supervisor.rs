@@ -9,7 +9,11 @@ mod shim_process;
 mod streams;
 mod watch_over;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
@@ -201,6 +205,22 @@ impl Supervisor {
         report
     }
 
+    /// Has what a dead run was given in a sandbox belong to this process again: where each run has a user of
+    /// its own, nothing can be done with the files before. Fine when there is nothing, or somebody is at work.
+    pub async fn take_back(&self, sandbox: &Path) {
+        let Some(users) = self.isolation.users.clone() else { return };
+        let root = sandbox.to_owned();
+        let taken = tokio::task::spawn_blocking(move || users.reclaim(Some(&root))).await;
+        match taken {
+            Ok(Ok(0)) => {}
+            Ok(Ok(_)) => {
+                tracing::info!(sandbox = %sandbox.display(), "took back what a dead run had")
+            }
+            Ok(Err(error)) => tracing::warn!(sandbox = %sandbox.display(), "{error}"),
+            Err(error) => tracing::warn!(sandbox = %sandbox.display(), "{error}"),
+        }
+    }
+
     /// Starts the agent once.
     async fn attempt(
         &self,
@@ -235,6 +255,7 @@ impl Supervisor {
             ended.intervention = Some(Intervention::ShimLost);
             clear(request).await;
         }
+        self.take_back(&request.sandbox_root).await;
         // Nobody waits for it: what it collects has ended.
         drop(tokio::task::spawn_blocking(adopted::bury));
         let drained = streams.end(self.limits.delivery).await;

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     archive::Archive,
     config::{self, AgentKind, Config, Host, Problem, find_program},
-    disk::{SystemDisk, VolumeState},
+    disk::{Level, SystemDisk, VolumeState},
     exit::CommandError,
     process,
     store::{self, Database},
@@ -211,6 +211,9 @@ fn disk(config: &Config) -> Vec<Check> {
         let found = VolumeState::look(volume, folder.clone(), &SystemDisk, &config.disk.marks);
         match &found.lacks {
             None => Check::well(name, found.describe()),
+            Some(lacks) if found.level == Level::Closed => {
+                Check::ill(name, lacks, "no orders are claimed while it is so")
+            }
             Some(lacks) => {
                 let help = "free space there: no orders are claimed while it is so";
                 Check::ill(name, format!("{}: {lacks}", found.describe()), help)

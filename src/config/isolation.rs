@@ -27,6 +27,27 @@ pub enum AgentNetwork {
     Proxy,
 }
 
+/// A range of users (`AWO_AGENT_USERS`), and where is noted who has which.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AgentUsers {
+    /// The number of the first.
+    pub first: u32,
+    /// The number of the last.
+    pub last: u32,
+    /// The folder with a file for each, on the volume that replicas share.
+    pub notes: PathBuf,
+}
+
+impl AgentUsers {
+    /// Reads `64000-64999`.
+    fn parse(text: &str, notes: PathBuf) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        // The last number stands for no user.
+        (0 < first && first <= last && last < u32::MAX).then_some(Self { first, last, notes })
+    }
+}
+
 /// How far an agent is shut in, and what it may use up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsolationConfig {
@@ -40,6 +61,8 @@ pub struct IsolationConfig {
     pub protected: Vec<PathBuf>,
     /// `AWO_AGENT_USER`: whom agents run as, when the worker is root.
     pub user: Option<String>,
+    /// `AWO_AGENT_USERS`: users of which each run gets one of its own.
+    pub users: Option<AgentUsers>,
     /// `AWO_AGENT_PROCESSES`: most processes and threads.
     pub processes: u32,
     /// `AWO_AGENT_MEMORY`: most memory of one agent and everything it starts, in bytes.
@@ -62,6 +85,7 @@ impl Default for IsolationConfig {
             write_paths: Vec::new(),
             protected: Vec::new(),
             user: None,
+            users: None,
             processes: 4096,
             memory: None,
             open_files: 65_536,
@@ -98,12 +122,24 @@ impl IsolationConfig {
                 expected: "AWO_AGENT_PROXY to be set".to_owned(),
             });
         }
+        let user = reader.optional(&keys::AGENT_USER, values::text)?;
+        let notes = folders.repositories.join(".cache/agent-users");
+        let users =
+            reader.optional(&keys::AGENT_USERS, |text| AgentUsers::parse(text, notes.clone()))?;
+        if let (Some(user), Some(_)) = (&user, &users) {
+            return Err(ConfigError::Conflict {
+                name: keys::AGENT_USER.name(),
+                value: user.clone(),
+                expected: "it to be unset where AWO_AGENT_USERS is set".to_owned(),
+            });
+        }
         Ok(Self {
             mode: reader
                 .value(&keys::ISOLATION, |text| IsolationMode::from_str(text, true).ok())?,
             read_paths,
             write_paths,
-            user: reader.optional(&keys::AGENT_USER, values::text)?,
+            user,
+            users,
             processes: reader.value(&keys::AGENT_PROCESSES, values::number(16..=4_194_304))?,
             memory: reader.optional(&keys::AGENT_MEMORY, values::size)?,
             open_files: reader.value(&keys::AGENT_OPEN_FILES, values::number(64..=1_048_576))?,

@@ -214,6 +214,8 @@ keys! {
         "Files and folders outside their sandbox that agents may write.";
     AGENT_USER: ["AWO_AGENT_USER"], None, "the name or number of a user", false,
         "The user that agents run as, when the worker is root; the worker's own when unset.";
+    AGENT_USERS: ["AWO_AGENT_USERS"], None, "two numbers of users from 1 such as 64000-64999", false,
+        "Numbers of users of which each run of an agent gets one of its own, where the worker may.";
     AGENT_PROCESSES: ["AWO_AGENT_PROCESSES"], Some("4096"), "a whole number from 16 to 4194304", false,
         "Most processes and threads: of each agent where a cgroup can be made, else of their user.";
     AGENT_MEMORY: ["AWO_AGENT_MEMORY"], None, SIZE, false,

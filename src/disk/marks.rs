@@ -36,6 +36,8 @@ pub enum Level {
     Low,
     /// Below the hard mark.
     Full,
+    /// Not to be entered or written to: somebody closed it.
+    Closed,
 }
 
 impl Mark {
@@ -156,6 +158,7 @@ impl fmt::Display for Level {
             Self::Ample => "ample",
             Self::Low => "low",
             Self::Full => "full",
+            Self::Closed => "closed",
         })
     }
 }

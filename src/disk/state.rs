@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DiskMarks, DiskSpace, Level, Space, size_text};
+use super::{DiskMarks, DiskSpace, Level, Space, look_at_volume, size_text};
 
 /// One volume.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -36,6 +36,9 @@ impl VolumeState {
         disk: &dyn DiskSpace,
         marks: &DiskMarks,
     ) -> Self {
+        if let Some(lacks) = look_at_volume(&folder).still {
+            return Self { name, folder, space: None, level: Level::Closed, lacks: Some(lacks) };
+        }
         match disk.space(&folder) {
             Ok(space) => {
                 let (level, lacks) = marks.judge(&space);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -129,7 +130,9 @@ impl NewSandbox {
             }
         }
         delete(&self.trusted_staging())?;
-        fs::create_dir(root).map_err(GitError::file("make the folder", root))?;
+        // No other user has anything to look for in it; that of a run is let through when it begins.
+        let made = fs::DirBuilder::new().mode(0o700).create(root);
+        made.map_err(GitError::file("make the folder", root))?;
         let marker = root.join(MARKER);
         fs::write(&marker, format!("{order}\n")).map_err(GitError::file("write", &marker))?;
         for folder in [home, tmp] {

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Git, GitError, Mirror, Parts, Plan, blocking, lock::FileLock, new_sandbox::NewSandbox,
-    objects::BORROWED, removal::delete,
+    objects::BORROWED, removal::delete, volume::MARKER,
 };
 use crate::{
-    disk::{Beneath, beneath::is_shortage},
+    disk::{Beneath, beneath::is_shortage, look_at_volume},
     domain::{BranchName, RepositoryUrl, Role, WorkOrderId},
 };
 
@@ -133,6 +134,7 @@ impl Git {
     ) -> Result<Option<Sandbox>, GitError> {
         let (git, order, url) = (self.clone(), order.clone(), url.clone());
         blocking(move || {
+            git.require_open(&order)?;
             let found = git
                 .recorded(&order)
                 .filter(|(_, recorded)| recorded.clone_url() == url.clone_url());
@@ -142,6 +144,23 @@ impl Git {
             Ok(found.map(|(sandbox, _)| sandbox).filter(whole))
         })
         .await
+    }
+
+    /// An error when what tells of a sandbox is there and cannot be looked at, even after it was opened again:
+    /// a sandbox that is closed is not gone.
+    fn require_open(&self, order: &WorkOrderId) -> Result<(), GitError> {
+        let (record, root) =
+            (self.volume().trusted(order).join(RECORD), self.volume().sandbox(order));
+        let look = |path: &Path| match fs::File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(GitError::file("read", path)(error))
+            }
+            _ => Ok(()),
+        };
+        look(&record).and_then(|()| look(&root.join(MARKER))).or_else(|_| {
+            look_at_volume(self.volume().root());
+            look(&record).and_then(|()| look(&root.join(MARKER)))
+        })
     }
 
     /// What the record of an order says, whether its checkout is there or not; and the repository.

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{GitError, History, blocking};
 use crate::{
+    disk::look_at_volume,
     domain::{RepositoryUrl, WorkOrderId},
     process,
 };
@@ -109,10 +110,15 @@ impl Volume {
     pub(super) async fn prepare(&self, home: &Path) -> Result<VolumeReport, GitError> {
         let mut folders = vec![home.to_owned(), self.root.clone(), self.trash()];
         folders.extend([self.trusted_folder(), self.mirrors()]);
+        let root = self.root.clone();
         blocking(move || {
-            for folder in folders {
-                std::fs::create_dir_all(&folder)
-                    .map_err(GitError::file("make the folder", &folder))?;
+            for folder in &folders {
+                let made = std::fs::create_dir_all(folder).or_else(|error| {
+                    // An agent that has our user may have closed one of those above it.
+                    let opened = look_at_volume(&root).opened > 0;
+                    if opened { std::fs::create_dir_all(folder) } else { Err(error) }
+                });
+                made.map_err(GitError::file("make the folder", folder))?;
             }
             Ok(())
         })

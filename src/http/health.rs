@@ -231,8 +231,13 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse 
     if state.checks.database_problem().await.is_some() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is not available\n");
     }
-    if state.disk.borrow().level() == Level::Full {
-        return (StatusCode::SERVICE_UNAVAILABLE, "a volume is full\n");
+    match state.disk.borrow().level() {
+        Level::Closed => {
+            let words = "a volume is closed to the worker: /health says which\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, words);
+        }
+        Level::Full => return (StatusCode::SERVICE_UNAVAILABLE, "a volume is full\n"),
+        Level::Low | Level::Ample => {}
     }
     (StatusCode::OK, "ok\n")
 }

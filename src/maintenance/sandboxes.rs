@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archive::{Archive, ArchiveError},
     clock::Clock,
-    config::{Config, RetentionPolicy},
+    config::{AgentUsers, Config, RetentionPolicy},
     domain::{Credentials, RemoteRules, RepositoryUrl, WorkOrderId},
     git::{Claim, FoundSandbox, Git, GitError, Remote},
     store::{Standing, Store, StoreError},
@@ -48,6 +48,8 @@ pub struct Sandboxes {
     pub inheritable: BTreeMap<String, String>,
     /// Where the agents' own files go before they are deleted, if they are kept.
     pub archive: Option<Archive>,
+    /// The users of which each run of an agent gets one: what dead runs had is taken back first.
+    pub users: Option<AgentUsers>,
     /// Randomness.
     pub clock: Clock,
 }
@@ -148,7 +150,8 @@ impl Sandboxes {
         let (remotes, credentials) = (config.remotes.clone(), config.credentials.clone());
         let work_orders = config.folders.work_orders.clone();
         let inheritable = config.agent.inheritable.clone();
-        Self { store, git, work_orders, remotes, credentials, inheritable, archive, clock }
+        let users = config.agent.isolation.users.clone();
+        Self { store, git, work_orders, remotes, credentials, inheritable, archive, users, clock }
     }
 
     /// Takes away what may go on the volumes of this host. `each` hears of every sandbox as it is
@@ -159,8 +162,20 @@ impl Sandboxes {
         each: &(dyn Fn(&Item, usize) + Sync),
         stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
+        self.take_back().await;
         let knowing = self.knowing_variables().await.map_err(SweepError::Store)?;
         knowing.sweep_volume(sweep, each, stop).await
+    }
+
+    /// Of a run whose worker and shim were killed its user still has the files: nobody else could save or
+    /// delete them.
+    async fn take_back(&self) {
+        let Some(users) = self.users.clone() else { return };
+        match tokio::task::spawn_blocking(move || users.reclaim(None)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(error) => tracing::warn!("what dead runs had cannot be taken back: {error}"),
+        }
     }
 
     async fn sweep_volume(

@@ -125,6 +125,7 @@ impl Worker {
             info!(%isolation, "agents are shut in");
         }
         end_orphans().await;
+        take_back(&config).await;
 
         let timings = config.queue.clone();
         let interrupt = CancellationToken::new();
@@ -406,6 +407,17 @@ async fn end_orphans() {
         Ok(0) => {}
         Ok(processes) => warn!(processes, "ended agents that a dead worker had left behind"),
         Err(error) => warn!("cannot look for agents of dead workers: {error}"),
+    }
+}
+
+/// Takes back what was given to users of agents whose worker and shim were killed together.
+async fn take_back(config: &Config) {
+    let Some(users) = config.agent.isolation.users.clone() else { return };
+    match tokio::task::spawn_blocking(move || users.reclaim(None)).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(runs)) => info!(runs, "took back what dead runs of agents had"),
+        Ok(Err(error)) => warn!("{error}"),
+        Err(error) => warn!("what dead runs of agents had cannot be taken back: {error}"),
     }
 }
 

@@ -157,6 +157,7 @@ impl Metrics {
             Level::Ample => 0,
             Level::Low => 1,
             Level::Full => 2,
+            Level::Closed => 3,
         };
         self.inner.disk_level.record(level, &labels);
     }
@@ -257,7 +258,7 @@ impl Inner {
             disk_free_inodes: gauge("awo_disk_free_inodes", "Free inodes of a volume"),
             disk_level: gauge(
                 "awo_disk_level",
-                "0 with room, 1 below the soft mark, 2 below the hard mark",
+                "0 with room, 1 below the soft mark, 2 below the hard mark, 3 closed to the worker",
             ),
             disk_cleanups: counter(
                 "awo_disk_cleanups_total",

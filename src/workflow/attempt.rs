@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     backoff,
-    domain::ErrorClass,
+    disk::{Closed, look_at_volume},
+    domain::{ErrorClass, WorkOrderId},
     lease::{Lease, StopReason},
     put_back,
     store::{Claimed, RunStore, Settlement, Wait},
@@ -49,6 +50,9 @@ pub async fn run(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
     .instrument(span.clone())
     .await
 }
+
+/// Folders in folders of ours that are opened again: those of a repository have few levels.
+const DEEPEST: usize = 16;
 
 /// How an attempt ended, and whether a step succeeded in it.
 struct Ended {
@@ -164,8 +168,37 @@ async fn attempt(workflow: &Workflow, job: &Claimed, lease: &Lease) -> Settlemen
         keeping = workflow.keeping(secrets);
         &keeping
     };
-    let ended = work(workflow, job, lease, store.clone(), order).await;
+    let id = order.id.clone();
+    let mut ended = work(workflow, job, lease, store.clone(), order).await;
+    if let Err(StepError::Failed(failure)) = &mut ended.result
+        && failure.denied
+        && open_again(workflow, &id).await
+    {
+        // No fault of this order: somebody closed what is ours, or it is still closed.
+        (failure.retryable, failure.outside) = (true, true);
+    }
     settlement(workflow, job, lease, &store, ended).await
+}
+
+/// Looks for what is closed of that which an order needs and only we write, and opens it again; answers
+/// whether there was something.
+async fn open_again(workflow: &Workflow, order: &WorkOrderId) -> bool {
+    let (volume, files) =
+        (workflow.git.volume().root().to_owned(), workflow.settings.work_orders.clone());
+    let order = order.to_string();
+    let look = move || {
+        let mut all =
+            [look_at_volume(&volume), look_at_volume(&files), Closed::default(), Closed::default()];
+        all[2].look(&volume.join(".cache"), DEEPEST, true);
+        all[3].look(&files.join(order), DEEPEST, true);
+        for closed in &all {
+            if let Some(still) = &closed.still {
+                warn!("{still}");
+            }
+        }
+        all.iter().any(Closed::any)
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
 async fn load(workflow: &Workflow, job: &Claimed, store: &RunStore) -> Result<Order, StepError> {
@@ -186,6 +219,8 @@ async fn work(
 ) -> Ended {
     let interrupts = Interrupts::of(lease, &workflow.clock);
     let opened = async {
+        let sandbox = workflow.git.volume().sandbox(&order.id);
+        workflow.supervisor.take_back(&sandbox).await;
         let former = set_aside(workflow, &order).await?;
         let dossier = Dossier::open(&workflow.settings.work_orders, &order.id).await?;
         Ok((former, dossier, store.finished_steps().await?))

@@ -36,6 +36,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// Whether the order was kept from running by its own former owner: it waits, and spends nothing.
     pub waits: bool,
+    /// Whether a file or folder could not be opened: it may be one of ours that somebody closed.
+    pub denied: bool,
 }
 
 impl Failure {
@@ -44,7 +46,7 @@ impl Failure {
         let retryable = class.is_transient();
         let outside = matches!(class, ErrorClass::RateLimited | ErrorClass::Overloaded);
         let message = message.into();
-        Self { class, message, retryable, outside, retry_after: None, waits: false }
+        Self { class, message, retryable, outside, retry_after: None, waits: false, denied: false }
     }
 
     /// A failure that no retry can mend.
@@ -52,6 +54,9 @@ impl Failure {
         Self { retryable: false, ..Self::new(class, message) }
     }
 }
+
+/// What the system says, and git after it, of what may not be opened.
+const DENIED: &str = "Permission denied";
 
 /// The text of an error with its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
@@ -76,7 +81,8 @@ impl From<Failure> for StepError {
 impl From<agent::Failure> for StepError {
     fn from(failure: agent::Failure) -> Self {
         let agent::Failure { class, message, retry_after, sandbox_free } = failure;
-        Self::Failed(Failure { retry_after, waits: !sandbox_free, ..Failure::new(class, message) })
+        let (waits, denied) = (!sandbox_free, message.contains(DENIED));
+        Self::Failed(Failure { retry_after, waits, denied, ..Failure::new(class, message) })
     }
 }
 
@@ -89,6 +95,7 @@ impl From<GitError> for StepError {
             outside: error.is_outage(),
             retry_after: None,
             waits: false,
+            denied: with_causes(&error).contains(DENIED),
         })
     }
 }
@@ -102,6 +109,7 @@ impl From<ForgeError> for StepError {
             outside: error.is_retryable() && error.class() != ErrorClass::Disk,
             retry_after: error.retry_after(),
             waits: false,
+            denied: false,
         })
     }
 }
@@ -150,5 +158,6 @@ impl From<InvalidSteps> for StepError {
 pub fn volume(path: &std::path::Path, error: &std::io::Error) -> StepError {
     let class = if disk::is_full(error) { ErrorClass::Disk } else { ErrorClass::Invalid };
     let message = format!("cannot write {}: {error}", path.display());
-    StepError::Failed(Failure::new(class, message))
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    StepError::Failed(Failure { denied, ..Failure::new(class, message) })
 }

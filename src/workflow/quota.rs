@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::failure::Failure;
 use crate::{
+    agent::looking_as_owner,
     clock::Clock,
     disk::{DiskSpace, Usage, size_text, usage},
     domain::ErrorClass,
@@ -60,7 +61,8 @@ impl Quota {
             if space.total_bytes.saturating_sub(space.free_bytes) <= quota {
                 return None;
             }
-            let found = usage(&folder, &|| !ended.is_cancelled()).ok()?;
+            let measure = || usage(&folder, &|| !ended.is_cancelled());
+            let found = looking_as_owner(&folder, measure).ok()?;
             let over = found.bytes > quota || found.incomplete && !ended.is_cancelled();
             over.then_some(found)
         };

@@ -4,7 +4,8 @@
     tests/docker/walk.py [--partition SECONDS] [--image NAME] [--keep]
 
 Six orders on three replicas of which one is killed, a drain, a restart, a rolling update, down and up,
-a network partition; after each: every order completed once, and the database's own invariants hold.
+a network partition; after each: every order completed once, and the database's own invariants hold. Then a
+hostile agent, in the image and in the hardened one: what it can do is what docs/security.md says.
 Only what is outside is stood in for: the agent is a script, the forge a volume with git repositories.
 """
 
@@ -19,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import hostile
 import image
 from stack import Failure, Stack, expect, inspect, run, say, until
 
@@ -248,6 +250,7 @@ def main() -> int:
     parser.add_argument("--partition", type=int, default=60, help="seconds without a network (60)")
     parser.add_argument("--image", help="walk with this image instead of building one")
     parser.add_argument("--keep", action="store_true", help="leave the containers running, to look at them")
+    parser.add_argument("--hostile-only", action="store_true", help="only the attempts of a hostile agent")
     arguments = parser.parse_args()
     # Many runs may share an engine.
     name = f"awo-walk-{os.getpid()}"
@@ -264,7 +267,14 @@ def main() -> int:
     })
     try:
         clean_clone(folder)
-        walk(stack, arguments.partition, arguments.image)
+        if not arguments.hostile_only:
+            walk(stack, arguments.partition, arguments.image)
+            stack.compose("down", "--volumes", "--timeout", "10")
+        elif arguments.image:
+            run("docker", "tag", arguments.image, tag)
+        else:
+            stack.compose("build", "archon-awo", limit=3000)
+        hostile.both(folder, name, tag, {"AWO_PORTS": stack.variables["AWO_PORTS"]}, make_remotes)
         say("everything held")
         return 0
     except Failure as failure:

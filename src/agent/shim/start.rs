@@ -24,6 +24,7 @@ use crate::{
     agent::{
         confine::{GATE_FD, Orders, REPORT_FD, Report},
         isolation::{AgentUser, Isolation},
+        users::{NoUser, let_through},
     },
     clock::boot_time,
 };
@@ -37,14 +38,8 @@ pub enum NotStarted {
     Ours(String),
     /// Its program could not be started.
     Agent(String),
-}
-
-impl NotStarted {
-    pub fn into_message(self) -> String {
-        match self {
-            Self::Ours(message) | Self::Agent(message) => message,
-        }
-    }
+    /// Others have what it needs.
+    Busy(String),
 }
 
 impl From<String> for NotStarted {
@@ -53,14 +48,19 @@ impl From<String> for NotStarted {
     }
 }
 
+impl From<NoUser> for NotStarted {
+    fn from(why: NoUser) -> Self {
+        match why {
+            NoUser::Taken(message) => Self::Busy(message),
+            NoUser::Failed(message) => Self::Ours(message),
+        }
+    }
+}
+
 impl Shim {
     /// Starts the agent with the shim's own environment and standard streams, which the worker
     /// made for it, and lets go of the streams so that their end is the end of the tree.
     pub(super) fn start(&mut self) -> Result<(Pid, Isolation), NotStarted> {
-        if let Some(user) = self.arguments.confinement.user {
-            let given = give_to(user, &self.arguments.confinement.places.own);
-            given.map_err(|error| format!("the sandbox cannot be given to the agent: {error}"))?;
-        }
         // What this is depends on what AWO_FREEZER says, which is the agent's affair and not ours.
         self.freezing.enter().map_err(NotStarted::Agent)?;
         let started = self.spawn();
@@ -81,6 +81,22 @@ impl Shim {
             self.sweep_tree();
         }
         confined
+    }
+
+    /// Makes the sandbox the agent's, where it has another user.
+    pub(super) fn hand_over(&mut self) -> Result<(), NotStarted> {
+        let (confinement, root) = (&mut self.arguments.confinement, &self.arguments.sandbox_root);
+        if let Some(users) = &confinement.users {
+            let held = users.take(root, &confinement.places.own)?;
+            confinement.user = Some(held.user);
+            self.user = Some(held);
+        } else if let Some(user) = confinement.user {
+            let given = give_to(user, &confinement.places.own);
+            given
+                .and_then(|()| let_through(user, root))
+                .map_err(|error| format!("the sandbox cannot be given to the agent: {error}"))?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self) -> Result<(Pid, io::PipeReader), NotStarted> {

@@ -202,6 +202,11 @@ impl WatchOver {
                 let failure = Failure::new(ErrorClass::LostWorker, message);
                 self.ended.problem = Some(Failure { sandbox_free: false, ..failure });
             }
+            Status::Busy { message } => {
+                // Waited out, at no cost to the order.
+                self.ended.problem = Some(Failure::new(ErrorClass::Overloaded, message));
+                self.ended.tree_empty_after = Some(Duration::ZERO);
+            }
             Status::Setup { message, agent } => {
                 let class = if disk::says_full(&message) {
                     ErrorClass::Disk
