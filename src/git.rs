@@ -12,6 +12,7 @@ pub mod askpass;
 mod attributes;
 mod bundle;
 mod cache;
+mod checkout_settings;
 mod commit;
 mod conversion;
 mod disguises;

@@ -139,8 +139,8 @@ fn doctor_names_every_problem_and_what_to_do() {
 #[test]
 fn doctor_calls_a_known_cli_for_its_version() {
     let place = tempfile::tempdir().unwrap();
-    let told = |kind: &str, script: &str| {
-        let cli = place.path().join(kind);
+    let told = &|kind: &str, name: &str, script: &str| {
+        let cli = place.path().join(format!("{kind}-that-{name}"));
         fs::write(&cli, script).unwrap();
         fs::set_permissions(&cli, fs::Permissions::from_mode(0o755)).unwrap();
         let program = Program::new()
@@ -153,13 +153,22 @@ fn doctor_calls_a_known_cli_for_its_version() {
         let check = checks.iter().find(|check| check["name"] == "agent").unwrap();
         (check["ok"].as_bool().unwrap(), check["detail"].as_str().unwrap().to_owned())
     };
-    for kind in ["codex", "gemini", "opencode"] {
-        let script = format!("#!/bin/sh\n[ \"$*\" = --version ] && echo {kind}-cli 1.2.3\n");
-        let (well, detail) = told(kind, &script);
-        assert!(well && detail.contains(&format!("{kind}-cli 1.2.3")), "{detail}");
-        let (well, detail) = told(kind, "#!/bin/sh\necho no libraries >&2\nexit 3\n");
-        assert!(!well && detail.contains("no libraries"), "{detail}");
-    }
+    // Each waits for a database that is not there.
+    std::thread::scope(|scope| {
+        for kind in ["codex", "gemini", "opencode"] {
+            scope.spawn(move || {
+                let script =
+                    format!("#!/bin/sh\n[ \"$*\" = --version ] && echo {kind}-cli 1.2.3\n");
+                let (well, detail) = told(kind, "works", &script);
+                assert!(well && detail.contains(&format!("{kind}-cli 1.2.3")), "{detail}");
+            });
+            scope.spawn(move || {
+                let script = "#!/bin/sh\necho no libraries >&2\nexit 3\n";
+                let (well, detail) = told(kind, "fails", script);
+                assert!(!well && detail.contains("no libraries"), "{detail}");
+            });
+        }
+    });
 }
 
 #[test]

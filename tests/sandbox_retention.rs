@@ -206,6 +206,7 @@ async fn an_order_that_is_requeued_meanwhile_finds_its_sandbox_whole_or_not_at_a
     let setting = Setting::new(pool);
     let (order, sandbox) = setting.order(JobState::Failed).await;
     fs::write(sandbox.checkout.join("work.txt"), "work\n").unwrap();
+    let other = setting.order(JobState::Failed).await.0.parse().unwrap();
     let (git, url) = (setting.place.git.clone(), setting.place.remote().url);
     let id = order.parse().unwrap();
     let claim = git.claim_sandbox(&id).await.unwrap().unwrap();
@@ -218,7 +219,10 @@ async fn an_order_that_is_requeued_meanwhile_finds_its_sandbox_whole_or_not_at_a
         async move { git.find_sandbox(&id, &url).await.unwrap() }
     });
     assert_eq!(git.empty_trash().await.unwrap().entries, 0);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Whoever looks for a sandbox that nobody holds has it by now, three times over.
+    for _ in 0..3 {
+        assert!(git.find_sandbox(&other, &url).await.unwrap().is_some());
+    }
     assert!(!finding.is_finished());
     discarded.put_back().await.unwrap();
     let found = finding.await.unwrap().expect("it is whole again");

@@ -9,7 +9,7 @@ use std::{
 use git2::{Config, Repository};
 
 use super::{
-    Git, GitError, Mirror, Plan, Sandbox, blocking,
+    Git, GitError, Mirror, Plan, Sandbox, blocking, checkout_settings,
     lfs_content::FILTER,
     lock::FileLock,
     mirror::suspect,
@@ -236,6 +236,8 @@ impl NewSandbox {
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\
                       \tsymlinks = true\n\tignorecase = false\n\tautocrlf = false\n[gc]\n\tauto = 0\n";
         put(&path, "config", config.as_bytes())?;
+        let file = GitError::file("keep the settings of the checkout in", &path);
+        checkout_settings::keep(&self.git_dir(), &path).map_err(file)?;
         put(&path, RECORD, &self.sandbox.record_for(self.mirror.remote.url.clone_url())?)?;
         // The fresh index knows the size and times of every file, so that the first commit reads
         // only what the agent changed. From here on the agent cannot reach it.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use git2::{Commit, Index, Oid, Repository};
+use tracing::warn;
 
 use super::{
     GitError, Sandbox, blocking,
@@ -91,6 +92,11 @@ impl Sandbox {
             sandbox.remember(repository, RULES, rules)?;
             let tree = worktree.stage(&head)?.tree;
             sandbox.remember(repository, REMEMBERED, tree)?;
+            if let Err(error) = sandbox.lay_settings_aside() {
+                // Then somebody looks with them, or has no git at all.
+                let order = &sandbox.order;
+                warn!(%order, "the author's settings of git stay in its checkout: {error}");
+            }
             drop(lock);
             Ok(())
         })
@@ -115,7 +121,14 @@ impl Sandbox {
         // The rules first: a file must not be taken for the agent's because it is no longer ignored, nor be
         // left away because it is now.
         let sandbox = self.clone();
-        let mut undone = reading(move |reading| sandbox.put_rules_back(before, reading)).await?;
+        let mut undone = reading(move |reading| {
+            if let Err(error) = sandbox.put_settings_back() {
+                let order = &sandbox.order;
+                warn!(%order, "the author's settings of git are not put back: {error}");
+            }
+            sandbox.put_rules_back(before, reading)
+        })
+        .await?;
         let now = self.staged().await?;
         undone.changed.extend(self.differences(before, now).await?.changed);
         undone.changed.sort_by(|one, other| one.path.cmp(&other.path));

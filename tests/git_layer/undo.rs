@@ -164,3 +164,43 @@ async fn what_is_saved_while_somebody_looks_is_what_was_there_before() {
     git_in(&clone, &["fetch", "--quiet", saved.path.to_str().unwrap(), "refs/awo/bundle/files"]);
     assert_eq!(git_in(&clone, &["show", "FETCH_HEAD:README.md"]), "# the author's");
 }
+
+#[tokio::test]
+async fn whoever_looks_has_the_settings_of_git_that_the_checkout_was_made_with() {
+    let place = Place::new();
+    let sandbox = authored(&place).await;
+    let git = |arguments: &[&str]| git_in(&sandbox.checkout, arguments);
+    git(&["config", "alias.changes", "!echo nothing"]);
+    git(&["config", "user.name", "Somebody else"]);
+    let attributes = sandbox.checkout.join(".git/info/attributes");
+    fs::create_dir_all(attributes.parent().unwrap()).unwrap();
+    fs::write(&attributes, "* -diff\n").unwrap();
+    let config = sandbox.checkout.join(".git/config");
+    let authors = fs::read_to_string(&config).unwrap();
+
+    for _ in 0..2 {
+        sandbox.remember_files().await.unwrap();
+        let seen = fs::read_to_string(&config).unwrap();
+        assert!(seen.contains("[remote \"origin\"]") && !seen.contains("alias"), "{seen}");
+        assert!(!seen.contains("Somebody else") && !attributes.exists());
+        assert!(git(&["diff", "--", "README.md"]).contains("+# the author's"));
+        // What the one who looks writes there does not stay.
+        fs::write(&config, "[core]\n\tpager = false\n").unwrap();
+        sandbox.put_files_back().await.unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), authors);
+        assert_eq!(fs::read_to_string(&attributes).unwrap(), "* -diff\n");
+    }
+
+    // Neither a link nor a folder in the way is followed, and nobody is kept from looking.
+    let elsewhere = place.path("elsewhere");
+    fs::write(&elsewhere, "untouched\n").unwrap();
+    fs::remove_file(&config).unwrap();
+    symlink(&elsewhere, &config).unwrap();
+    sandbox.remember_files().await.unwrap();
+    assert!(fs::read_to_string(&config).unwrap().contains("origin"));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "untouched\n");
+    sandbox.put_files_back().await.unwrap();
+    fs::remove_dir_all(sandbox.checkout.join(".git")).unwrap();
+    sandbox.remember_files().await.unwrap();
+    sandbox.put_files_back().await.unwrap();
+}

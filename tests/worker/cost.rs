@@ -256,3 +256,39 @@ async fn what_an_agent_said_before_its_worker_was_killed_is_counted_once(pool: P
     .unwrap();
     assert_eq!(steps, [(1, false, 1010), (2, false, 1010), (3, true, 0)]);
 }
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn the_last_run_of_an_order_that_ends_with_its_worker_is_counted(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.tell_agent("lines", &lines().replace("claude-a", "claude-sonnet-4-5"));
+    harness.tell_agent(
+        "extra",
+        r#"[ "$AWO_STEP" = execute ] && { cat "$folder/lines"; while :; do sleep 0.05; done; }
+        "#,
+    );
+    let order = harness.order("Write a file").await;
+    sqlx::query("update awo.jobs set max_crashes = 1").execute(&harness.pool).await.unwrap();
+    let worker = harness.start_worker();
+    let spool = harness.path(&format!("work-orders/{order}/outputs/3-execute-1.ndjson"));
+    let is_spooled = || std::fs::read_to_string(&spool).is_ok_and(|text| text.contains("msg_10"));
+    crate::harness::until("the lines in the spool", is_spooled).await;
+    harness.signal(worker, Signal::SIGKILL);
+    harness.start_worker();
+    harness.until_status(&order, "failed").await;
+    harness.until("select total_input_tokens = 1010 from agent_work_orders").await;
+    harness.assert_sound().await;
+    let (usd, estimated): (f64, f64) = sqlx::query_as(
+        "select total_cost_usd::float8,
+             (usage_by_model -> 'claude-sonnet-4-5' ->> 'estimated_usd')::float8 from agent_work_orders",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    // By the list: 3, 15, 0.3, 3.75 and 6 dollars for a million.
+    assert!(
+        (usd - 0.048_253_5).abs() < 1e-6 && (estimated - usd).abs() < 1e-6,
+        "{usd} {estimated}"
+    );
+    let (_, shown) = harness.command(&["show", &order]);
+    assert!(shown.contains("$0.0483, $0.0483 of it by estimate"), "{shown}");
+}

@@ -59,7 +59,13 @@ fn input(requests: &[Value]) -> Input {
 fn blocks(request: &Value) -> Vec<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut blocks = list(&request["tools"]);
-    blocks.extend(list(&request["system"]));
+    // The first one of the system prompt tells the version of the CLI and a digest of the prompt. The vendor's own
+    // cache knows it; one behind a gateway may not.
+    let of_system = list(&request["system"]).into_iter();
+    blocks.extend(of_system.filter(|block| {
+        let text = block["text"].as_str().unwrap_or_default();
+        !text.starts_with("x-anthropic-billing-header")
+    }));
     for message in list(&request["messages"]) {
         match &message["content"] {
             Value::String(text) => {
