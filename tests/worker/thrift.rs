@@ -59,8 +59,8 @@ fn input(requests: &[Value]) -> Input {
 fn blocks(request: &Value) -> Vec<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut blocks = list(&request["tools"]);
-    // The first one of the system prompt tells the version of the CLI and a digest of the prompt. The vendor's own
-    // cache knows it; one behind a gateway may not.
+    // The first one of the system prompt is for the vendor's bills: the version of the CLI and a digest of the prompt.
+    // What the vendor's cache makes of it is not known, so it is not counted.
     let of_system = list(&request["system"]).into_iter();
     blocks.extend(of_system.filter(|block| {
         let text = block["text"].as_str().unwrap_or_default();
