@@ -90,6 +90,13 @@ async fn a_payload_that_cannot_be_run_is_refused_with_the_name_of_its_field(pool
         ),
         (r#"{"repository_url": "acme/app"}"#.to_owned(), "user_request is empty"),
         (
+            format!(
+                r#"{{"repository_url": "acme/app", "user_request": "{}"}}"#,
+                "é".repeat(1 << 19) + "x"
+            ),
+            "user_request has 1048577 bytes: expected at most 1048576",
+        ),
+        (
             r#"{"repository_url": "acme/app", "user_request": " \n\t"}"#.to_owned(),
             "user_request is empty",
         ),
@@ -508,4 +515,25 @@ async fn what_an_order_leaves_out_comes_from_its_repository(pool: PgPool) {
     assert_eq!(text(&pool, &ask("three")).await.unwrap(), "git_worktree develop");
     let by_hand = "UPDATE agent_work_orders SET base_branch = 'a b'";
     assert!(refusal(run(&pool, by_hand).await).contains("agent_work_orders_base_branch"));
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_request_of_one_mebibyte_is_the_longest_however_it_is_written(pool: PgPool) {
+    let insert =
+        "INSERT INTO agent_work_orders (repository_url, user_request) VALUES ('acme/app', $1)";
+    sqlx::query(insert).bind("é".repeat(1 << 19)).execute(&pool).await.unwrap();
+    let longer = "x".repeat((1 << 20) + 1);
+    let said = refusal(sqlx::query(insert).bind(&longer).execute(&pool).await);
+    assert!(said.contains("user_request has 1048577 bytes"), "{said}");
+    let update = "UPDATE agent_work_orders SET user_request = $1";
+    let said = refusal(sqlx::query(update).bind(&longer).execute(&pool).await);
+    assert!(said.contains("user_request has 1048577 bytes"), "{said}");
+    // Who may switch triggers off is held by the table itself.
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query("SET LOCAL session_replication_role = replica")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let said = refusal(sqlx::query(update).bind(&longer).execute(&mut *transaction).await);
+    assert!(said.contains("agent_work_orders_user_request"), "{said}");
 }
