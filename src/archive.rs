@@ -6,7 +6,8 @@
 mod pack;
 
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Read, Seek},
     path::{Path as FsPath, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,6 +36,8 @@ use pack::Folder;
 const CHECKOUT: &str = "checkout";
 /// Bytes that are sent at once; S3 takes parts from 5 MiB.
 const PART: usize = 8 << 20;
+/// An object may be larger than what it holds by this, and by an eighth: names, and what does not shrink.
+const SLACK: u64 = 64 << 20;
 
 /// Why something could not be archived or brought back.
 #[derive(Debug, thiserror::Error)]
@@ -167,20 +170,25 @@ impl Archive {
         let found = self.store.get(&self.path(key)).await.map_err(storage(&self.place))?;
         let stream = found.into_stream().map(|part| part.map_err(io::Error::other));
         let reader = SyncIoBridge::new(StreamReader::new(stream));
-        let (into, limit) = (into.to_owned(), self.limit);
+        let (into, limit, sha256) = (into.to_owned(), self.limit, sha256.to_owned());
         let work = move || {
+            // Nothing of the object is understood before it is known to be the one that was stored.
+            let mut object = nameless_file(&into)?;
+            let most = limit.saturating_add(limit / 8).saturating_add(SLACK);
             let mut reader = Digesting { inner: reader, digest: Sha256::new(), bytes: 0 };
-            let unpacked = pack::unpack(&mut reader, limit, &into);
-            // What follows the end of the archive belongs to the object too.
-            let rest = io::copy(&mut reader, &mut io::sink());
-            unpacked.and(rest)?;
-            Ok::<_, io::Error>(format!("{:x}", reader.digest.finalize()))
+            io::copy(&mut (&mut reader).take(most), &mut object)?;
+            if format!("{:x}", reader.digest.finalize()) != sha256 {
+                return Ok(false);
+            }
+            object.rewind()?;
+            pack::unpack(io::BufReader::new(object), limit, &into)?;
+            Ok::<_, io::Error>(true)
         };
-        let found = tokio::task::spawn_blocking(work)
+        let is_ours = tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| files("unpack the archive")(io::Error::other("it was interrupted")))?
             .map_err(files("unpack the archive"))?;
-        if found == sha256 { Ok(()) } else { Err(ArchiveError::Changed { key: key.to_owned() }) }
+        if is_ours { Ok(()) } else { Err(ArchiveError::Changed { key: key.to_owned() }) }
     }
 
     /// Asks the storage for anything, to see that it answers.
@@ -192,6 +200,14 @@ impl Archive {
     fn path(&self, key: &str) -> Path {
         key.split('/').fold(self.prefix.clone(), Path::join)
     }
+}
+
+/// A file below `folder` that goes with its descriptor.
+fn nameless_file(folder: &FsPath) -> io::Result<File> {
+    let path = folder.join(".object");
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// A sandbox that cannot be archived now is tried again within the hour: no reason to hold a slot for long.

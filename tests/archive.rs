@@ -60,6 +60,9 @@ async fn there_and_back(archive: &Archive) {
 
     let changed = archive.fetch(&stored.key, &"0".repeat(64), folder().path()).await.unwrap_err();
     assert!(matches!(changed, ArchiveError::Changed { .. }), "{changed}");
+    let untouched = folder();
+    let wrong = archive.fetch(&stored.key, &"0".repeat(64), untouched.path()).await;
+    assert!(wrong.is_err() && fs::read_dir(untouched.path()).unwrap().count() == 0, "unpacked");
     let gone = archive.fetch("wo-1/second.tar.gz", &stored.sha256, folder().path()).await;
     assert!(matches!(gone, Err(ArchiveError::Storage { .. })), "{gone:?}");
 }

@@ -174,7 +174,7 @@ fn header(about: &About, kind: EntryType) -> Header {
 /// Reads a stream of [`pack`] into the empty folder `into`. Entries that lead outside, and kinds that
 /// `pack` does not write, are refused; so is more than `limit` bytes.
 pub(super) fn unpack(stream: impl Read, limit: u64, into: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(GzDecoder::new(stream));
+    let mut archive = tar::Archive::new(ShortNames::new(GzDecoder::new(stream)));
     archive.set_preserve_permissions(false);
     archive.set_overwrite(false);
     let refuse = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
@@ -209,6 +209,71 @@ pub(super) fn unpack(stream: impl Read, limit: u64, into: &Path) -> io::Result<(
     Ok(())
 }
 
+/// Longest name or target in an entry of its own, in bytes; the system takes 4096.
+const LONGEST_NAME: u64 = 8192;
+/// What a tar archive is made of, in bytes.
+const BLOCK: usize = 512;
+
+/// A tar archive on its way to the reader, which keeps a long name in memory as a whole and takes extended
+/// headers of any size: names have an end here, and headers that [`pack`] does not write are refused.
+struct ShortNames<R> {
+    inner: R,
+    header: Vec<u8>,
+    /// Bytes until the next header.
+    content: u64,
+}
+
+impl<R> ShortNames<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, header: Vec::with_capacity(BLOCK), content: 0 }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let skipped = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
+            bytes = &bytes[skipped..];
+            self.content -= skipped as u64;
+            let of_header = bytes.len().min(BLOCK - self.header.len());
+            self.header.extend_from_slice(&bytes[..of_header]);
+            bytes = &bytes[of_header..];
+            if self.header.len() == BLOCK {
+                self.content = content_behind(&self.header)?;
+                self.header.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of content that a header announces, whole blocks.
+fn content_behind(header: &[u8]) -> io::Result<u64> {
+    let refuse = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(0);
+    }
+    let header = Header::from_byte_slice(header);
+    let size = header.entry_size()?;
+    match header.entry_type() {
+        EntryType::GNULongName | EntryType::GNULongLink if size > LONGEST_NAME => {
+            return refuse("it holds a name that is longer than a name can be");
+        }
+        EntryType::XHeader | EntryType::XGlobalHeader | EntryType::GNUSparse => {
+            return refuse("it holds an extended header");
+        }
+        _ => {}
+    }
+    let whole = size.checked_next_multiple_of(BLOCK as u64);
+    whole.map_or_else(|| refuse("it holds an entry without an end"), Ok)
+}
+
+impl<R: Read> Read for ShortNames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.pass(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     // Through a link it would change what lies elsewhere.
@@ -220,7 +285,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::Path};
 
     use super::{Folder, Packed, pack, unpack};
     use crate::{disk::Cut, domain::Redactor};
@@ -285,6 +350,35 @@ mod tests {
         let stream = builder.into_inner().unwrap().finish().unwrap();
         assert!(unpack(&stream[..], LIMIT, to.path()).is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_name_without_end_and_extended_headers_are_refused() {
+        let long = "x".repeat(200);
+        let from = folder();
+        fs::write(from.path().join(&long), "long").unwrap();
+        let (_, stream) = packed(from.path(), LIMIT);
+        let to = folder();
+        unpack(&stream[..], LIMIT, to.path()).unwrap();
+        assert!(to.path().join("checkout").join(&long).exists());
+
+        let with = |kind, size: u64| {
+            let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut builder = tar::Builder::new(gzip);
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            builder.append(&header, std::io::repeat(b'x').take(size)).unwrap();
+            let stream = builder.into_inner().unwrap().finish().unwrap();
+            unpack(&stream[..], LIMIT, folder().path()).unwrap_err().to_string()
+        };
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink] {
+            let said = with(kind, 1 << 24);
+            assert!(said.contains("longer than a name can be"), "{said}");
+        }
+        let said = with(tar::EntryType::XHeader, 100);
+        assert!(said.contains("an extended header"), "{said}");
     }
 
     fn folder() -> tempfile::TempDir {
