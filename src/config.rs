@@ -4,6 +4,7 @@
 //! process can differ. A setting that cannot be understood stops the start: a worker that runs with
 //! another lease or another folder than was asked for does more harm than one that does not run.
 
+mod addresses;
 mod agent;
 mod archive;
 mod cache;
@@ -31,6 +32,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
+pub use addresses::masked as without_passwords;
 pub use agent::{AgentConfig, AgentKind, ClaudeConfig, Freezer};
 pub use archive::ArchiveConfig;
 pub use cache::CacheConfig;
@@ -103,6 +105,7 @@ pub struct Config {
     pub warnings: Vec<String>,
     settings: Vec<Setting>,
     unused_secrets: Vec<SecretString>,
+    embedded: Vec<(&'static str, SecretString)>,
 }
 
 /// A setting that stops the start. One line each, naming what was set, to what, and what is expected.
@@ -241,6 +244,7 @@ impl Config {
             home,
             traceparent: text("TRACEPARENT"),
             warnings,
+            embedded: reader.take_embedded(),
             settings: reader.into_settings(),
             unused_secrets,
         })
@@ -252,7 +256,7 @@ impl Config {
     }
 
     /// Every credential of the process, for the redactor: also those that were set but are not
-    /// used, and the password inside the address of the database.
+    /// used, and the passwords inside addresses.
     pub fn secrets(&self) -> Vec<SecretString> {
         self.named_secrets().into_iter().map(|(_, secret)| secret).collect()
     }
@@ -291,9 +295,12 @@ impl Config {
         let archive = self.archive.iter().filter_map(ArchiveConfig::secret);
         secrets.extend(archive.map(|secret| named(&keys::ARCHIVE_SECRET_ACCESS_KEY, secret)));
         if let Some(url) = &self.database.url {
-            let passwords = database::passwords(url).into_iter();
+            // The one of a file is put into it.
+            let passwords = addresses::passwords(url.expose_secret()).into_iter();
             secrets.extend(passwords.map(|secret| named(&keys::DATABASE_URL, secret)));
         }
+        let embedded = self.embedded.iter().cloned();
+        secrets.extend(embedded.map(|(name, secret)| (name.to_owned(), secret)));
         let headers = self.telemetry.headers.iter().map(|(_, value)| value.clone());
         secrets.extend(headers.map(|secret| named(&keys::OTLP_HEADERS, secret)));
         let known: Vec<_> = secrets.iter().map(|(_, s)| s.expose_secret().to_owned()).collect();
@@ -304,7 +311,11 @@ impl Config {
         });
         let others: Vec<SecretString> = others.cloned().collect();
         secrets.extend(others.into_iter().map(|secret| named(&keys::GIT_CREDENTIALS, secret)));
-        secrets.retain(|(_, secret)| !secret.expose_secret().is_empty());
+        let mut seen = BTreeSet::new();
+        secrets.retain(|(_, secret)| {
+            let value = secret.expose_secret();
+            !value.is_empty() && seen.insert(value.to_owned())
+        });
         secrets
     }
 }

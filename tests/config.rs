@@ -301,6 +301,35 @@ fn credentials_are_masked_when_shown_and_known_to_the_redactor() {
 }
 
 #[test]
+fn a_password_inside_any_address_is_masked_and_known_to_the_redactor() {
+    let settings = [
+        ("AWO_AGENT_PROXY", "http://me:pr0xy%2Bword@proxy:3128", "pr0xy+word"),
+        ("ANTHROPIC_BASE_URL", "https://me:m0del-word-x9@models.example/v1", "m0del-word-x9"),
+        ("AWO_ARCHIVE_ENDPOINT", "https://me:st0re-word-x9@s3.example", "st0re-word-x9"),
+        ("GITHUB_API_URL", "https://me:f0rge-word-x9@git.example/api", "f0rge-word-x9"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:c0llect-x9@otlp:4317", "c0llect-x9"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://otlp/?api-key=tr4ce-x9", "tr4ce-x9"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://me:m3tric-x9@otlp:4317", "m3tric-x9"),
+        ("AWO_AGENT_ARGUMENTS", "--proxy 'http://me:argum3nt-x9@proxy'", "argum3nt-x9"),
+        ("AWO_AGENT_COMMAND", "run --url=http://me:c0mmand-x9@h/", "c0mmand-x9"),
+    ];
+    let pairs: Vec<(&str, &str)> =
+        settings.iter().map(|(name, value, _)| (*name, *value)).collect();
+    let config = load(&pairs).unwrap();
+    let shown = serde_json::to_string(config.settings()).unwrap();
+    let secrets = config.secrets();
+    let secrets: Vec<&str> = secrets.iter().map(ExposeSecret::expose_secret).collect();
+    for (name, value, secret) in settings {
+        assert!(secrets.contains(&secret), "{secret} of {name} is not in {secrets:?}");
+        assert!(!shown.contains(secret), "{secret} of {name} is in {shown}");
+        assert!(!shown.contains(value), "{value} of {name} is in {shown}");
+    }
+    assert!(shown.contains("http://me:***@proxy:3128"), "{shown}");
+    let error = load(&[("AWO_AGENT_PROXY", "ftp://me:hunter2@h")]).map(|_| ()).unwrap_err();
+    assert!(error.contains("AWO_AGENT_PROXY") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn an_invalid_credential_is_not_repeated_in_its_error() {
     let error = load(&[("GITHUB_TOKEN", "ghp_abcdef secret 1234")]).map(|_| ()).unwrap_err();
     assert!(error.contains("GITHUB_TOKEN") && !error.contains("secret"), "{error}");

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     COMMAND_CONNECTIONS,
-    output::{Output, first_line},
+    output::{Output, first_line, plain},
 };
 use crate::{
     archive::Archive,
@@ -36,11 +36,11 @@ struct Check {
 
 impl Check {
     fn well(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, ok: true, detail: detail.into(), help: None }
+        Self { name, ok: true, detail: shown(detail), help: None }
     }
 
     fn ill(name: &'static str, detail: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { name, ok: false, detail: detail.into(), help: Some(help.into()) }
+        Self { name, ok: false, detail: shown(detail), help: Some(shown(help)) }
     }
 
     fn from(name: &'static str, result: Result<String, Problem>) -> Self {
@@ -49,6 +49,12 @@ impl Check {
             Err(problem) => Self::ill(name, problem.problem, problem.help),
         }
     }
+}
+
+/// What servers and programs say, and addresses of the settings: without passwords and without what a terminal
+/// would obey.
+fn shown(text: impl Into<String>) -> String {
+    plain(&config::without_passwords(&text.into()))
 }
 
 pub(super) async fn run(host: &Host, output: &Output) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{ConfigError, keys, source::Reader, values};
+use super::{ConfigError, addresses, keys, source::Reader, values};
 use crate::store::DatabaseMode;
 
 /// The connection to Postgres.
@@ -53,7 +53,7 @@ impl DatabaseConfig {
 
 /// The address with the password that `file` holds; as it is when it has one of its own.
 fn with_password(address: SecretString, file: &Path) -> Result<SecretString, ConfigError> {
-    if !passwords(&address).is_empty() {
+    if !addresses::passwords(address.expose_secret()).is_empty() {
         return Ok(address);
     }
     let refused = |reason: &str| ConfigError::Invalid {
@@ -77,19 +77,6 @@ fn with_password(address: SecretString, file: &Path) -> Result<SecretString, Con
     Ok(String::from(url).into())
 }
 
-/// The passwords inside an address, as written and decoded.
-pub(super) fn passwords(url: &SecretString) -> Vec<SecretString> {
-    let Ok(url) = Url::parse(url.expose_secret()) else { return vec![url.clone()] };
-    let written = url.password().unwrap_or_default().to_owned();
-    let decoded = std::iter::once(values::percent_decoded(&written));
-    let named = url.query_pairs().filter(|(name, _)| name == "password");
-    let mut all: Vec<String> = decoded.chain(named.map(|(_, value)| value.into_owned())).collect();
-    all.push(written);
-    all.sort();
-    all.dedup();
-    all.into_iter().filter(|password| !password.is_empty()).map(SecretString::from).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +93,7 @@ mod tests {
     fn a_password_from_a_file_survives_the_address_whatever_is_in_it() {
         for password in ["plain", "p@ss/w:rd?#%41+ \u{e4}", "%"] {
             let url = address("postgres://awo@db/x", &format!("{password}\n")).unwrap();
-            let known = passwords(&url.clone().into());
+            let known = addresses::passwords(&url);
             let known: Vec<&str> = known.iter().map(ExposeSecret::expose_secret).collect();
             assert!(known.contains(&password), "{password} became {url}");
             let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();

@@ -9,8 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::SecretString;
+
 use super::{
-    ConfigError,
+    ConfigError, addresses,
     file::SettingsFile,
     keys::{self, Key},
 };
@@ -139,6 +141,8 @@ pub(super) struct Reader<'a> {
     host: &'a Host,
     files: Vec<SettingsFile>,
     settings: Vec<Setting>,
+    /// Passwords inside addresses, with the setting they are from.
+    embedded: Vec<(&'static str, SecretString)>,
 }
 
 /// A value as it was written, before it is understood.
@@ -152,7 +156,7 @@ struct Written {
 
 impl<'a> Reader<'a> {
     pub fn new(host: &'a Host, files: Vec<SettingsFile>) -> Self {
-        Self { host, files, settings: Vec::new() }
+        Self { host, files, settings: Vec::new(), embedded: Vec::new() }
     }
 
     /// Adds a file that ranks before the ones known so far.
@@ -162,6 +166,11 @@ impl<'a> Reader<'a> {
 
     pub fn host(&self) -> &'a Host {
         self.host
+    }
+
+    /// The passwords inside the addresses that were read, with the settings they are from.
+    pub fn take_embedded(&mut self) -> Vec<(&'static str, SecretString)> {
+        std::mem::take(&mut self.embedded)
     }
 
     /// What was read, with sources.
@@ -217,6 +226,8 @@ impl<'a> Reader<'a> {
             help: key.help,
         });
         let Some(written) = written else { return Ok(None) };
+        let passwords = addresses::passwords(&written.text).into_iter();
+        self.embedded.extend(passwords.map(|password| (key.name(), password)));
         match parse(&written.text) {
             Some(value) => Ok(Some(value)),
             None => Err(ConfigError::Invalid {
@@ -262,19 +273,9 @@ impl<'a> Reader<'a> {
 
 /// The value as it may be shown to people.
 fn shown(key: &Key, text: &str) -> String {
-    if !key.secret {
-        return text.to_owned();
-    }
-    if let Ok(mut url) = url::Url::parse(text)
-        && url.has_host()
-    {
-        // An address stays useful without its password; one in the query goes with the query.
-        url.set_query(None);
-        if url.password().is_none() || url.set_password(Some("***")).is_ok() {
-            return url.to_string();
-        }
-    }
-    mask(text)
+    // An address stays useful without its password.
+    let is_address = url::Url::parse(text).is_ok_and(|url| url.has_host());
+    if key.secret && !is_address { mask(text) } else { addresses::masked(text) }
 }
 
 /// The first and last four characters of a long credential, nothing of a short one.
