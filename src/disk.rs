@@ -26,7 +26,7 @@ pub(crate) use beneath::{About, Beneath, Kind};
 pub use closed::{Closed, look_at_volume};
 pub use marks::{DiskMarks, Level, Mark, parse_size, size_text};
 pub(crate) use ownership::Passing;
-pub(crate) use redacted::{Cut, Kept, Redacted, judge};
+pub(crate) use redacted::{Cut, Kept, Redacted, holds_secret, judge};
 pub use reserve::Reserve;
 pub use space::{DiskSpace, Space, SystemDisk};
 pub use state::{DiskState, VolumeState};

@@ -28,7 +28,7 @@ pub use log_cursor::{InvalidLogCursor, LogCursor};
 pub use missed_fires::MissedFires;
 pub use order_id::{InvalidOrderId, WorkOrderId};
 pub use prices::Prices;
-pub use redaction::{RedactStream, Redactor, is_place, is_weak_secret};
+pub use redaction::{RedactStream, Redactor, SecretSearch, is_invisible, is_place, is_weak_secret};
 pub use repository_url::{InvalidRepositoryUrl, RemoteRules, RepositoryUrl, Scheme};
 pub use role::Role;
 pub use sandbox_type::{InvalidSandboxType, SandboxType};

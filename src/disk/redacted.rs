@@ -6,8 +6,6 @@ use crate::domain::{RedactStream, Redactor};
 
 /// Bytes that are looked at together.
 const CHUNK: usize = 1 << 20;
-/// No form of a secret is longer than this, in bytes.
-const LONGEST: usize = 64 << 10;
 
 /// What is cut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +29,7 @@ pub(crate) enum Kept {
 pub(crate) fn judge(mut file: impl Read, redactor: &Redactor, cut: Cut) -> io::Result<Kept> {
     let (mut stream, mut length, mut read) = (redactor.stream(), 0, 0);
     let (mut known, mut differs) = (false, false);
-    let (mut chunk, mut tail) = (vec![0; CHUNK], Vec::new());
+    let (mut chunk, mut search) = (vec![0; CHUNK], redactor.search());
     let mut before = Vec::new();
     loop {
         let count = file.read(&mut chunk)?;
@@ -44,14 +42,27 @@ pub(crate) fn judge(mut file: impl Read, redactor: &Redactor, cut: Cut) -> io::R
         before.extend_from_slice(bytes);
         differs = differs || !before.starts_with(&out);
         before.drain(..out.len().min(before.len()));
-        if cut == Cut::WhereKnown && !known && count > 0 {
-            tail.extend_from_slice(bytes);
-            known = redactor.finds_secret(&tail);
-            tail.drain(..tail.len().saturating_sub(LONGEST));
+        if cut == Cut::WhereKnown && !known {
+            known = match count {
+                0 => std::mem::take(&mut search).finish(),
+                _ => search.push(bytes),
+            };
         }
         if count == 0 {
             let is_cut = (differs || length != read) && (known || cut == Cut::Everything);
             return Ok(if is_cut { Kept::Redacted(length) } else { Kept::Whole });
+        }
+    }
+}
+
+/// Whether a file of any length holds a secret that a commit would be refused for.
+pub(crate) fn holds_secret(mut file: impl Read, redactor: &Redactor) -> io::Result<bool> {
+    let (mut search, mut chunk) = (redactor.search(), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(search.finish()),
+            count if search.push(&chunk[..count]) => return Ok(true),
+            _ => {}
         }
     }
 }

@@ -1,8 +1,14 @@
 //! Keeps live secrets out of everything that is stored or shown.
 
+mod condensed;
+mod controls;
+mod dumps;
 mod forms;
+mod line;
+mod matcher;
 mod needles;
 mod place;
+mod reading;
 mod stream;
 mod strength;
 #[cfg(test)]
@@ -14,9 +20,10 @@ use std::{fmt, sync::Arc};
 use secrecy::SecretString;
 use serde_json::Value;
 
+pub use controls::is_invisible;
 use needles::Needles;
 pub use place::is_place;
-pub use stream::RedactStream;
+pub use stream::{RedactStream, SecretSearch};
 pub use strength::is_weak_secret;
 
 /// What stands in the place of a secret.
@@ -34,7 +41,8 @@ pub struct Redactor {
 
 impl Redactor {
     /// Knows the given secrets, each raw, in base64 (at any offset), hex, percent-encoded, as JSON and
-    /// XML escape it and shells quote it, and each line of one that has several. Weak ones
+    /// XML escape it and shells quote it, in UTF-16, in dumps of `od`, `xxd` and `hexdump`, and each line of one
+    /// that has several; also where colours, controls, white space and line ends come between. Weak ones
     /// ([`is_weak_secret`]) are left alone: they may be words, and what people wrote is not rewritten.
     pub fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
         Self { needles: Arc::new(Needles::new(secrets.into_iter().collect())) }
@@ -78,7 +86,13 @@ impl Redactor {
     /// bytes and both letters and digits: others may be ordinary words. What only looks like a token of a
     /// vendor does not count, nor does anything inside an archive.
     pub fn finds_secret(&self, bytes: &[u8]) -> bool {
-        self.needles.unsearchable || self.needles.betrayed_by(bytes)
+        let mut search = self.search();
+        search.push(bytes) || search.finish()
+    }
+
+    /// The same for something of any length, piece by piece.
+    pub fn search(&self) -> SecretSearch {
+        SecretSearch::new(Arc::clone(&self.needles))
     }
 
     /// A redactor for one stream.

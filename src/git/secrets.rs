@@ -1,18 +1,24 @@
 //! Keeps credentials of this installation out of commits: what is pushed cannot be taken back.
 
-use std::fs;
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
-use git2::{Commit, Delta, Diff, DiffDelta, Index, Oid, Repository};
+use git2::{Commit, Delta, Diff, DiffDelta, FileMode, Index, Oid, Repository};
 
 use super::{
     GitError,
     index_entry::{files_of, unseen},
-    lfs_content::Pointer,
+    lfs_content::{LONGEST, Pointer},
 };
-use crate::domain::Redactor;
+use crate::{
+    disk::{Redacted, holds_secret},
+    domain::Redactor,
+};
 
-/// Files above this many bytes are not searched; forges take no file of this size outside LFS.
-const LIMIT: usize = 128 << 20;
+/// Objects of this size are files of their own, read piece by piece; smaller ones may be in packs, in bytes.
+const WHOLE: usize = 1 << 20;
 
 /// Refuses a tree whose files, compared with those of `parent`, newly hold a known secret, in their
 /// content, as the target of a link or in their name.
@@ -25,7 +31,7 @@ pub(super) fn refuse_secrets(
     let find = || {
         let (old, new) = (parent.tree()?, repository.find_tree(tree)?);
         let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None)?;
-        Ok(first_with_secret(redactor, repository, &diff))
+        first_with_secret(redactor, repository, &diff)
     };
     match find().map_err(GitError::library("search the files of the agent for secrets"))? {
         Some(path) => Err(GitError::Secret { path }),
@@ -46,19 +52,20 @@ pub(super) fn cut_secrets(
     let mut cut: Option<Index> = None;
     for delta in diff.deltas() {
         let file = delta.new_file();
-        let Some(path) = file.path().filter(|_| is_new_secret(redactor, repository, &delta)) else {
+        let Some(path) = file.path() else { continue };
+        if !is_new_secret(redactor, repository, &delta)? {
             continue;
-        };
+        }
         let files = match &mut cut {
             Some(files) => files,
             None => cut.insert(files_of(&new)?),
         };
         let Some(known) = files.get_path(path, 0) else { continue };
-        let blob = repository.find_blob(file.id())?;
-        let mut stream = redactor.stream();
-        let mut clean = stream.push(blob.content());
-        clean.extend(stream.finish());
-        let id = repository.blob(&clean)?;
+        let objects = repository.odb()?;
+        let mut writer = repository.blob_writer(None)?;
+        let mut clean = Redacted::new(content(&objects, file.id())?, redactor);
+        io::copy(&mut clean, &mut writer).map_err(unreadable)?;
+        let id = writer.commit()?;
         files.add(&unseen(known.path, id, known.mode))?;
     }
     cut.map_or(Ok(tree), |mut files| files.write_tree_to(repository))
@@ -69,37 +76,68 @@ fn first_with_secret(
     redactor: &Redactor,
     repository: &Repository,
     diff: &Diff<'_>,
-) -> Option<String> {
+) -> Result<Option<String>, git2::Error> {
     let written = diff.deltas().filter(|delta| delta.status() != Delta::Deleted);
     for delta in written {
         let path = delta.new_file().path_bytes().unwrap_or_default();
-        if is_new_secret(redactor, repository, &delta) || redactor.finds_secret(path) {
-            return Some(redactor.text(&String::from_utf8_lossy(path)));
+        if redactor.finds_secret(path) || is_new_secret(redactor, repository, &delta)? {
+            return Ok(Some(redactor.text(&String::from_utf8_lossy(path))));
         }
     }
-    None
+    Ok(None)
 }
 
 /// Whether a file holds a secret that it did not hold before.
-fn is_new_secret(redactor: &Redactor, repository: &Repository, delta: &DiffDelta<'_>) -> bool {
-    let holds = |id: Oid| {
-        let Ok(objects) = repository.odb() else { return false };
-        let small = !id.is_zero() && objects.read_header(id).is_ok_and(|(size, _)| size <= LIMIT);
+fn is_new_secret(
+    redactor: &Redactor,
+    repository: &Repository,
+    delta: &DiffDelta<'_>,
+) -> Result<bool, git2::Error> {
+    let holds = |file: git2::DiffFile<'_>| -> Result<bool, git2::Error> {
         // A submodule names a commit that is not here.
-        small
-            && objects.read(id).is_ok_and(|object| {
-                redactor.finds_secret(object.data())
-                    || content_holds(redactor, repository, object.data())
-            })
+        if file.id().is_zero() || file.mode() == FileMode::Commit {
+            return Ok(false);
+        }
+        let objects = repository.odb()?;
+        let found = holds_secret(content(&objects, file.id())?, redactor).map_err(unreadable)?;
+        Ok(found || stored_content_holds(redactor, repository, file.id())?)
     };
-    holds(delta.new_file().id()) && !holds(delta.old_file().id())
+    // Most files hold none, and those of the past need no look then.
+    Ok(holds(delta.new_file())? && !holds(delta.old_file())?)
+}
+
+/// The content of an object, however long it is.
+fn content<'a>(objects: &'a git2::Odb<'_>, id: Oid) -> Result<Box<dyn Read + 'a>, git2::Error> {
+    if objects.read_header(id)?.0 > WHOLE
+        && let Ok((reader, ..)) = objects.reader(id)
+    {
+        return Ok(Box::new(reader));
+    }
+    // One in a pack can only be read as a whole.
+    Ok(Box::new(io::Cursor::new(objects.read(id)?.data().to_vec())))
 }
 
 /// Whether the content of Git LFS that a pointer stands for holds a secret; what the remote has already is
 /// not here.
-fn content_holds(redactor: &Redactor, repository: &Repository, pointer: &[u8]) -> bool {
-    let content = Pointer::parse(pointer)
-        .filter(|pointer| pointer.size <= LIMIT as u64)
+fn stored_content_holds(
+    redactor: &Redactor,
+    repository: &Repository,
+    id: Oid,
+) -> Result<bool, git2::Error> {
+    let objects = repository.odb()?;
+    if objects.read_header(id)?.0 as u64 > LONGEST {
+        return Ok(false);
+    }
+    let stored = Pointer::parse(objects.read(id)?.data())
         .and_then(|pointer| pointer.stored(repository.path()));
-    content.is_some_and(|file| fs::read(file).is_ok_and(|bytes| redactor.finds_secret(&bytes)))
+    match stored {
+        Some(file) => {
+            File::open(file).and_then(|file| holds_secret(file, redactor)).map_err(unreadable)
+        }
+        None => Ok(false),
+    }
+}
+
+fn unreadable(error: io::Error) -> git2::Error {
+    git2::Error::from_str(&error.to_string())
 }

@@ -1,23 +1,16 @@
 //! Text from models and strangers before it goes where people or other programs trust it: nothing
 //! in it may be invisible, and its length has an end.
 
+use crate::domain::is_invisible;
+
 /// The text without control and invisible characters, with `\n` as the only line end.
 ///
 /// Invisible are zero-width characters, direction marks and tags, with which text can say one
 /// thing to a person and another to a program.
 pub(super) fn visible(text: &str) -> String {
-    let invisible = |c: char| {
-        matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
-    };
     let text = text.replace("\r\n", "\n").replace(['\r', '\u{2028}', '\u{2029}', '\u{85}'], "\n");
     text.chars()
-        .filter(|c| *c == '\n' || *c == '\t' || !(c.is_control() || invisible(*c)))
+        .filter(|c| *c == '\n' || *c == '\t' || !(c.is_control() || is_invisible(*c)))
         .collect()
 }
 

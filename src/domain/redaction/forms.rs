@@ -1,5 +1,5 @@
 //! The forms in which a secret may be printed: raw, base64, hex, percent-encoded, inside JSON, inside
-//! XML, quoted for a shell, and each line of one that has several.
+//! XML, quoted for a shell, in UTF-16, in dumps, and each line of one that has several.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -8,7 +8,7 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 
-use super::{MIN_LENGTH, is_weak_secret};
+use super::{MIN_LENGTH, dumps, is_weak_secret};
 
 /// Shortest secret that is taken for one when it stands in a file of a repository, in bytes. A
 /// shorter one (`postgres`) may be an ordinary word there.
@@ -18,8 +18,24 @@ const USERS: [&str; 4] = ["x-access-token", "oauth2", "git", "token"];
 /// Where programs break base64: MIME and PEM.
 const COLUMNS: [usize; 2] = [76, 64];
 
-/// Each form, and whether it betrays a secret that cannot be an ordinary word.
-pub(super) type Forms = BTreeMap<Vec<u8>, bool>;
+/// Each form, and what is known of it.
+pub(super) type Forms = BTreeMap<Vec<u8>, About>;
+
+/// What a form means.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct About {
+    /// It betrays a secret that cannot be an ordinary word.
+    pub(super) strong: bool,
+    /// So many characters beside it belong to the secret in part.
+    pub(super) margin: usize,
+}
+
+impl About {
+    pub(super) fn merge(&mut self, other: Self) {
+        self.strong |= other.strong;
+        self.margin = self.margin.max(other.margin);
+    }
+}
 
 /// Adds the forms of `secret` and of each of its lines.
 pub(super) fn add(secret: &str, forms: &mut Forms) {
@@ -37,19 +53,50 @@ fn add_one(secret: &str, forms: &mut Forms) {
         return;
     }
     let strong = is_strong(secret);
-    let mut add = |form: String| {
+    let mut add_bytes = |form: Vec<u8>, margin: usize| {
         if form.len() >= MIN_LENGTH {
-            *forms.entry(form.into_bytes()).or_default() |= strong;
+            forms.entry(form).or_default().merge(About { strong, margin });
         }
     };
+    wide(secret, &mut add_bytes);
+    let mut add = |form: String| add_bytes(form.into_bytes(), 0);
     add(secret.to_owned());
     encoded(secret, &mut add);
     for upper in [true, false] {
         add(percent(secret, upper));
-        add(secret.bytes().fold(String::new(), |out, byte| out + &hex(byte, upper)));
+        add(hex_of(secret.as_bytes(), upper));
     }
     in_json(secret, &mut add);
     quoted(secret, &mut add);
+    for (form, margin) in dumps::of(secret.as_bytes()) {
+        add_bytes(form.into_bytes(), margin);
+    }
+}
+
+/// In UTF-16, as it is and encoded. Of ASCII the bytes between the first and the last letter are the same in
+/// both orders.
+fn wide(secret: &str, add: &mut impl FnMut(Vec<u8>, usize)) {
+    let units = || secret.encode_utf16();
+    for bytes in [
+        units().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+        units().flat_map(u16::to_be_bytes).collect(),
+    ] {
+        for shift in 0..3 {
+            add(inside(&STANDARD, &bytes, shift).into_bytes(), 0);
+        }
+        let letters = bytes.strip_suffix(&[0]).or_else(|| bytes.strip_prefix(&[0]));
+        let letters = letters.unwrap_or(&bytes);
+        for upper in [true, false] {
+            add(hex_of(letters, upper).into_bytes(), 0);
+        }
+        add(bytes, 0);
+    }
+    // As `od` and `hexdump` show them, on machines of either order.
+    for swap in [false, true] {
+        let units = || units().map(|unit| if swap { unit.swap_bytes() } else { unit });
+        add(units().map(|unit| format!("{unit:06o}")).collect::<String>().into_bytes(), 0);
+        add(units().map(|unit| unit.to_string()).collect::<String>().into_bytes(), 0);
+    }
 }
 
 /// Long, and with letters and digits: no word and no sentence.
@@ -97,6 +144,10 @@ fn inside(engine: &impl Engine, secret: &[u8], shift: usize) -> String {
 
 fn hex(byte: u8, upper: bool) -> String {
     if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }
+}
+
+fn hex_of(bytes: &[u8], upper: bool) -> String {
+    bytes.iter().fold(String::new(), |out, byte| out + &hex(*byte, upper))
 }
 
 fn percent(text: &str, upper: bool) -> String {

@@ -1,39 +1,30 @@
-//! Finds the forms of known secrets.
-//!
-//! The automaton knows only the first bytes of each form, which keeps it small enough for the
-//! processor's cache; what begins like a form is then compared in full.
+//! Finds the forms of known secrets, in a text as it is and as it is read: condensed.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     MIN_LENGTH,
+    condensed::Condensed,
     forms::{self, Forms},
-    stream::{Finder, Findings},
+    line::Place,
+    matcher::{Matcher, Needle},
+    stream::{Finder, Findings, Found},
 };
 
 /// At the end of a text this much of the beginning of a secret counts as one that was cut, in bytes.
 const MIN_CUT: usize = 16;
-/// Up to so many beginnings the automaton is a table: faster, and larger.
-const TABLE: usize = 4096;
+/// Most bytes that are held back, whatever they may become.
+const MOST_HELD: usize = 256 << 10;
+/// The end of a text with so many digits may be a word of a dump that belongs to what follows.
+const WORD: usize = 16;
 
 /// The known secrets, ready to be searched for.
 #[derive(Default)]
 pub(super) struct Needles {
     pub(super) secrets: Vec<SecretString>,
-    /// The first bytes of every form, sorted, each with the forms that begin so.
-    stems: Vec<(Vec<u8>, Vec<Needle>)>,
-    /// `None` when there is nothing to search for.
-    automaton: Option<AhoCorasick>,
-    /// There are secrets, but they cannot be searched for: everything is withheld.
-    pub(super) unsearchable: bool,
-}
-
-struct Needle {
-    form: Vec<u8>,
-    strong: bool,
+    matcher: Matcher,
 }
 
 impl Needles {
@@ -42,69 +33,107 @@ impl Needles {
         for secret in &secrets {
             forms::add(secret.expose_secret(), &mut forms);
         }
-        let mut stems: BTreeMap<Vec<u8>, Vec<Needle>> = BTreeMap::new();
-        for (form, strong) in forms {
-            let stem = form[..MIN_LENGTH].to_vec();
-            stems.entry(stem).or_default().push(Needle { form, strong });
+        let condensed: Vec<_> = forms
+            .iter()
+            .map(|(form, about)| (Condensed::of_needle(form), *about))
+            .filter(|(form, _)| form.len() >= MIN_LENGTH)
+            .collect();
+        for (form, about) in condensed {
+            forms.entry(form).or_default().merge(about);
         }
-        let stems: Vec<_> = stems.into_iter().collect();
-        let kind = (stems.len() <= TABLE).then_some(AhoCorasickKind::DFA);
-        let automaton =
-            || AhoCorasick::builder().kind(kind).build(stems.iter().map(|(stem, _)| stem));
-        // Building fails only for more patterns than memory could hold; then nothing may pass.
-        let built = (!stems.is_empty()).then(automaton);
-        let unsearchable = matches!(built, Some(Err(_)));
-        let automaton = built.and_then(Result::ok);
-        Self { secrets, stems, automaton, unsearchable }
+        let needles = forms.into_iter().map(|(form, about)| Needle {
+            form,
+            strong: about.strong,
+            margin: about.margin,
+        });
+        Self { secrets, matcher: Matcher::new(needles) }
     }
+}
 
-    /// Whether `text` holds a secret that is no ordinary word, in any form.
-    pub(super) fn betrayed_by(&self, text: &[u8]) -> bool {
-        let mut candidates = self.candidates(text);
-        candidates.any(|(at, needles)| {
-            needles.iter().any(|needle| needle.strong && text[at..].starts_with(&needle.form))
-        })
-    }
+/// What one reading of a text tells.
+struct Look {
+    /// Where needles are, the strongest and the widest first known.
+    found: Vec<(Range<usize>, bool)>,
+    /// From here on the text may still become a secret, or a longer one.
+    open: usize,
+}
 
-    /// Where `text` has the first bytes of some forms, and which forms these are.
-    fn candidates<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, &'a [Needle])> {
-        let found = self.automaton.iter().flat_map(move |all| all.find_overlapping_iter(text));
-        found.map(|found| (found.start(), self.stems[found.pattern()].1.as_slice()))
+impl Needles {
+    fn look(&self, text: &[u8], at_end: bool) -> Look {
+        let mut look = Look { found: Vec::new(), open: text.len() };
+        self.matcher.candidates(text, |at, needles| {
+            let rest = &text[at..];
+            let mut longest: Option<(Range<usize>, bool)> = None;
+            for Needle { form, strong, margin } in needles {
+                if rest.len() < form.len() {
+                    if form.starts_with(rest) {
+                        look.open = look.open.min(at.saturating_sub(*margin));
+                        if at_end && rest.len() >= MIN_CUT {
+                            longest = Some((at..text.len(), false));
+                        }
+                    }
+                } else if rest.starts_with(form) {
+                    let end = at + form.len();
+                    let start = at - digits(text[..at].iter().rev(), *margin);
+                    let more = digits(text[end..].iter(), *margin);
+                    let (range, sure) = longest.unwrap_or((start..end, false));
+                    let range = range.start.min(start)..range.end.max(end + more);
+                    longest = Some((range, sure || *strong));
+                    if !at_end && more < *margin && end + more == text.len() {
+                        look.open = look.open.min(start);
+                    }
+                }
+            }
+            look.found.extend(longest);
+        });
+        if let Some(at) = self.matcher.begun(text) {
+            look.open = look.open.min(at);
+        }
+        look
     }
 }
 
 impl Finder for Needles {
-    fn find(&self, text: &[u8], at_end: bool) -> Findings {
-        let mut findings = Findings { found: Vec::new(), open: text.len() };
-        if self.automaton.is_none() {
-            return findings;
+    fn find(&self, text: &[u8], place: Place, at_end: bool) -> Findings {
+        if self.matcher.is_empty() {
+            return Findings { found: Vec::new(), open: text.len(), place, begun: 0 };
         }
-        for (at, needles) in self.candidates(text) {
-            let rest = &text[at..];
-            let mut longest: Option<Range<usize>> = None;
-            for Needle { form, .. } in needles {
-                let cut = rest.len() < form.len();
-                if cut && form.starts_with(rest) {
-                    findings.open = findings.open.min(at);
-                    if at_end && rest.len() >= MIN_CUT {
-                        longest = Some(at..text.len());
-                    }
-                } else if !cut && rest.starts_with(form) {
-                    let end = longest.as_ref().map_or(0, |range| range.end);
-                    longest = Some(at..end.max(at + form.len()));
-                }
+        let condensed = Condensed::new(text, place, at_end);
+        let raw = self.look(text, at_end);
+        let read = self.look(&condensed.bytes, at_end);
+        let length = condensed.bytes.len();
+        let mut open = raw.open.min(condensed.read_to);
+        if read.open < length {
+            open = open.min(condensed.origin(read.open, read.open + 1).0);
+        }
+        let digits = digits(condensed.bytes.iter().rev(), WORD);
+        if digits * 4 >= WORD {
+            open = open.min(condensed.origin(length - digits, length).0);
+        }
+        let found = |range, strong| Found { range, strong };
+        let mut all: Vec<Found> =
+            raw.found.into_iter().map(|(r, strong)| found(r, strong)).collect();
+        for (range, strong) in read.found {
+            match condensed.origin(range.start, range.end) {
+                (start, Some(end)) => all.push(found(start..end, strong)),
+                // The line of a dump goes on.
+                (start, None) => open = open.min(start),
             }
-            findings.found.extend(longest);
         }
-        let begins = |tail: &[u8]| {
-            // The stems that begin with `tail` stand right behind all that are smaller.
-            let after = self.stems.partition_point(|(stem, _)| stem.as_slice() < tail);
-            self.stems.get(after).is_some_and(|(stem, _)| stem.starts_with(tail))
+        all.sort_unstable_by_key(|found| (found.range.start, found.range.end));
+        let begun = (text.len() - raw.open).max(length - read.open);
+        if !at_end {
+            open = open.max(text.len().saturating_sub(MOST_HELD));
+        }
+        let (open, place) = match at_end {
+            true => (text.len(), place),
+            false => condensed.place_before(open),
         };
-        let first = (text.len() + 1).saturating_sub(MIN_LENGTH);
-        if let Some(at) = (first..text.len()).find(|at| begins(&text[*at..])) {
-            findings.open = findings.open.min(at);
-        }
-        findings
+        Findings { found: all, open, place, begun }
     }
+}
+
+/// How many digits there are, up to `most`.
+fn digits<'a>(bytes: impl Iterator<Item = &'a u8>, most: usize) -> usize {
+    bytes.take(most).take_while(|byte| byte.is_ascii_hexdigit()).count()
 }

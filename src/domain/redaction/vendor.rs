@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
-use super::stream::{Finder, Findings};
+use super::{
+    line::Place,
+    stream::{Finder, Findings, Found},
+};
 
 /// A prefix, and which bytes follow it how often.
 struct Rule {
@@ -125,8 +128,8 @@ pub(super) static VENDORS: LazyLock<Vendors> = LazyLock::new(|| {
 });
 
 impl Finder for Vendors {
-    fn find(&self, text: &[u8], at_end: bool) -> Findings {
-        let mut findings = Findings { found: Vec::new(), open: text.len() };
+    fn find(&self, text: &[u8], place: Place, at_end: bool) -> Findings {
+        let mut findings = Findings { found: Vec::new(), open: text.len(), place, begun: 0 };
         // Where the run of a class ends that was looked at last: tokens that begin in the same run
         // share its end, so that a text of nothing but prefixes is read once per class.
         let mut ends = [0; Class::COUNT];
@@ -143,10 +146,11 @@ impl Finder for Vendors {
                 findings.open = findings.open.min(found.start());
             }
             if length >= rule.min && (at_end || !may_grow) {
-                findings.found.push(found.start()..from + length);
+                let range = found.start()..from + length;
+                findings.found.push(Found { range, strong: false });
             }
         }
-        findings.found.sort_unstable_by_key(|range| (range.start, range.end));
+        findings.found.sort_unstable_by_key(|found| (found.range.start, found.range.end));
         let begins =
             |tail: &[u8]| RULES.iter().any(|rule| rule.prefix.as_bytes().starts_with(tail));
         let longest = RULES.iter().map(|rule| rule.prefix.len()).max().unwrap_or_default();
@@ -154,6 +158,7 @@ impl Finder for Vendors {
         if let Some(at) = (first..text.len()).find(|at| begins(&text[*at..])) {
             findings.open = findings.open.min(at);
         }
+        findings.begun = text.len() - findings.open;
         findings
     }
 }
