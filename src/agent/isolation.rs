@@ -47,6 +47,7 @@ impl IsolationLevel {
 
 /// What shuts an agent in, as it was reached and not as it was wished for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each mechanism")]
 pub struct Isolation {
     /// How much that is.
     pub level: IsolationLevel,

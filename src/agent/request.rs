@@ -8,6 +8,7 @@ use crate::domain::{StepName, Task, WorkOrderId};
 
 /// One run of an agent in one sandbox.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for on its own")]
 pub struct AgentRequest {
     /// The order it works on.
     pub order: WorkOrderId,

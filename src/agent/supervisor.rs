@@ -214,7 +214,7 @@ impl Supervisor {
         match taken {
             Ok(Ok(0)) => {}
             Ok(Ok(_)) => {
-                tracing::info!(sandbox = %sandbox.display(), "took back what a dead run had")
+                tracing::info!(sandbox = %sandbox.display(), "took back what a dead run had");
             }
             Ok(Err(error)) => tracing::warn!(sandbox = %sandbox.display(), "{error}"),
             Err(error) => tracing::warn!(sandbox = %sandbox.display(), "{error}"),

@@ -29,7 +29,7 @@ const PLAIN: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Bytes of names that are read at once.
-const NAMES: usize = 32 << 10;
+const NAMES: usize = 16 << 10;
 
 /// A folder whose content somebody else makes, and everything below it. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -118,7 +118,7 @@ mod tests {
             fs::create_dir_all(volume.join(name)).unwrap();
         }
         let close = |name: &str| {
-            fs::set_permissions(volume.join(name), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(volume.join(name), fs::Permissions::from_mode(0o000)).unwrap();
         };
         assert_eq!(look_at_volume(&volume), look_at_volume(&volume));
         assert!(!look_at_volume(&volume).any());

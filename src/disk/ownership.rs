@@ -40,6 +40,11 @@ impl Passing {
             }
             Ok(())
         })?;
+        #[allow(
+            clippy::useless_conversion,
+            clippy::allow_attributes,
+            reason = "32 bits on some machines"
+        )]
         let mut elsewhere = |found: &Stat| {
             let here = links.get(&(found.st_dev, found.st_ino)).copied().unwrap_or_default();
             is_linked(found) && here != u64::from(found.st_nlink)

@@ -23,7 +23,6 @@ fn mode(file: &About) -> u32 {
 /// The entry of a file whose content is the object `id`.
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the index keeps the low 32 bits of each number"
 )]
 pub(super) fn of(path: Vec<u8>, id: Oid, file: &About) -> IndexEntry {

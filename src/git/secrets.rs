@@ -138,6 +138,7 @@ fn stored_content_holds(
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn unreadable(error: io::Error) -> git2::Error {
     git2::Error::from_str(&error.to_string())
 }

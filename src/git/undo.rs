@@ -88,7 +88,7 @@ impl Sandbox {
             let worktree = Worktree::open(&sandbox, reading)?;
             let repository = &worktree.repository;
             let head = sandbox.branch_head(repository)?;
-            let rules = sandbox.rules(&worktree, &head)?;
+            let rules = Self::rules(&worktree, &head)?;
             sandbox.remember(repository, RULES, rules)?;
             let tree = worktree.stage(&head)?.tree;
             sandbox.remember(repository, REMEMBERED, tree)?;
@@ -186,7 +186,7 @@ impl Sandbox {
 
     /// The rules about files that count, as a tree. One that is no plain file, or cannot be read, stands there
     /// as a link and is left alone.
-    fn rules(&self, worktree: &Worktree, head: &Commit<'_>) -> Result<Oid, GitError> {
+    fn rules(worktree: &Worktree, head: &Commit<'_>) -> Result<Oid, GitError> {
         let mut rules = Index::new().map_err(library())?;
         for path in worktree.rule_files(head)? {
             let content = rule_file::read(&worktree.top, &path).ok().flatten();

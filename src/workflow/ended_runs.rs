@@ -15,9 +15,9 @@ impl Workflow {
     pub async fn count_runs_of_ended(&self, job_id: i64, order: &str) {
         let Ok(order) = order.parse::<WorkOrderId>() else { return };
         let dossier = Dossier::existing(&self.settings.work_orders, &order);
-        let mut last = 0;
+        let mut after = 0;
         loop {
-            let lost = match self.store.next_run_of_ended(job_id, last).await {
+            let lost = match self.store.next_run_of_ended(job_id, after).await {
                 Ok(Some(lost)) => lost,
                 Ok(None) => return,
                 Err(error) => {
@@ -25,7 +25,7 @@ impl Workflow {
                     return;
                 }
             };
-            last = lost.id;
+            after = lost.id;
             let Some((mut usage, session)) = read_spool(self, &dossier, &lost).await else {
                 continue;
             };

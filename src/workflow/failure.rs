@@ -23,6 +23,7 @@ pub enum StepError {
 
 /// A failure with its class; the sentence names what a person can do.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 pub struct Failure {
     /// The class stored with the step and the order.
     pub class: ErrorClass,

@@ -125,7 +125,7 @@ fn what_its_owner_has_closed_is_opened_and_nothing_else() {
     let yard = Yard::new();
     let mode = |path: &str| fs::metadata(yard.at(path)).unwrap().permissions().mode() & 0o777;
     let close = |path: &str| {
-        fs::set_permissions(yard.at(path), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(yard.at(path), fs::Permissions::from_mode(0o000)).unwrap();
     };
     ["in/a/b/file", "in/a/b", "out/precious"].into_iter().for_each(close);
     let top = yard.top();

@@ -94,7 +94,8 @@ fn wide(secret: &str, add: &mut impl FnMut(Vec<u8>, usize)) {
     // As `od` and `hexdump` show them, on machines of either order.
     for swap in [false, true] {
         let units = || units().map(|unit| if swap { unit.swap_bytes() } else { unit });
-        add(units().map(|unit| format!("{unit:06o}")).collect::<String>().into_bytes(), 0);
+        let octal = |unit: u16| format!("{unit:06o}");
+        add(units().map(octal).collect::<String>().into_bytes(), 0);
         add(units().map(|unit| unit.to_string()).collect::<String>().into_bytes(), 0);
     }
 }

@@ -125,10 +125,7 @@ impl Finder for Needles {
         if !at_end {
             open = open.max(text.len().saturating_sub(MOST_HELD));
         }
-        let (open, place) = match at_end {
-            true => (text.len(), place),
-            false => condensed.place_before(open),
-        };
+        let (open, place) = if at_end { (text.len(), place) } else { condensed.place_before(open) };
         Findings { found: all, open, place, begun }
     }
 }

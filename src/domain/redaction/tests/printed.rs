@@ -68,6 +68,10 @@ fn lines(bytes: &[u8], address: usize, line: impl Fn(&[u8]) -> String) -> String
     })
 }
 
+fn letters(text: &str, write: impl Fn(char) -> String) -> String {
+    text.chars().map(write).collect()
+}
+
 fn each(bytes: &[u8], write: impl Fn(u8) -> String) -> String {
     bytes.iter().map(|byte| write(*byte)).collect()
 }
@@ -124,9 +128,9 @@ fn print(bytes: &[u8], form: Form) -> String {
         }
         Form::Utf16Le => text.chars().flat_map(|c| [c, '\0']).collect(),
         Form::Utf16Be => text.chars().flat_map(|c| ['\0', c]).collect(),
-        Form::Coloured => text.chars().map(|c| format!("\u{1b}[38;5;9m{c}\u{1b}[0m")).collect(),
-        Form::Titled => text.chars().map(|c| format!("{c}\u{1b}]0;title\u{7}\u{9b}1m")).collect(),
-        Form::Invisible => text.chars().map(|c| format!("{c}\u{200b}\u{202e}\u{8}")).collect(),
+        Form::Coloured => letters(&text, |c| format!("\u{1b}[38;5;9m{c}\u{1b}[0m")),
+        Form::Titled => letters(&text, |c| format!("{c}\u{1b}]0;title\u{7}\u{9b}1m")),
+        Form::Invisible => letters(&text, |c| format!("{c}\u{200b}\u{202e}\u{8}")),
         Form::Array => each(bytes, |byte| format!("{byte}, ")),
         Form::Initialiser => each(bytes, |byte| format!("0x{byte:02x}, ")),
     }
