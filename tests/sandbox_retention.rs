@@ -49,6 +49,7 @@ impl Setting {
             credentials: Credentials::default(),
             inheritable: std::collections::BTreeMap::new(),
             archive: None,
+            users: None,
             clock: Clock::system(),
         };
         Self { pool, place, sandboxes }

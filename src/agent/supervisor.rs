@@ -3,6 +3,7 @@
 
 mod again;
 mod beside_lines;
+mod conclude;
 mod lost_shim;
 mod output_file;
 mod shim_process;
@@ -15,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,25 +25,26 @@ use super::{
     kind::AgentKind,
     launch::Launch,
     pump::Progress,
-    report::{AgentReport, Delivered, Failure},
+    report::{AgentReport, Failure},
     request::{AgentRequest, LeaseSignal, OutputChunk},
     setting_names::SettingNames,
     shim::ShimArguments,
-    verdict::{Evidence, Intervention, answer_is_lost, judge, session_is_unknown},
+    verdict::Intervention,
 };
 use crate::{
     clock::Clock,
     config::{Config, Freezer, IsolationConfig},
     disk::{DiskSpace, SystemDisk},
-    domain::{ErrorClass, Redactor, RunUsage},
+    domain::{ErrorClass, Redactor},
 };
-use again::{Start, unknown_option};
-use beside_lines::{named_by_exit, note_conversation, said_nothing, told_on_stderr};
+use again::Start;
+use beside_lines::note_conversation;
+use conclude::{Attempt, conclude, refused};
 use lost_shim::LostShim;
 use shim_process::ShimProcess;
+use streams::Spools;
 pub use streams::deliver_rest;
-use streams::{Drained, Spools};
-use watch_over::{Ended, WatchOver};
+use watch_over::WatchOver;
 
 /// How an agent is ended. The sum stays below the 15 s in which a cancelled order is promised to
 /// have no process left.
@@ -346,103 +347,10 @@ struct Channels {
     output: mpsc::Sender<OutputChunk>,
 }
 
-/// What came of one start of the agent.
-struct Attempt {
-    report: AgentReport,
-    session_is_unknown: bool,
-    unknown_option: Option<&'static str>,
-}
-
-/// Puts together what the shim, the streams and we ourselves know.
-fn conclude(
-    launch: &Launch,
-    names: SettingNames,
-    redactor: &Redactor,
-    ended: &Ended,
-    drained: &Drained,
-    out_of_memory: bool,
-    disk_full: bool,
-) -> Attempt {
-    let conversation = &drained.stdout.conversation;
-    let (answer, last_words) = (conversation.answer(), conversation.last_words());
-    // What it says after our own signal takes nothing back.
-    let result = match ended.intervention {
-        Some(Intervention::ExitGrace) => conversation.last_result(),
-        _ => conversation.result.as_ref(),
-    };
-    let told_elsewhere = told_on_stderr(launch, ended, drained);
-    let evidence = Evidence {
-        needs_result: launch.needs_result,
-        names,
-        exit: ended.exit,
-        result,
-        provider_error: conversation.provider_error.as_ref().or(told_elsewhere.as_ref()),
-        usage_limit: conversation.usage_limit,
-        network: ended.isolation.as_ref().map(Isolation::agent_network),
-        now: now(),
-        intervention: ended.intervention,
-        stderr: &drained.stderr.tail,
-        stdout: &last_words,
-        out_of_memory,
-        disk_full,
-    };
-    let verdict = match &ended.problem {
-        Some(problem) => Err(problem.clone()),
-        None => judge(&evidence).map_err(|failure| named_by_exit(launch, &evidence, failure)),
-    };
-    let answer_is_lost = ended.problem.is_none() && answer_is_lost(&evidence);
-    let verdict =
-        verdict.map_err(|failure| Failure { message: redactor.text(&failure.message), ..failure });
-    let report = AgentReport {
-        verdict,
-        // Once more: text that was read out of JSON is no longer what was redacted.
-        text: redactor.text(&answer),
-        answer_is_lost,
-        denied: conversation.denied.redacted(redactor),
-        session: conversation.session.or(launch.session),
-        resumed: launch.resumed,
-        usage: conversation.usage(),
-        exit: ended.exit,
-        tree_empty_after: ended.tree_empty_after,
-        duration: Duration::ZERO,
-        truncated: drained.stdout.truncated || drained.stderr.truncated,
-        delivered: drained.delivered,
-        isolation: ended.isolation.clone(),
-    };
-    let session_is_unknown = session_is_unknown(result) || said_nothing(launch, ended, drained);
-    let unknown_option = unknown_option(launch, ended, drained);
-    Attempt { report, session_is_unknown, unknown_option }
-}
-
-/// A run whose agent was never started.
-fn refused(failure: Failure) -> AgentReport {
-    AgentReport {
-        verdict: Err(failure),
-        text: String::new(),
-        answer_is_lost: false,
-        denied: Vec::new(),
-        session: None,
-        resumed: false,
-        usage: RunUsage::default(),
-        exit: None,
-        tree_empty_after: Some(Duration::ZERO),
-        duration: Duration::ZERO,
-        truncated: false,
-        delivered: Delivered::default(),
-        isolation: None,
-    }
-}
-
 /// Whether next to nothing can be written to the volume of a folder.
 async fn is_full(folder: PathBuf) -> bool {
     let look = move || SystemDisk.space(&folder).is_ok_and(|space| space.is_full());
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    now.as_secs()
 }
 
 /// How many processes the kernel has killed for memory since it started; 0 where it does not say.

@@ -1,7 +1,7 @@
 //! How an agent is started, and started once more when its first start came to nothing: the conversation to go on with
 //! was unknown, or an option was that only newer versions of the CLI have.
 
-use super::{Attempt, streams::Drained, watch_over::Ended};
+use super::{conclude::Attempt, streams::Drained, watch_over::Ended};
 use crate::agent::{launch::Launch, report::Delivered};
 
 /// One start.
