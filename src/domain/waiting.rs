@@ -19,7 +19,7 @@ pub struct Waiting {
     pub reason: WaitingFor,
 }
 
-/// The reason. `migrations/0033_say_what_orders_wait_for.sql` says which one wins where several hold.
+/// The reason. `migrations/0029_say_what_orders_wait_for.sql` says which one wins where several hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the facts that the sentence names")]

@@ -167,7 +167,7 @@ fn is_left(form: Form, output: &str) -> Option<String> {
         }
         Form::Coloured | Form::Titled | Form::Invisible => {
             let output = output.replace("title", "");
-            output.chars().find(|c| c.is_ascii_uppercase()).map(String::from)
+            output.chars().find(char::is_ascii_uppercase).map(String::from)
         }
         Form::Base64 { .. } => {
             // Beside the filler only characters that also hold some bits of it.
