@@ -1,5 +1,6 @@
 //! The HTTP server of a worker: health for orchestrators, metrics for Prometheus.
 
+mod connections;
 pub mod health;
 mod metrics;
 mod recent;
@@ -109,8 +110,8 @@ pub async fn serve(
             metrics::keep_fresh(fleet, until).await;
         }
     };
-    let serving =
-        axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned());
-    let (served, ()) = tokio::join!(serving.into_future(), fresh);
-    served
+    let clock = state.clock.clone();
+    let serving = connections::serve(listener, router(state), stop, clock);
+    tokio::join!(serving, fresh);
+    Ok(())
 }

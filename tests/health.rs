@@ -14,7 +14,11 @@ use archon_awo::{
 };
 use command::Program;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        signal::{Signal, kill},
+        time::TimeValLike,
+    },
     unistd::Pid,
 };
 use serde_json::Value;
@@ -341,4 +345,56 @@ async fn a_real_worker_migrates_answers_health_and_ends_on_sigterm(pool: PgPool)
 #[test]
 fn health_refuses_an_address_it_cannot_ask() {
     Program::new().run(&["health", "--url", "ftp://x"]).refused(2, "expected http://host:port");
+}
+
+/// Opens a connection and says `words` on it.
+async fn connection(address: SocketAddr, words: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(words.as_bytes()).await.unwrap();
+    stream
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn connections_that_ask_for_nothing_end_and_keep_nobody_out(pool: PgPool) {
+    let server = server(&pool, &[]).await;
+    let began = Clock::system().now();
+    let mut slow = connection(server.address, "GET /livez HTTP/1.1\r\nHost: x\r\n").await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(connection(server.address, "").await);
+    }
+    // More than there may be: the oldest went, and whoever asks is answered.
+    assert_eq!(server.get("/livez").await.0, 200);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the oldest one was kept");
+    let mut youngest = silent.pop().unwrap();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(30), youngest.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "a connection may stay without asking");
+    assert!(Clock::system().now() - began >= Duration::from_secs(8), "it had no time to ask");
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn a_shortage_of_descriptors_passes(pool: PgPool) {
+    let server = server(&pool, &[]).await;
+    assert_eq!(server.get("/livez").await.0, 200);
+    let first = connection(server.address, "").await;
+    // The clients are of this process too, so they take what is left.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    setrlimit(Resource::RLIMIT_NOFILE, open + 40, hard).unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect(server.address).await {
+        held.push(stream);
+    }
+    let spent = || getrusage(UsageWho::RUSAGE_SELF).unwrap().user_time().num_milliseconds();
+    let before = spent();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(spent() - before < 500, "it spins: {} ms", spent() - before);
+    drop(held);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    let asked = async { while server.get("/livez").await.0 != 200 {} };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap();
+    drop(first);
 }
