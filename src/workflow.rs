@@ -89,6 +89,8 @@ pub struct WorkflowSettings {
     pub search_path: String,
     /// `AWO_AGENT_PROXY`.
     pub proxy: Option<String>,
+    /// Whether they are told its number instead of its name.
+    pub proxy_by_number: bool,
     /// What every agent gets as credentials, by the names of their variables.
     pub agent_credentials: Vec<(String, SecretString)>,
     /// The worker's variables that repositories may ask for.

@@ -6,7 +6,12 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod agent_run;
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    time::Duration,
+};
 
 use agent_run::Bench;
 use archon_awo::{
@@ -181,4 +186,112 @@ fn what_this_host_reaches_is_known_before_an_agent_starts() {
         Ok(full) => assert_eq!(full.level, IsolationLevel::Full, "{full}"),
         Err(reason) => assert!(reason.starts_with("AWO_ISOLATION is required"), "{reason}"),
     }
+}
+
+/// Tries to reach a port that is not the proxy's, in every way that is not a plain `connect` of TCP, and to
+/// read what lies around the program.
+const WAYS_OUT: &str = r#"
+import os, socket, sys
+port, udp, terminal, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+def connected(*kind):
+    with socket.socket(*kind) as peer:
+        peer.connect(("127.0.0.1", port))
+def sent(call):
+    with socket.socket() as peer:
+        call(peer, 0x20000000, ("127.0.0.1", port))
+def datagram():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.sendto(b"x", ("127.0.0.1", udp))
+attempts = {
+    "tcp": lambda: connected(socket.AF_INET, socket.SOCK_STREAM),
+    "mptcp": lambda: connected(socket.AF_INET, socket.SOCK_STREAM, 262),
+    "smc": lambda: socket.socket(43, socket.SOCK_STREAM, 0).close(),
+    "fast open by sendto": lambda: sent(lambda peer, flag, to: peer.sendto(b"x", flag, to)),
+    "fast open by sendmsg": lambda: sent(lambda peer, flag, to: peer.sendmsg([b"x"], [], flag, to)),
+    "udp": datagram,
+    "ping": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close(),
+    "terminal": lambda: os.close(os.open(terminal, os.O_RDWR | os.O_NOCTTY)),
+    "beside its program": lambda: open(folder + "/.env").read(),
+    "plain socket": lambda: socket.socket().close(),
+    "path socket": lambda: socket.socket(socket.AF_UNIX).close(),
+    "own addresses": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
+}
+with open("report", "w") as report:
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            outcome = "done"
+        except OSError as error:
+            outcome = "refused" if error.errno in (1, 13, 93, 95) else str(error)
+        print(f"{name}={outcome}", file=report, flush=True)
+"#;
+
+/// How an agent fares that runs from a folder with a secret, beside somebody's terminal.
+async fn ways_out(config: IsolationConfig) -> (AgentReport, BTreeMap<String, String>) {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (port, udp) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let (mut owner, terminal) = somebodys_terminal();
+    let mut bench = Bench::new();
+    bench.isolation = config;
+    let project = tempfile::tempdir().unwrap();
+    let (agent, folder) = (project.path().join("agent.py"), project.path().display());
+    fs::write(&agent, WAYS_OUT).unwrap();
+    fs::write(project.path().join(".env"), "TOKEN=x").unwrap();
+    let command_line = format!("python3 {} {port} {udp} {terminal} {folder}", agent.display());
+    let (report, _) = bench.run(AgentKind::Command(CommandSettings { command_line })).await;
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let text = fs::read_to_string(bench.path("checkout/report")).unwrap_or_default();
+    let outcomes = text.lines().filter_map(|line| line.split_once('='));
+    (report, outcomes.map(|(name, outcome)| (name.to_owned(), outcome.to_owned())).collect())
+}
+
+/// A process with a terminal, and its name.
+fn somebodys_terminal() -> (std::process::Child, String) {
+    let open = "import os; ends = os.openpty(); print(os.ttyname(ends[1]), flush=True); input()";
+    let mut owner = archon_awo::process::blocking_command("/usr/bin/python3")
+        .args(["-c", open])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut name = String::new();
+    BufReader::new(owner.stdout.take().unwrap()).read_line(&mut name).unwrap();
+    (owner, name.trim().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_reaches_its_proxy_alone_has_no_other_way_out() {
+    let proxy = IsolationConfig { only_port: Some(9), ..IsolationConfig::default() };
+    let (report, outcomes) = ways_out(proxy.clone()).await;
+    assert_eq!(report.verdict, Ok(()), "{outcomes:?}");
+    let isolation = report.isolation.unwrap();
+    assert!(isolation.network, "this test needs Linux 6.7 with Landlock; here: {isolation}");
+    assert!(isolation.to_string().contains("proxy only by TCP, no UDP"), "{isolation}");
+    let (kept, refused): (Vec<_>, Vec<_>) = outcomes.iter().partition(|(_, how)| *how == "done");
+    let kept: Vec<&str> = kept.into_iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(kept, ["own addresses", "path socket", "plain socket"], "{outcomes:?}");
+    assert!(refused.iter().all(|(_, how)| *how == "refused"), "{outcomes:?}");
+
+    // A proxy that only its name leads to, and its certificate is for that.
+    let (report, outcomes) = ways_out(IsolationConfig { looks_up_proxy: true, ..proxy }).await;
+    let isolation = report.isolation.unwrap();
+    assert_eq!((outcomes["udp"].as_str(), outcomes["mptcp"].as_str()), ("done", "refused"));
+    assert_eq!(isolation.level, IsolationLevel::Partial, "{isolation}");
+    assert!(isolation.to_string().contains("without a bound for UDP"), "{isolation}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_ways_are_open_where_nothing_shuts_it_in() {
+    let off = IsolationConfig { mode: IsolationMode::Off, ..IsolationConfig::default() };
+    let (report, outcomes) = ways_out(off).await;
+    assert_eq!(report.verdict, Ok(()), "{outcomes:?}");
+    // Not every kernel has SMC, and not every user may ping.
+    for (name, outcome) in
+        outcomes.iter().filter(|(name, _)| !["smc", "ping"].contains(&name.as_str()))
+    {
+        assert_eq!(outcome, "done", "{name}");
+    }
+    assert_eq!(outcomes.len(), 12, "{outcomes:?}");
 }

@@ -173,7 +173,8 @@ fn prepare(orders: Option<OsString>, held: Containment) -> Result<Isolation, Str
         return Ok(Isolation::off(held.by));
     }
     let in_force = shut_in(&grants, confinement.only_port)?;
-    let syscalls = forbid(in_force.version > 0)?;
+    let bound = confinement.only_port.map(|_| confinement.datagrams);
+    let syscalls = forbid(in_force.version > 0, bound)?;
     let reached = facts(&confinement, in_force, syscalls, limits, held);
     reached.check(confinement.mode)?;
     Ok(reached)

@@ -3,6 +3,7 @@
 
 mod grants;
 mod ruleset;
+mod sockets;
 mod syscalls;
 
 use std::{fmt, path::PathBuf};
@@ -14,9 +15,10 @@ use super::{
     containment::{Containment, Mechanism},
     users::may_change_users,
 };
-use crate::config::{AgentNetwork, AgentUsers, IsolationConfig, IsolationMode};
+use crate::config::{AgentNetwork, AgentUsers, AgentsBounds, IsolationConfig, IsolationMode};
 pub use grants::Places;
-pub(super) use ruleset::{InForce, scope_signals, shut_in};
+pub(super) use ruleset::{InForce, reach_only, scope_signals, shut_in};
+pub use sockets::Datagrams;
 pub(super) use syscalls::forbid;
 
 /// The Landlock version from which on files, signals and abstract sockets are covered.
@@ -57,6 +59,9 @@ pub struct Isolation {
     pub syscalls: bool,
     /// Connections go to the port of the proxy alone.
     pub network: bool,
+    /// Besides them there is UDP.
+    #[serde(default)]
+    pub udp: bool,
     /// What holds all its processes.
     pub containment: Mechanism,
     /// The user, when it is not the worker's.
@@ -85,6 +90,7 @@ impl Isolation {
             landlock: 0,
             syscalls: false,
             network: false,
+            udp: false,
             user: None,
             own_user: false,
             processes: None,
@@ -110,7 +116,13 @@ impl Isolation {
             miss("a filter of system calls: the kernel has no seccomp");
         }
         if wanted.only_port.is_some() && !self.network {
-            miss("a bound for connections: Landlock 4 (Linux 6.7) has it");
+            miss("a bound for connections: Landlock 4 (Linux 6.7) has it, with seccomp");
+        }
+        if self.udp {
+            miss(
+                "a bound for UDP: a proxy of https:// is looked up by its name; AWO_AGENT_PROXY with http:// \
+                  or a number needs none",
+            );
         }
         if !self.own_user {
             miss(
@@ -140,6 +152,12 @@ impl Isolation {
         self
     }
 
+    /// What keeps agents from the ways of the worker into its database.
+    pub fn bounds(&self, config: &IsolationConfig) -> AgentsBounds {
+        let only_port = config.only_port.filter(|_| self.network);
+        AgentsBounds { other_user: self.user.is_some(), only_port }
+    }
+
     /// Where the agent can connect to.
     pub fn agent_network(&self) -> AgentNetwork {
         if self.network { AgentNetwork::Proxy } else { AgentNetwork::Open }
@@ -165,7 +183,8 @@ impl fmt::Display for Isolation {
             parts.push("seccomp".to_owned());
         }
         if self.network {
-            parts.push("proxy only".to_owned());
+            let besides = if self.udp { "UDP besides" } else { "no UDP" };
+            parts.push(format!("proxy only by TCP, {besides}"));
         }
         let own = if self.own_user { " of its own" } else { "" };
         parts.extend(self.user.map(|user| format!("user {user}{own}")));
@@ -202,6 +221,8 @@ pub struct Confinement {
     pub file_size: u64,
     /// The only port it may connect to.
     pub only_port: Option<u16>,
+    /// What it may have besides TCP when there is such a port.
+    pub datagrams: Datagrams,
 }
 
 impl Confinement {
@@ -227,6 +248,7 @@ impl Confinement {
             open_files: config.open_files,
             file_size: config.file_size,
             only_port: config.only_port,
+            datagrams: if config.looks_up_proxy { Datagrams::Udp } else { Datagrams::Refused },
         })
     }
 }
@@ -310,7 +332,8 @@ pub(super) fn facts(
     };
     Isolation {
         landlock: in_force.version,
-        network: in_force.network,
+        network: in_force.network && syscalls,
+        udp: in_force.network && syscalls && wanted.datagrams == Datagrams::Udp,
         syscalls,
         user: wanted.user.map(|user| user.uid),
         own_user,

@@ -48,6 +48,15 @@ impl AgentUsers {
     }
 }
 
+/// What keeps agents from where the worker gets to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentsBounds {
+    /// They have another user than the worker.
+    pub other_user: bool,
+    /// The only port they connect to.
+    pub only_port: Option<u16>,
+}
+
 /// How far an agent is shut in, and what it may use up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsolationConfig {
@@ -75,6 +84,8 @@ pub struct IsolationConfig {
     pub proxy: Option<String>,
     /// The port of that proxy, when it is the only one agents may connect to.
     pub only_port: Option<u16>,
+    /// Whether agents find that proxy by its name: the worker tells them its number where it may.
+    pub looks_up_proxy: bool,
 }
 
 impl Default for IsolationConfig {
@@ -92,6 +103,7 @@ impl Default for IsolationConfig {
             file_size: 16 << 30,
             proxy: None,
             only_port: None,
+            looks_up_proxy: false,
         }
     }
 }
@@ -144,10 +156,23 @@ impl IsolationConfig {
             memory: reader.optional(&keys::AGENT_MEMORY, values::size)?,
             open_files: reader.value(&keys::AGENT_OPEN_FILES, values::number(64..=1_048_576))?,
             file_size: reader.value(&keys::AGENT_FILE_SIZE, values::size)?,
+            // Its certificate is for its name.
+            looks_up_proxy: network == AgentNetwork::Proxy
+                && proxy
+                    .as_ref()
+                    .is_some_and(|url| url.scheme() == "https" && url.domain().is_some()),
             proxy: proxy.map(|url| url.to_string().trim_end_matches('/').to_owned()),
             only_port: port.filter(|_| network == AgentNetwork::Proxy),
             protected,
         })
+    }
+}
+
+impl IsolationConfig {
+    /// Whether agents are told the number of the proxy: where they reach its port alone they cannot ask for
+    /// its name.
+    pub fn proxy_by_number(&self) -> bool {
+        self.only_port.is_some() && !self.looks_up_proxy
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the environment of an agent holds because an administrator said so: variables that its
 //! repository may have, and the way to the proxy.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
@@ -12,6 +14,9 @@ use crate::{
     config::is_reserved,
     domain::{ErrorClass, is_place},
 };
+
+/// Longest wait for the number of the proxy.
+const LOOK_UP: Duration = Duration::from_secs(10);
 
 impl Workflow {
     /// The values of the variables that an order's repository may have. They count as secrets: many
@@ -56,6 +61,33 @@ pub fn credential_environment(
     credentials: &[(String, SecretString)],
 ) -> impl Iterator<Item = (String, String)> {
     credentials.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+}
+
+/// The address of the proxy, with the number of its host in the place of its name where agents cannot ask
+/// for that; looked up each time, since it may change.
+pub async fn proxy_address(proxy: Option<&str>, by_number: bool) -> Result<Option<String>, String> {
+    let Some(address) = proxy else { return Ok(None) };
+    let as_it_is = || Ok(Some(address.to_owned()));
+    if !by_number {
+        return as_it_is();
+    }
+    let Ok(mut url) = url::Url::parse(address) else { return as_it_is() };
+    let name = url.domain().map(str::to_owned);
+    let Some((name, port)) = name.zip(url.port_or_known_default()) else {
+        return as_it_is();
+    };
+    let asked = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host((name.as_str(), port))).await;
+    let found = match asked {
+        Ok(Ok(mut found)) => found.next().ok_or_else(|| "it has no address".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("nobody answered".to_owned()),
+    };
+    let failed =
+        |reason: String| format!("the proxy {name} of AWO_AGENT_PROXY is not found: {reason}");
+    let number = found.map_err(failed)?.ip();
+    url.set_ip_host(number)
+        .map_err(|()| failed(format!("{number} cannot stand in its address")))?;
+    Ok(Some(url.to_string().trim_end_matches('/').to_owned()))
 }
 
 /// What tells programs of the proxy, in the two ways in which they look for it.

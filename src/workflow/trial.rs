@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    agent_environment::{credential_environment, proxy_environment},
+    agent_environment::{credential_environment, proxy_address, proxy_environment},
     message::commit_message,
     prompts::{CommandFiles, PromptError},
     pull_request_text::title_and_body,
@@ -110,6 +110,9 @@ pub enum TrialError {
         /// The system's reason.
         error: std::io::Error,
     },
+    /// The proxy of its agent has no address.
+    #[error("{0}")]
+    Proxy(String),
 }
 
 impl Trial {
@@ -130,6 +133,8 @@ impl Trial {
         let mut settings = config.clone();
         settings.folders.repositories = self.folder.join("repositories");
         settings.remotes.allow_local = true;
+        // Whoever tries it out names a folder of their own.
+        settings.local_remotes.roots.clear();
         let git = Git::configured(&settings, this_binary.clone(), redactor.clone());
         let sandbox = self.sandbox(&git, config).await?;
         let plan = self.earlier_plan().await;
@@ -242,7 +247,9 @@ impl Trial {
         tokio::fs::create_dir_all(outputs).await.map_err(|error| self.folder_error(error))?;
         let mut extra_env = vec![("PATH".to_owned(), config.search_path.clone())];
         extra_env.extend(credential_environment(&config.agent.credentials));
-        extra_env.extend(proxy_environment(config.agent.isolation.proxy.as_deref()));
+        let isolation = &config.agent.isolation;
+        let proxy = proxy_address(isolation.proxy.as_deref(), isolation.proxy_by_number()).await;
+        extra_env.extend(proxy_environment(proxy.map_err(TrialError::Proxy)?.as_deref()));
         let role = Role::of(task);
         let (home, tmp) = sandbox.rooms(role);
         Ok(AgentRequest {

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{
-    agent_environment::{credential_environment, proxy_environment},
+    agent_environment::{credential_environment, proxy_address, proxy_environment},
     failure::{Failure, StepError},
     interrupts::Interrupts,
     journal::Journal,
@@ -121,7 +121,9 @@ impl OrderRun<'_> {
         let mut extra_env = vec![("PATH".to_owned(), settings.search_path.clone())];
         extra_env.extend(self.allowed_environment()?);
         extra_env.extend(credential_environment(&settings.agent_credentials));
-        extra_env.extend(proxy_environment(settings.proxy.as_deref()));
+        let proxy = proxy_address(settings.proxy.as_deref(), settings.proxy_by_number).await;
+        let proxy = proxy.map_err(|words| Failure::new(ErrorClass::Overloaded, words))?;
+        extra_env.extend(proxy_environment(proxy.as_deref()));
         extra_env.extend(self.port_environment(sandbox).await?);
         let run_id = Uuid::new_v4();
         let (home, tmp) = sandbox.rooms(turn.role());

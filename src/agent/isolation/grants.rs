@@ -19,7 +19,6 @@ const SYSTEM: &[&str] = &[
     "/lib32",
     "/lib64",
     "/libx32",
-    "/opt",
     "/nix/store",
     "/gnu/store",
     // Reading the memory and the environment of others is refused by Landlock itself, as tracing is.
@@ -66,7 +65,10 @@ const ETC: &[&str] = &[
     "magic.mime",
     "mailcap",
     "manpath.config",
-    "maven",
+    // Not its settings, which hold passwords: see `without_passwords`.
+    "maven/logging",
+    "maven/m2.conf",
+    "maven/toolchains.xml",
     "mime.types",
     "networks",
     "nsswitch.conf",
@@ -101,12 +103,15 @@ const ETC: &[&str] = &[
 /// Names in `/etc` that carry a version.
 const ETC_PREFIXES: &[&str] = &["java-", "python", "ruby", "lua"];
 
-/// Devices that every program may use.
+/// Settings of the system that may hold passwords and that their program insists on reading.
+const ETC_WITHOUT_PASSWORDS: &[&str] = &["maven/settings.xml"];
+
+/// Devices that every program may use. `/dev/pts` is none of them: a rule is about the folder, and what is
+/// in it belongs to everybody who has a terminal, whose input and output its user may read and write.
 const DEVICES: &[&str] = &[
     "/dev/full",
     "/dev/null",
     "/dev/ptmx",
-    "/dev/pts",
     "/dev/random",
     "/dev/tty",
     "/dev/urandom",
@@ -117,6 +122,12 @@ const DEVICES: &[&str] = &[
 const TOOLCHAINS: &[&str] = &[
     ".asdf", ".bun", ".deno", ".nodenv", ".nvm", ".pyenv", ".rbenv", ".rustup", ".sdkman",
     ".volta", "mise",
+];
+
+/// What belongs to the programs in the `bin` of a folder below `/opt`, as archives lay it out.
+const PREFIX: &[&str] = &[
+    "bin", "boot", "conf", "etc", "include", "jmods", "jre", "lib", "lib64", "libexec", "release",
+    "share",
 ];
 
 /// Longest first line of a script that is looked at.
@@ -165,23 +176,24 @@ impl Places {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             ETC_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         }));
+        let settings = ETC_WITHOUT_PASSWORDS.iter().map(|name| etc.join(name));
+        read.extend(settings.filter(|path| without_passwords(path)));
         let apart = |path: &Path| {
             let near = |kept: &PathBuf| path.starts_with(kept) || kept.starts_with(path);
             path.parent().is_some() && !protected.iter().any(near)
         };
         for program in self.programs.iter().flat_map(|program| with_interpreter(program)) {
             for file in with_targets(&program) {
-                let folders = file.parent().into_iter().flat_map(|bin| beside(bin, true));
-                read.extend(folders.filter(|folder| apart(folder)));
-                // Where its folder is not for it, the file alone.
+                let parts = file.parent().into_iter().flat_map(|bin| beside(bin, true));
+                read.extend(parts.chain(package(&file)).filter(|folder| apart(folder)));
+                // Its folder is not opened: it may be a home, or that of a project with its secrets.
                 read.insert(file);
             }
         }
         let folders = self.search_path.split(':').map(Path::new).filter(|path| path.is_absolute());
-        for folder in folders.flat_map(|bin| beside(bin, false)) {
-            if apart(&folder) {
-                read.insert(folder);
-            }
+        for bin in folders {
+            let parts = beside(bin, false).into_iter().chain([bin.to_owned(), resolved(bin)]);
+            read.extend(parts.filter(|folder| apart(folder)));
         }
         read.extend(self.read.iter().cloned());
         Grants {
@@ -206,7 +218,8 @@ fn except(path: &Path, protected: &[PathBuf], into: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// A folder of programs, and what belongs to it: a virtual environment, a version manager.
+/// What belongs to the programs of a folder: a virtual environment, a version manager, the libraries of an
+/// archive that was unpacked below `/opt`.
 fn beside(bin: &Path, of_program: bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in [bin.to_owned(), resolved(bin)] {
@@ -222,9 +235,31 @@ fn beside(bin: &Path, of_program: bool) -> Vec<PathBuf> {
             }
         }
         found.extend(toolchain(&folder));
-        found.push(folder);
+        let root =
+            folder.parent().filter(|root| root.starts_with("/opt/") && folder.ends_with("bin"));
+        found.extend(root.into_iter().flat_map(|root| PREFIX.iter().map(|name| root.join(name))));
     }
     found
+}
+
+/// The packages of Node among which `file` lies: a program there loads the others.
+fn package(file: &Path) -> Option<PathBuf> {
+    let packages = file.ancestors().filter(|folder| folder.ends_with("node_modules"));
+    packages.last().map(Path::to_owned)
+}
+
+/// Whether a file of settings in XML can be read and holds no credential, its comments aside.
+fn without_passwords(path: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(path) else { return false };
+    let told = text.split("<!--").enumerate().map(|(number, part)| match part.split_once("-->") {
+        Some((_, after)) if number > 0 => after,
+        // A comment that does not end is none for everybody.
+        _ => part,
+    });
+    let told = told.collect::<String>().to_ascii_lowercase();
+    !["password", "passphrase", "token", "authorization", "privatekey"]
+        .iter()
+        .any(|word| told.contains(word))
 }
 
 /// The folder of the version manager that `path` lies in.
@@ -283,7 +318,7 @@ mod tests {
     use super::Places;
 
     #[test]
-    fn a_program_opens_its_folder_but_nothing_of_ours() {
+    fn a_program_opens_its_own_file_and_nothing_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         for name in ["a/bin", "b/bin", "c/volume", "home/.pyenv/shims"] {
@@ -299,13 +334,52 @@ mod tests {
             ..Places::default()
         };
         let linked = places("a/bin/agent").grants().read;
-        for name in ["a/bin", "b/bin", "b/bin/agent", "home/.pyenv"] {
+        for name in ["a/bin/agent", "b/bin/agent", "home/.pyenv", "home/.pyenv/shims"] {
             assert!(linked.contains(&root.join(name)), "{name} is not in {linked:?}");
+        }
+        for name in ["a/bin", "b/bin"] {
+            assert!(!linked.contains(&root.join(name)), "{name} is in {linked:?}");
         }
         let beside_ours = places("c/agent").grants().read;
         assert!(beside_ours.contains(&root.join("c/agent")), "{beside_ours:?}");
         assert!(!beside_ours.contains(&root.join("c")), "{beside_ours:?}");
         assert!(!linked.iter().any(|path| path == std::path::Path::new("/etc")));
+    }
+
+    #[test]
+    fn what_a_program_is_made_of_is_opened_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (bin, packages) = (root.join("bin"), root.join("lib/node_modules"));
+        for folder in [&bin, &packages.join("agent")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(packages.join("agent/cli.js"), "#!/usr/bin/env node\n").unwrap();
+        symlink("../lib/node_modules/agent/cli.js", bin.join("agent")).unwrap();
+        let places = Places { programs: vec![bin.join("agent")], ..Places::default() };
+        let read = places.grants().read;
+        assert!(read.contains(&packages), "{read:?}");
+        assert!(!read.contains(&bin) && !read.contains(&root) && !read.contains(&root.join("lib")));
+        assert!(!read.iter().any(|path| path == std::path::Path::new("/opt")));
+        let java = Places { search_path: "/opt/java/bin".to_owned(), ..Places::default() };
+        let read = java.grants().read;
+        assert!(read.contains(std::path::Path::new("/opt/java/lib")), "{read:?}");
+        assert!(!read.contains(std::path::Path::new("/opt/java")), "{read:?}");
+    }
+
+    #[test]
+    fn settings_are_read_when_only_their_comments_speak_of_passwords() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, plain) in [
+            ("<settings><!-- <password>x</password> --><a/></settings>", true),
+            ("<settings><!-- a --><server><Password>x</Password></server></settings>", false),
+            ("<settings><!-- <passphrase>x</passphrase>", false),
+            ("<password>x</password> --> <!-- -->", false),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            assert_eq!(super::without_passwords(file.path()), plain, "{text}");
+        }
+        assert!(!super::without_passwords(std::path::Path::new("/does/not/exist")));
     }
 
     #[test]

@@ -71,6 +71,24 @@ fn restrict(grants: &Grants, only_port: Option<u16>) -> Result<RestrictionStatus
     rules.restrict_self()
 }
 
+/// Lets this process and everything below it connect to these ports alone, where the kernel can.
+pub fn reach_only(ports: &[u16]) -> Result<(), String> {
+    let restrict = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessNet::ConnectTcp)?
+            .create()?
+            .add_rules(
+                ports
+                    .iter()
+                    .map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))),
+            )?
+            .restrict_self()
+            .map(drop)
+    };
+    restrict().map_err(|error| format!("Landlock cannot be put into force: {error}"))
+}
+
 /// A device file would open the disk below every file system.
 fn makes_devices() -> BitFlags<AccessFs> {
     AccessFs::MakeBlock | AccessFs::MakeChar

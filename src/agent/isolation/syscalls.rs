@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sockets::{self, Datagrams};
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -87,9 +88,9 @@ const NAMESPACES: &[libc::c_int] = &[
 ];
 
 /// Refuses them for this process and everything below it, for good. `traced` says that something
-/// else keeps it from tracing others. Answers whether this kernel can; an error means that nothing may
-/// be run.
-pub fn forbid(traced: bool) -> Result<bool, String> {
+/// else keeps it from tracing others, `bound` that it shall reach one port alone. Answers whether this
+/// kernel can; an error means that nothing may be run.
+pub fn forbid(traced: bool, bound: Option<Datagrams>) -> Result<bool, String> {
     if !std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
         return Ok(false);
     }
@@ -97,14 +98,21 @@ pub fn forbid(traced: bool) -> Result<bool, String> {
     let failed = |error: &dyn std::fmt::Display| {
         format!("the filter of system calls cannot be put into force: {error}")
     };
-    for (calls, answer) in [
+    let mut filters = vec![
         (rules(traced).map_err(|e| failed(&e))?, libc::EPERM),
         (
             // Its flags lie in memory, where no filter can look: C libraries then use `clone`.
             with_second_numbers(BTreeMap::from([(libc::SYS_clone3, Vec::new())])),
             libc::ENOSYS,
         ),
-    ] {
+    ];
+    if let Some(datagrams) = bound {
+        let kinds = sockets::kinds(datagrams).map_err(|e| failed(&e))?;
+        let sending = sockets::fast_open().map_err(|e| failed(&e))?;
+        filters.push((with_second_numbers(kinds), libc::EPROTONOSUPPORT));
+        filters.push((with_second_numbers(sending), libc::EOPNOTSUPP));
+    }
+    for (calls, answer) in filters {
         let answer = SeccompAction::Errno(answer.unsigned_abs());
         let filter = SeccompFilter::new(calls, SeccompAction::Allow, answer, arch);
         let program: BpfProgram =
@@ -125,6 +133,9 @@ mod second_numbers {
     /// Calls whose second number is not the first one with the mark: `ptrace`, `kexec_load`,
     /// `process_vm_readv`, `process_vm_writev`, as in the kernel's `syscall_64.tbl`.
     pub const OTHERS: [libc::c_long; 4] = [521, 528, 539, 540];
+    /// `sendmsg` and `sendmmsg`, which look at their flags under these numbers too.
+    pub const SENDING: [(libc::c_long, libc::c_long); 2] =
+        [(libc::SYS_sendmsg, 518), (libc::SYS_sendmmsg, 538)];
 }
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
@@ -170,8 +181,11 @@ fn not_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
 /// Refuses the same under the other numbers of the calls.
 #[cfg(target_arch = "x86_64")]
 fn with_second_numbers(mut rules: Rules) -> Rules {
-    use second_numbers::{BIT, OTHERS};
-    let second: Vec<_> = rules.iter().map(|(call, how)| (call | BIT, how.clone())).collect();
+    use second_numbers::{BIT, OTHERS, SENDING};
+    let mut second: Vec<_> = rules.iter().map(|(call, how)| (call | BIT, how.clone())).collect();
+    for (call, other) in SENDING {
+        second.extend(rules.get(&call).map(|how| (other | BIT, how.clone())));
+    }
     rules.extend(second);
     rules.extend(OTHERS.map(|call| (call | BIT, Vec::new())));
     rules
