@@ -110,11 +110,15 @@ enum Command {
 pub fn main() -> ExitCode {
     // More roles of this binary, all started for a worker: git asks for a password, an agent is
     // watched over, and is shut in before it begins. They need no settings and start no threads.
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next();
+    // Before the next one: what it starts gets the environment by which git asks.
+    if role.as_ref().is_some_and(|word| word == "reach") {
+        return crate::agent::run_reach(arguments);
+    }
     if let Some(code) = crate::git::askpass::answer_if_asked() {
         return code;
     }
-    let mut arguments = std::env::args_os().skip(1);
-    let role = arguments.next();
     if role.as_ref().is_some_and(|word| word == "shim") {
         return crate::agent::run_shim(arguments);
     }

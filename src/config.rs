@@ -45,7 +45,7 @@ pub use disk::DiskConfig;
 pub use folders::{FoldersConfig, SET_ASIDE};
 pub use history::HistoryConfig;
 pub use http::HttpConfig;
-pub use isolation::{AgentNetwork, AgentUsers, IsolationConfig, IsolationMode};
+pub use isolation::{AgentNetwork, AgentUsers, AgentsBounds, IsolationConfig, IsolationMode};
 pub use queue::QueueConfig;
 pub use remotes::{GitConfig, GithubConfig};
 pub use retention::{RetentionConfig, RetentionPolicy};
@@ -55,6 +55,7 @@ pub use telemetry::{LogFormat, OtlpProtocol, TelemetryConfig};
 
 use crate::{
     domain::{Credentials, RemoteRules, is_weak_secret},
+    local_remotes::LocalRemotes,
     ports::PortPool,
 };
 use file::{Ownership, SettingsFile};
@@ -85,6 +86,8 @@ pub struct Config {
     pub ports: Option<PortPool>,
     /// Which repositories may be named.
     pub remotes: RemoteRules,
+    /// Which folders may be remotes.
+    pub local_remotes: LocalRemotes,
     /// GitHub's API and token.
     pub github: GithubConfig,
     /// Identity and trust of git.
@@ -216,7 +219,9 @@ impl Config {
         let agent = AgentConfig::read(&mut reader, &folders, &mut warnings, &mut unused_secrets)?;
         let disk = DiskConfig::read(&mut reader)?;
         let ports = ports::read(&mut reader, queue.max_concurrent)?;
-        let remotes = remotes::rules(&mut reader)?;
+        let written = &agent.isolation.write_paths;
+        let (remotes, local_remotes) =
+            remotes::rules(&mut reader, &folders, written, &mut warnings)?;
         let github = GithubConfig::read(&mut reader)?;
         let git = GitConfig::read(&mut reader)?;
         let credentials = credentials::read(&mut reader, &folders.config, &github)?;
@@ -235,6 +240,7 @@ impl Config {
             disk,
             ports,
             remotes,
+            local_remotes,
             github,
             git,
             credentials,

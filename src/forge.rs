@@ -24,6 +24,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     domain::{BranchName, Redactor, RepositoryUrl, Scheme, WorkOrderId},
+    local_remotes::LocalRemotes,
 };
 
 /// Longest title that is sent, in characters; GitHub refuses more than 256.
@@ -48,6 +49,8 @@ pub struct ForgeSettings {
     pub search_path: String,
     /// Waits between retries.
     pub clock: Clock,
+    /// Which folders may be remotes. Default: any.
+    pub local_remotes: LocalRemotes,
 }
 
 impl ForgeSettings {
@@ -66,6 +69,7 @@ impl ForgeSettings {
             git_binary: git_binary.into(),
             search_path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
             clock,
+            local_remotes: LocalRemotes::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod disguises;
 mod encoding;
 mod error;
 mod follow;
+mod gate;
 mod glob;
 mod guidance;
 mod ignore;
@@ -34,6 +35,7 @@ mod mirror;
 mod nested;
 mod new_sandbox;
 mod objects;
+mod other_end;
 mod other_worktrees;
 mod parts;
 mod pattern;
@@ -65,7 +67,12 @@ mod walk;
 mod words;
 mod worktree;
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::OnceCell;
 
@@ -89,6 +96,7 @@ pub use volume::{Volume, VolumeReport};
 use crate::{
     config::Config,
     domain::{Credential, Credentials, Redactor, RemoteRules, RepositoryUrl},
+    local_remotes::{LocalRemotes, NamedBy, RefusedFolder},
 };
 
 /// How git is run.
@@ -110,10 +118,14 @@ pub struct GitSettings {
     pub author_email: String,
     /// An empty folder that git takes for its home.
     pub home: PathBuf,
-    /// More environment for git, such as `HTTPS_PROXY`. Never a secret.
+    /// More environment for git. Never a secret.
     pub environment: Vec<(OsString, OsString)>,
     /// Where submodules may come from.
     pub remotes: RemoteRules,
+    /// Which folders may be remotes; never those of the volume.
+    pub local_remotes: LocalRemotes,
+    /// Where the contents of Git LFS may lie besides those hosts.
+    pub lfs_hosts: Vec<String>,
     /// A file with patterns of what is never part of the work, in the form of `.gitignore`.
     pub excludes: Option<PathBuf>,
     /// What opens their hosts.
@@ -134,6 +146,8 @@ impl GitSettings {
             home,
             environment: Vec::new(),
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: false },
+            local_remotes: LocalRemotes::default(),
+            lfs_hosts: Vec::new(),
             excludes: None,
             credentials: Credentials::default(),
         }
@@ -165,7 +179,8 @@ struct Shared {
 
 impl Git {
     /// Git with its caches and sandboxes under `root` (`AWO_REPOSITORY_DIR`).
-    pub fn new(settings: GitSettings, root: PathBuf, redactor: Redactor) -> Self {
+    pub fn new(mut settings: GitSettings, root: PathBuf, redactor: Redactor) -> Self {
+        settings.local_remotes = settings.local_remotes.keeping(&root);
         let volume = Volume::new(root);
         let shared = Shared { settings, volume, prepared: OnceCell::new() };
         Self { shared: Arc::new(shared), redactor }
@@ -185,6 +200,8 @@ impl Git {
         settings.author_name.clone_from(&config.git.author_name);
         settings.author_email.clone_from(&config.git.author_email);
         settings.remotes.clone_from(&config.remotes);
+        settings.local_remotes.clone_from(&config.local_remotes);
+        settings.lfs_hosts.clone_from(&config.git.lfs_hosts);
         settings.excludes = Some(config.folders.config.join("git").join("ignore"));
         settings.credentials.clone_from(&config.credentials);
         Self::new(settings, root, redactor)
@@ -219,6 +236,19 @@ impl Git {
 
     fn settings(&self) -> &GitSettings {
         &self.shared.settings
+    }
+
+    /// An error unless a remote is a server, or a folder that may be one.
+    async fn require_remote(&self, remote: &Remote, named_by: NamedBy) -> Result<(), GitError> {
+        let Some(folder) = remote.url.local_path().map(Path::to_owned) else { return Ok(()) };
+        let (rules, url) = (self.settings().local_remotes.clone(), remote.url.to_string());
+        blocking(move || {
+            rules.check(&folder, named_by).map_err(|error| match error {
+                RefusedFolder::Missing(_) => GitError::NotFound { url },
+                other => GitError::Unusable(format!("{url} cannot be used: {other}")),
+            })
+        })
+        .await
     }
 
     /// What is kept out of commits and of what is saved.

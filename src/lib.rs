@@ -1,7 +1,7 @@
 //! archon-awo runs agent work orders: it claims them from Postgres, works on them in sandboxes with
 //! an agent CLI, and ends them as pull requests.
 //!
-//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`config`], [`archive`],
+//! Layers, each using only those before it: [`domain`], [`clock`], [`process`], [`disk`], [`ports`], [`local_remotes`], [`config`], [`archive`],
 //! [`store`], [`git`], [`agent`], [`forge`], [`telemetry`], [`lease`], `put_back`, [`services`], [`workflow`], [`queue`], [`http`], [`cli`].
 
 pub mod agent;
@@ -19,6 +19,7 @@ pub mod forge;
 pub mod git;
 pub mod http;
 pub mod lease;
+pub mod local_remotes;
 pub mod maintenance;
 pub mod ports;
 pub mod process;

@@ -7,6 +7,7 @@ mod agent_runs;
 mod connect;
 mod database;
 mod effects;
+mod entrances;
 mod health;
 mod history;
 mod orders;
@@ -30,6 +31,7 @@ pub use agent_runs::{CountedRun, LostRun, NewAgentRun};
 pub use connect::{ConnectError, DatabaseMode, connect, options};
 pub use database::{Database, Dial, Line};
 pub use effects::{Effect, EffectRecord};
+pub use entrances::{Entrance, OpenDatabase, check_entrances, entrances};
 pub use health::{DeadWorker, FleetCounts, QueueDepth, Trouble, WorkerCounts};
 pub use history::History;
 pub use orders::{

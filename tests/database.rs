@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod command;
+#[path = "database/entrances.rs"]
+mod entrances;
 #[path = "support/pgbouncer.rs"]
 mod pgbouncer;
 #[path = "support/postgres.rs"]

@@ -11,8 +11,9 @@ use super::{
     output::{Output, first_line, plain},
 };
 use crate::{
+    agent::Isolation,
     archive::Archive,
-    config::{self, AgentKind, Config, Host, Problem, find_program},
+    config::{self, AgentKind, AgentsBounds, Config, Host, Problem, find_program},
     disk::{Level, SystemDisk, VolumeState},
     exit::CommandError,
     process,
@@ -100,7 +101,7 @@ async fn check_all(config: &Config) -> Vec<Check> {
     checks.push(git(config).await);
     checks.push(agent(config).await);
     checks.push(freezer(config).await);
-    checks.push(isolation(config).await);
+    checks.extend(isolation(config).await);
     let built_in = || match &config.agent.commands_dir {
         Some(folder) => format!("{} can be read", folder.display()),
         None => "the built-in ones".to_owned(),
@@ -302,17 +303,31 @@ async fn freezer(config: &Config) -> Check {
 }
 
 /// How far agents are shut in here.
-async fn isolation(config: &Config) -> Check {
+async fn isolation(config: &Config) -> Vec<Check> {
     let (wanted, freezer) = (config.agent.isolation.clone(), config.agent.freezer);
     let found = tokio::task::spawn_blocking(move || {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         crate::agent::find_isolation(&program, &wanted, freezer)
     });
     let found = found.await.unwrap_or_else(|error| Err(error.to_string()));
+    let entrances = entrances(config, found.as_ref().ok()).await;
     let result = found
         .map(|isolation| isolation.to_string())
         .map_err(|reason| config::isolation_problem(&reason));
-    Check::from("isolation", result)
+    [Some(Check::from("isolation", result)), entrances].into_iter().flatten().collect()
+}
+
+/// Whether agents, who know no password, get into the database.
+async fn entrances(config: &Config, isolation: Option<&Isolation>) -> Option<Check> {
+    let url = config.database.url.as_ref()?;
+    let none = AgentsBounds { other_user: false, only_port: None };
+    let bounds = isolation.map_or(none, |found| found.bounds(&config.agent.isolation));
+    let checked = store::check_entrances(store::entrances(url).await, bounds);
+    let name = "database password";
+    Some(match checked {
+        Ok(()) => Check::well(name, "no agent gets in without it"),
+        Err(error) => Check::ill(name, error.to_string(), "a worker does not start so"),
+    })
 }
 
 /// What `program --version` prints; the error follows the program's name.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::{ConfigError, keys, source::Reader, values};
-use crate::domain::RemoteRules;
+use super::{ConfigError, FoldersConfig, keys, source::Reader, values};
+use crate::{domain::RemoteRules, local_remotes::LocalRemotes};
 
 /// GitHub's API.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct GithubConfig {
 /// Identity and trust of git.
 #[derive(Debug, Clone)]
 pub struct GitConfig {
+    /// `AWO_LFS_HOSTS`: hosts to which a server may send git-lfs for contents.
+    pub lfs_hosts: Vec<String>,
     /// `AWO_GIT_CA_FILE`: PEM file of authorities trusted besides the host's.
     pub ca_file: Option<PathBuf>,
     /// `AWO_GIT_AUTHOR_NAME`.
@@ -29,13 +31,39 @@ pub struct GitConfig {
     pub author_email: String,
 }
 
-pub(super) fn rules(reader: &mut Reader) -> Result<RemoteRules, ConfigError> {
-    Ok(RemoteRules {
+/// Which addresses may be named, and which folders those of `file://` may lead to.
+pub(super) fn rules(
+    reader: &mut Reader,
+    folders: &FoldersConfig,
+    written_by_agents: &[PathBuf],
+    warnings: &mut Vec<String>,
+) -> Result<(RemoteRules, LocalRemotes), ConfigError> {
+    let home = reader.host().home();
+    let mut kept =
+        vec![folders.repositories.clone(), folders.work_orders.clone(), folders.config.clone()];
+    kept.extend(home.as_ref().map(|home| home.join(".archon")));
+    kept.extend_from_slice(written_by_agents);
+    let apart = |path: &PathBuf| !kept.iter().any(|kept| path.starts_with(kept));
+    let roots = reader.optional(&keys::LOCAL_REMOTES, |text| {
+        values::paths(text, home.as_deref()).filter(|roots| roots.iter().all(apart))
+    })?;
+    let anywhere = reader.value(&keys::ALLOW_LOCAL_REMOTES, values::boolean)?;
+    if anywhere && roots.is_none() {
+        warnings.push(
+            "AWO_ALLOW_LOCAL_REMOTES lets orders name any folder outside of archon-awo's own that this user may \
+             read: set AWO_LOCAL_REMOTES to the folders in which repositories are instead"
+                .to_owned(),
+        );
+    }
+    let is_named = roots.is_some();
+    let local = LocalRemotes { roots: roots.unwrap_or_default(), kept };
+    let rules = RemoteRules {
         allowed_hosts: reader.value(&keys::ALLOWED_HOSTS, |text| {
             values::list(&text.to_ascii_lowercase(), is_host)
         })?,
-        allow_local: reader.value(&keys::ALLOW_LOCAL_REMOTES, values::boolean)?,
-    })
+        allow_local: anywhere || is_named,
+    };
+    Ok((rules, local))
 }
 
 /// A host with an optional port, and nothing else of an address.
@@ -78,6 +106,9 @@ impl GitConfig {
         // Git ends a name at '<' and a mail address at '>': they would change the commit's header.
         let plain = |text: &str| values::text(text).filter(|text| !text.contains(['<', '>']));
         Ok(Self {
+            lfs_hosts: reader.value(&keys::LFS_HOSTS, |text| {
+                values::list(&text.to_ascii_lowercase(), is_host)
+            })?,
             ca_file: reader
                 .optional(&keys::GIT_CA_FILE, |text| values::path(text, home.as_deref()))?,
             author_name: reader.value(&keys::GIT_AUTHOR_NAME, plain)?,

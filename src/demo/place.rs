@@ -149,7 +149,7 @@ impl Place {
             ("AWO_REPOSITORY_DIR", folder("repositories")?),
             ("AWO_WORK_ORDER_DIR", folder("work-orders")?),
             ("AWO_CONFIG_DIR", folder("config")?),
-            ("AWO_ALLOW_LOCAL_REMOTES", "true".to_owned()),
+            ("AWO_LOCAL_REMOTES", folder("remote")?),
             ("AWO_MAX_CONCURRENT", wishes.slots.to_string()),
             ("AWO_LOG_FORMAT", "human".to_owned()),
         ]

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{BranchName, Redactor, RepositoryUrl},
+    local_remotes::{LocalRemotes, NamedBy, RefusedFolder},
     process,
 };
 
@@ -39,6 +40,7 @@ pub struct LocalForge {
     search_path: String,
     timeout: Duration,
     clock: Clock,
+    rules: LocalRemotes,
     redactor: Redactor,
 }
 
@@ -65,6 +67,7 @@ impl LocalForge {
             search_path: settings.search_path.clone(),
             timeout: settings.timeout,
             clock: settings.clock.clone(),
+            rules: settings.local_remotes.clone(),
             redactor,
         })
     }
@@ -208,6 +211,15 @@ impl LocalForge {
 
     /// The folder itself when it is bare, else its `.git`.
     async fn git_dir(&self) -> Result<PathBuf, ForgeError> {
+        let (rules, folder) = (self.rules.clone(), self.folder.clone());
+        let checked =
+            tokio::task::spawn_blocking(move || rules.check(&folder, NamedBy::Order)).await;
+        match checked {
+            // What is missing is told below, with what to do.
+            Ok(Ok(()) | Err(RefusedFolder::Missing(_))) => {}
+            Ok(Err(error)) => return Err(ForgeError::Unusable(error.to_string())),
+            Err(error) => return Err(ForgeError::Unusable(error.to_string())),
+        }
         for candidate in [self.folder.join(".git"), self.folder.clone()] {
             let is_file = fs::metadata(candidate.join("HEAD")).await.is_ok_and(|m| m.is_file());
             let is_dir = fs::metadata(candidate.join("objects")).await.is_ok_and(|m| m.is_dir());
@@ -315,6 +327,7 @@ impl LocalForge {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_NO_LAZY_FETCH", "1")
             .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "--git-dir"])
             .arg(git_dir)
             .args(args);

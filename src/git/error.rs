@@ -64,6 +64,17 @@ pub enum GitError {
         /// What git said.
         detail: String,
     },
+    /// The server sent git to a host that no order may name.
+    #[error(
+        "the git server of {url} leads to {host}, which is not allowed: if it belongs to that server, add it to \
+         AWO_ALLOWED_HOSTS, or to AWO_LFS_HOSTS where only contents of Git LFS are there"
+    )]
+    LedAway {
+        /// The remote.
+        url: String,
+        /// Where it leads.
+        host: String,
+    },
     /// The server failed, or asks to be left alone for a while.
     #[error("the git server of {url} failed or is overloaded: {detail}")]
     ServerFailed {
@@ -370,6 +381,7 @@ impl GitError {
             Self::File { source, .. } if disk::is_full(source) => ErrorClass::Disk,
             Self::Library { source, .. } if library_is_full(source) => ErrorClass::Disk,
             Self::NoBranch { .. }
+            | Self::LedAway { .. }
             | Self::BranchConflict { .. }
             | Self::OtherBranch { .. }
             | Self::TooMuch { .. }
@@ -398,6 +410,7 @@ impl GitError {
             | Self::Moving { .. }
             | Self::Interrupted => true,
             Self::Auth { .. }
+            | Self::LedAway { .. }
             | Self::NotFound { .. }
             | Self::TooLarge { .. }
             | Self::Certificate { .. }

@@ -18,12 +18,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{
     Git, GitError, Remote, askpass,
+    gate::{Closed, Gate},
+    lfs::LFS,
     lock::FileLock,
+    other_end::other_end,
     words::{Meaning, foreign_folder, meaning, summary},
 };
 use crate::{
     disk::{DiskSpace, SystemDisk},
     domain::{Credential, Redactor, Scheme},
+    local_remotes::NamedBy,
     process,
 };
 
@@ -80,6 +84,8 @@ pub(super) struct Outcome {
     pub(super) stdout: String,
     /// Without secrets.
     pub(super) stderr: String,
+    /// A connection that it was not given.
+    pub(super) closed: Option<Closed>,
 }
 
 impl Git {
@@ -180,8 +186,12 @@ impl<'a> Invocation<'a> {
     }
 
     async fn run_unlimited(self) -> Result<Outcome, GitError> {
+        if let Some(remote) = self.remote {
+            self.git.require_remote(remote, NamedBy::Order).await?;
+        }
         let program = self.git.settings().binary.clone();
-        let mut command = self.command()?;
+        let gate = Gate::of(self.git.settings(), self.verb, self.remote).await?;
+        let mut command = self.command(gate.as_ref())?;
         let mut child = command.spawn().map_err(|source| GitError::NoGit { program, source })?;
         // Dropped before the child: the group is killed while its leader's number is still taken.
         let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
@@ -193,12 +203,31 @@ impl<'a> Invocation<'a> {
         group.0 = None;
         let status = waited.map_err(|source| GitError::NoGit { program: "git".into(), source })?;
         let stderr = self.without_secrets(&String::from_utf8_lossy(&stderr));
-        Ok(Outcome { status, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr })
+        let closed = gate.and_then(|gate| gate.closed());
+        Ok(Outcome {
+            status,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr,
+            closed,
+        })
     }
 
-    fn command(&self) -> Result<tokio::process::Command, GitError> {
+    /// The program to start. Git-lfs goes past every proxy to hosts on loopback, so it starts in a process that
+    /// reaches no port but those it may (where the kernel can).
+    fn program(&self, gate: Option<&Gate>) -> tokio::process::Command {
         let settings = self.git.settings();
-        let mut command = process::command(&settings.binary);
+        let (Some(gate), LFS) = (gate, self.verb) else {
+            return process::command(&settings.binary);
+        };
+        let ports: Vec<String> = gate.ports().iter().map(u16::to_string).collect();
+        let mut command = process::command(&settings.askpass);
+        command.arg("reach").arg(ports.join(",")).arg(&settings.binary);
+        command
+    }
+
+    fn command(&self, gate: Option<&Gate>) -> Result<tokio::process::Command, GitError> {
+        let settings = self.git.settings();
+        let mut command = self.program(gate);
         let place = self.work_tree.as_ref().or(self.repository.as_ref());
         command
             .envs(settings.environment.iter().map(|(name, value)| (name, value)))
@@ -211,6 +240,8 @@ impl<'a> Invocation<'a> {
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_ALLOW_PROTOCOL", "file")
+            // What a repository says about where its missing objects are would be run.
+            .env("GIT_NO_LAZY_FETCH", "1")
             .current_dir(place.unwrap_or(&settings.home))
             .process_group(0);
         if let Some(repository) = &self.repository {
@@ -228,6 +259,9 @@ impl<'a> Invocation<'a> {
         for setting in CONFIGURATION.iter().copied().chain(self.settings.iter().map(String::as_str))
         {
             command.arg("-c").arg(setting);
+        }
+        if let Some(gate) = gate {
+            command.arg("-c").arg(format!("http.proxy=http://127.0.0.1:{}", gate.port()));
         }
         let mut descriptors = Vec::new();
         if let Some(remote) = self.remote.filter(|remote| remote.url.scheme() == Scheme::Https) {
@@ -253,7 +287,7 @@ impl<'a> Invocation<'a> {
         command
             .fd_mappings(descriptors.into_iter().map(mapping).collect())
             .map_err(|error| GitError::Unusable(error.to_string()))?;
-        command.arg(self.verb).args(&self.arguments);
+        command.arg(self.verb).args(other_end(self.verb, self.remote)).args(&self.arguments);
         Ok(command)
     }
 
@@ -279,6 +313,17 @@ impl Outcome {
     ) -> GitError {
         let detail = summary(&self.stderr);
         let path = || repository.map(Path::to_owned).unwrap_or_default();
+        match (&self.closed, url) {
+            (Some(Closed::Host(host)), Some(url)) => {
+                let url = url.to_owned();
+                return GitError::LedAway { url, host: host.clone() };
+            }
+            (Some(Closed::Failed(reason)), Some(url)) => {
+                let (url, detail) = (url.to_owned(), reason.clone());
+                return GitError::Unreachable { url, detail };
+            }
+            _ => {}
+        }
         match (meaning(&self.stderr), url) {
             (Some(Meaning::Full), _) => GitError::DiskFull { doing: format!("git {verb}"), detail },
             (Some(Meaning::Damaged), _) => GitError::DamagedCache { path: path(), detail },

@@ -24,6 +24,8 @@ use super::{
 };
 use crate::disk::{DiskSpace, SystemDisk};
 
+/// The verb of git that is this program.
+pub(super) const LFS: &str = "lfs";
 /// The most contents that are named to one call of `git-lfs`.
 const AT_ONCE: usize = 500;
 
@@ -139,7 +141,7 @@ impl Git {
             Some(_) => url.to_owned(),
             None => format!("{}.git/info/lfs", url.strip_suffix(".git").unwrap_or(url)),
         };
-        self.invoke("lfs")
+        self.invoke(LFS)
             .set("remote.origin.url", url)
             .set("remote.origin.lfsurl", &server)
             .set("lfs.url", &server)

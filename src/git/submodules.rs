@@ -22,7 +22,10 @@ use super::{
     sparse::Cone,
     tree_size,
 };
-use crate::domain::{RepositoryUrl, SandboxType};
+use crate::{
+    domain::{RepositoryUrl, SandboxType},
+    local_remotes::NamedBy,
+};
 
 /// The most submodules of one checkout, those of submodules included.
 const MOST: usize = 200;
@@ -83,7 +86,7 @@ impl Git {
                 );
                 continue;
             };
-            let remote = self.submodule_remote(&fresh.mirror.remote, &link, address)?;
+            let remote = self.submodule_remote(&fresh.mirror.remote, &link, address).await?;
             borrowed.extend(Box::pin(self.fill_submodule(fresh, &link, remote, budget)).await?);
         }
         budget.depth -= 1;
@@ -110,7 +113,7 @@ impl Git {
     }
 
     /// The gate: an address that an order may not name is not fetched for a submodule either.
-    fn submodule_remote(
+    async fn submodule_remote(
         &self,
         parent: &Remote,
         link: &Link,
@@ -132,7 +135,10 @@ impl Git {
         let settings = self.settings();
         let url = RepositoryUrl::parse(&address, &settings.remotes)
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Remote { credential: settings.credentials.for_url(&url), url })
+        let remote = Remote { credential: settings.credentials.for_url(&url), url };
+        let checked = self.require_remote(&remote, NamedBy::Repository).await;
+        checked.map_err(|error| refused(error.to_string()))?;
+        Ok(remote)
     }
 
     async fn fill_submodule(

@@ -108,6 +108,8 @@ impl Worker {
         commands.check()?;
         let database = &config.database;
         let pool = open_database(database).await?;
+        let found = store::entrances(database.required_url()?).await;
+        store::check_entrances(found, isolation.bounds(&config.agent.isolation))?;
         let store = Store::new(pool);
         if let Err(error) = store.ensure_log_days().await {
             warn!("cannot make the log's tables for the coming days: {error}");
@@ -435,6 +437,7 @@ fn workflow(
     let mut forge =
         ForgeSettings::new(api_url, &config.github.host, PathBuf::from("git"), clock.clone());
     forge.search_path.clone_from(&config.search_path);
+    forge.local_remotes.clone_from(&config.local_remotes);
     let archive = config.archive.as_ref().map(Archive::open).transpose()?;
     Ok(Workflow {
         settings: WorkflowSettings {
@@ -455,6 +458,7 @@ fn workflow(
             ports: config.ports.clone(),
             search_path: config.search_path.clone(),
             proxy: config.agent.isolation.proxy.clone(),
+            proxy_by_number: config.agent.isolation.proxy_by_number(),
             agent_credentials: config.agent.credentials.clone(),
             inheritable: config.agent.inheritable.clone(),
         },

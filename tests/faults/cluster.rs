@@ -90,7 +90,12 @@ impl Cluster {
         server_folder(&folder)?;
         let mut initdb = server_command(&bin.join("initdb"))?;
         initdb.current_dir(&folder).arg("-D").arg(folder.join("data"));
-        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        // A worker does not start where agents get in without a password.
+        let password = folder.join("password");
+        fs::write(&password, PASSWORD)?;
+        initdb.arg(format!("--pwfile={}", password.display()));
+        initdb.args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8"]);
+        initdb.args(["--no-locale", "--no-sync"]);
         let made = initdb.output().await?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let mut cluster = Self { port: free_port()?, bin, folder, server: None };
@@ -157,13 +162,15 @@ impl Cluster {
 
 /// The role of the workers: it may do what the owner may, but its connections are limited and counted.
 pub const WORKER: &str = "worker";
+/// The password of all roles: the servers end with the test.
+pub const PASSWORD: &str = "0f7c2b9a51e84d36";
 
 pub fn worker_url(port: u16) -> String {
-    format!("postgres://{WORKER}@127.0.0.1:{port}/postgres")
+    format!("postgres://{WORKER}:{PASSWORD}@127.0.0.1:{port}/postgres")
 }
 
 pub fn url(port: u16) -> String {
-    format!("postgres://postgres@127.0.0.1:{port}/postgres")
+    format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/postgres")
 }
 
 /// `AWO_PG_BIN`, else the newest that a package has installed.

@@ -19,7 +19,7 @@ use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     audit,
-    cluster::{self, Cluster, WORKER},
+    cluster::{self, Cluster, PASSWORD, WORKER},
     plan::{Fault, KINDS, Thaw},
     pooler::Pooler,
     proxy::Proxy,
@@ -70,7 +70,7 @@ impl Place {
         let volume = Arc::new(Volume::mount(&folder.join("volume"), volume::OPTIONS).await?);
         let cluster = Cluster::start(&folder).await?;
         let pool = cluster.pool();
-        let role = format!("create role {WORKER} login in role postgres");
+        let role = format!("create role {WORKER} login password '{PASSWORD}' in role postgres");
         sqlx::raw_sql(AssertSqlSafe(role)).execute(&pool).await?;
         let (pooler, target) = if needs.pooler {
             let pooler = Pooler::start(&folder, cluster.port).await?;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tokio::{net::TcpStream, process::Child};
 
-use crate::cluster::{WORKER, free_port, server_command, server_folder, tail};
+use crate::cluster::{PASSWORD, WORKER, free_port, server_command, server_folder, tail};
 
 /// A running pooler; it ends with this value.
 pub struct Pooler {
@@ -25,14 +25,17 @@ impl Pooler {
         server_folder(&folder)?;
         let port = free_port()?;
         let settings = folder.join("pgbouncer.ini");
+        let users = folder.join("users");
         // Fewer server connections than the workers have: sessions are really shared.
         let text = format!(
-            "[databases]\npostgres = host=127.0.0.1 port={postgres} user={WORKER}\n\
+            "[databases]\npostgres = host=127.0.0.1 port={postgres} user={WORKER} password={PASSWORD}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 8\n\
+             auth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = 8\n\
              max_client_conn = 300\nserver_login_retry = 0.2\nmax_prepared_statements = 0\n\
-             query_wait_timeout = 15\n"
+             query_wait_timeout = 15\n",
+            users.display()
         );
+        fs::write(&users, format!("\"{WORKER}\" \"{PASSWORD}\"\n"))?;
         // Older versions do not know every setting.
         let text = text.replace("max_prepared_statements = 0\n", "");
         fs::write(&settings, text)?;

@@ -1,18 +1,21 @@
-//! The remotes of the orders: bare repositories, each with a hook that can fail after the push was
-//! taken.
+//! The remotes of the orders: bare repositories, each of which can fail after the push was taken.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use archon_awo::process::blocking_command;
 
-/// Runs when the refs have moved; the pusher is not answered when its parent is gone.
-const HOOK: &str = r#"#!/bin/sh
-folder=$(dirname "$0")/..
-rm "$folder/fail-next-push" 2> /dev/null || exit 0
-echo failed >> "$folder/failed-pushes"
-kill -9 "$PPID"
-"#;
+/// What git reads last, when the refs have moved and the pusher has not been told all: a pipe in its place
+/// holds it there. Hooks of a remote that is a folder are not run.
+const READ_LAST: &str = "info/refs";
 
 /// One bare repository.
 pub struct Remote {
@@ -34,10 +37,6 @@ impl Remote {
         let tree = remote.git(&["mktree"])?;
         let commit = remote.git(&["commit-tree", "-m", "First", tree.trim()])?;
         remote.git(&["update-ref", "refs/heads/main", commit.trim()])?;
-        let hook = remote.folder.join("hooks/post-receive");
-        fs::create_dir_all(remote.folder.join("hooks"))?;
-        fs::write(&hook, HOOK)?;
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
         Ok(remote)
     }
 
@@ -47,7 +46,47 @@ impl Remote {
 
     /// The next push fails after it was taken.
     pub fn fail_next_push(&self) -> anyhow::Result<()> {
-        Ok(fs::write(self.folder.join("fail-next-push"), "")?)
+        let pipe = self.folder.join(READ_LAST);
+        if pipe.exists() {
+            return Ok(());
+        }
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
+        self.git(&["config", "receive.updateServerInfo", "true"])?;
+        let remote = Self { folder: self.folder.clone() };
+        thread::spawn(move || remote.kill_who_reads(&pipe));
+        Ok(())
+    }
+
+    /// Waits for a push that has come so far, and ends its other end.
+    fn kill_who_reads(&self, pipe: &Path) {
+        let held = loop {
+            let options = nix::fcntl::OFlag::O_NONBLOCK.bits();
+            match fs::File::options().write(true).custom_flags(options).open(pipe) {
+                Ok(held) => break held,
+                Err(_) if pipe.exists() => thread::sleep(Duration::from_millis(2)),
+                // The test is over.
+                Err(_) => return,
+            }
+        };
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let number = process.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(number) = number.filter(|number| *number != std::process::id() as i32) else {
+                continue;
+            };
+            let open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+            if open.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|to| to == pipe)) {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(number),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+                let log = fs::File::options().create(true).append(true);
+                let log = log.clone().open(self.folder.join("failed-pushes"));
+                log.and_then(|mut log| log.write_all(b"failed\n")).unwrap();
+            }
+        }
+        self.git(&["config", "receive.updateServerInfo", "false"]).unwrap();
+        fs::remove_file(pipe).unwrap();
+        drop(held);
     }
 
     /// How many did.

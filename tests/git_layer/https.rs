@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc,
@@ -144,9 +145,23 @@ async fn an_unknown_authority_is_refused() {
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
+/// A remote whose host is allowed, and more hosts that are.
+fn serve_beside(hosts: impl Fn(&HttpsRemote) -> Vec<String>) -> (HttpsRemote, Place) {
+    let server = HttpsRemote::start(TOKEN);
+    let place = Place::with(|settings| {
+        settings.ca_file = Some(server.ca_file());
+        settings.remotes.allowed_hosts = hosts(&server);
+    });
+    let home = server.repositories().join("acme");
+    fs::create_dir(&home).unwrap();
+    fs::rename(place.path("remote/app.git"), home.join("app.git")).unwrap();
+    (server, place)
+}
+
 #[tokio::test]
-async fn a_redirect_to_another_host_does_not_carry_the_token_away() {
-    let (server, place) = serve();
+async fn a_redirect_to_another_allowed_host_does_not_carry_the_token_away() {
+    let (server, place) =
+        serve_beside(|server| vec![server.host().replace("127.0.0.1", "localhost")]);
     // The second one redirects to a user whose name ends like the beginning of our own address.
     for path in ["moved/app", "tricked/app"] {
         let error = place.git.verify(&remote(&server, path, Some(TOKEN))).await.unwrap_err();
@@ -157,4 +172,60 @@ async fn a_redirect_to_another_host_does_not_carry_the_token_away() {
     assert!(elsewhere("/acme/app/info/refs") >= 2, "the redirects were not followed: {asked:?}");
     let with_password = asked.iter().filter(|line| line.contains(" 200 ")).count();
     assert_eq!(with_password, 0, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_host_that_no_order_may_name_is_not_followed() {
+    let (server, place) = serve();
+    let elsewhere = server.host().replace("127.0.0.1", "localhost");
+    for path in ["moved/app", "tricked/app"] {
+        let moved = remote(&server, path, Some(TOKEN));
+        let fetched = place.git.refresh_mirror(&moved).await.map(drop);
+        let read = place.git.branch_head(&moved, &branch("feat/x")).await.map(drop);
+        for error in [fetched.unwrap_err(), read.unwrap_err()] {
+            assert!(
+                matches!(&error, GitError::LedAway { host, .. } if *host == elsewhere),
+                "{error}"
+            );
+            assert!(!error.retryable() && error.class() == ErrorClass::Invalid, "{error}");
+            assert!(error.to_string().contains("AWO_ALLOWED_HOSTS"), "{error}");
+        }
+    }
+    let asked = server.requests();
+    assert!(!asked.iter().any(|line| line.contains("/acme/app/info/refs")), "{asked:?}");
+    assert!(asked.len() >= 4, "the server was never asked: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_push_follows_no_redirect_to_a_host_that_no_order_may_name() {
+    let (server, place) = serve();
+    let own = remote(&server, "acme/app", Some(TOKEN));
+    let mirror = place.git.refresh_mirror(&own).await.unwrap();
+    let sandbox =
+        place.git.open_sandbox(&mirror, &order("wo-1"), &branch("feat/x"), None).await.unwrap();
+    fs::write(sandbox.checkout.join("a.txt"), "a").unwrap();
+    sandbox.commit("feat: a").await.unwrap();
+    let moved = remote(&server, "moved/app", Some(TOKEN));
+    let error = sandbox.push(&moved, &[]).await.unwrap_err();
+    assert!(matches!(error, GitError::LedAway { .. }), "{error}");
+    sandbox.push(&own, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_of_the_server_is_reported_in_its_own_words() {
+    let (server, place) = serve();
+    let hook = server.repositories().join("acme/app.git/hooks/pre-receive");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, "#!/bin/sh\necho 'branches must be named after a ticket' >&2\nexit 1\n")
+        .unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let remote = remote(&server, "acme/app", Some(TOKEN));
+    let mirror = place.git.refresh_mirror(&remote).await.unwrap();
+    let sandbox =
+        place.git.open_sandbox(&mirror, &order("wo-1"), &branch("feat/x"), None).await.unwrap();
+    fs::write(sandbox.checkout.join("a.txt"), "a").unwrap();
+    sandbox.commit("feat: a").await.unwrap();
+    let error = sandbox.push(&remote, &[]).await.unwrap_err();
+    assert!(matches!(error, GitError::Rejected { .. }) && !error.retryable(), "{error}");
+    assert!(error.to_string().contains("named after a ticket"), "{error}");
 }

@@ -3,13 +3,13 @@
 use std::fs;
 
 use crate::{
-    git_place::git_in,
+    git_place::{branch, git_in, order},
     lfs_server::LfsServer,
     parts_yard::{TOKEN, Yard, parts, read},
 };
 use archon_awo::{
-    domain::{ErrorClass, Redactor},
-    git::{GitError, Plan, Sandbox},
+    domain::{ErrorClass, Redactor, RemoteRules, RepositoryUrl},
+    git::{GitError, Plan, Remote, Sandbox},
 };
 
 fn with_lfs() -> Plan {
@@ -144,4 +144,39 @@ async fn contents_are_searched_for_secrets_and_come_from_nowhere_else() {
     let error = yard.open("wo-3", &with_lfs()).await.unwrap_err();
     assert!(!error.to_string().is_empty());
     assert_eq!((error.class(), error.retryable()), (ErrorClass::Invalid, false), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_of_git_lfs_stays_within_the_allowed_hosts() {
+    let (_lfs, yard, _) = lfs_yard().await;
+    let owner = yard.server.repositories();
+    for name in ["led", "sent"] {
+        std::os::unix::fs::symlink(owner.join("acme"), owner.join(name)).unwrap();
+    }
+    let own = yard.open("wo-own", &with_lfs()).await.unwrap();
+    fs::write(own.checkout.join("data/new.bin"), "new").unwrap();
+    own.commit("feat: one more").await.unwrap().unwrap();
+    let host = yard.server.host();
+    let rules = RemoteRules { allowed_hosts: vec![host.clone()], allow_local: false };
+    // To a host somewhere, and to one on loopback, for which git-lfs asks no proxy.
+    let remotes =
+        [("sent", "elsewhere.example"), ("led", "permission denied")].map(|(name, words)| {
+            let url = RepositoryUrl::parse(&format!("https://{host}/{name}/app"), &rules).unwrap();
+            (name, Remote { url, ..yard.remote() }, words)
+        });
+    let is_refused = |name: &str, error: &GitError, words: &str| {
+        assert!(error.to_string().contains(words), "{name}: {error}");
+        assert_eq!(matches!(error, GitError::LedAway { .. }), name == "sent", "{error}");
+    };
+    for (name, remote, words) in &remotes {
+        is_refused(name, &own.push(remote, &[]).await.unwrap_err(), words);
+    }
+    yard.lose_volume();
+    for (name, remote, words) in &remotes {
+        let git = &yard.place.git;
+        let mirror = git.refresh_mirror(remote).await.unwrap();
+        let (id, branch) = (order(&format!("wo-{name}")), branch("feat/led"));
+        let error = git.open_sandbox(&mirror, &id, &branch, &with_lfs()).await.unwrap_err();
+        is_refused(name, &error, words);
+    }
 }

@@ -18,6 +18,7 @@ mod left_out;
 mod lfs;
 #[path = "../support/lfs_server.rs"]
 mod lfs_server;
+mod local_remotes;
 mod parts;
 mod parts_yard;
 mod peer;

@@ -217,25 +217,6 @@ async fn an_own_push_whose_answer_was_lost_is_built_upon() {
 }
 
 #[tokio::test]
-async fn a_rule_of_the_server_is_reported_in_its_own_words() {
-    let place = Place::new();
-    let hook = place.path("remote/app.git/hooks/pre-receive");
-    fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    fs::write(&hook, "#!/bin/sh\necho 'branches must be named after a ticket' >&2\nexit 1\n")
-        .unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let remote = place.remote();
-    let mirror = place.git.refresh_mirror(&remote).await.unwrap();
-    let sandbox =
-        place.git.open_sandbox(&mirror, &order("wo-1"), &branch("feat/x"), None).await.unwrap();
-    fs::write(sandbox.checkout.join("a.txt"), "a").unwrap();
-    sandbox.commit("feat: a").await.unwrap();
-    let error = sandbox.push(&remote, &[]).await.unwrap_err();
-    assert!(matches!(error, GitError::Rejected { .. }) && !error.retryable(), "{error}");
-    assert!(error.to_string().contains("named after a ticket"), "{error}");
-}
-
-#[tokio::test]
 async fn a_sandbox_is_reopened_and_an_interrupted_one_is_made_again() {
     let place = Place::new();
     let remote = place.remote();

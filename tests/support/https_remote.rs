@@ -130,6 +130,8 @@ impl HttpsRemote {
              rewrite ^/moved/(.*)$ https://localhost:{port}/acme/$1 permanent;\n\
              location ~ ^/tricked/(.*)$ {{ return 301 \
              https://x-access-token%40127.0.0.1%3a{port}%27@localhost:{port}/acme/$1$is_args$args; }}\n\
+             location ~ ^/led/.*/info/lfs/ {{ return 307 https://localhost:1$request_uri; }}\n\
+             location ~ ^/sent/.*/info/lfs/ {{ return 307 https://elsewhere.example$request_uri; }}\n\
              {lfs}\n\
              location / {{\n\
              auth_basic git; auth_basic_user_file {folder}/htpasswd;\n\

@@ -31,14 +31,19 @@ impl Pgbouncer {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let database = url.path().trim_start_matches('/');
         let settings = folder.path().join("pgbouncer.ini");
+        let users = folder.path().join("users");
         let text = format!(
             "[databases]\n{database} = host=127.0.0.1 port={} user={} password={}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = {mode}\n",
+             auth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n",
             url.port().unwrap(),
             url.username(),
             url.password().unwrap(),
+            users.display(),
         );
+        // A worker does not start where a pooler lets agents in without a password.
+        let user = format!("\"{}\" \"{}\"\n", url.username(), url.password().unwrap());
+        fs::write(&users, user).unwrap();
         fs::write(&settings, text).unwrap();
         let mut command = blocking_command("setpriv");
         command.env("PATH", "/usr/sbin:/usr/bin:/bin").args(["--pdeathsig", "KILL"]);
@@ -46,7 +51,7 @@ impl Pgbouncer {
         if Uid::effective().is_root() {
             let nobody = User::from_name("nobody").unwrap().unwrap();
             let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-            for path in [folder.path(), settings.as_path()] {
+            for path in [folder.path(), &settings, &users] {
                 chown(path, Some(user), Some(group)).unwrap();
             }
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();

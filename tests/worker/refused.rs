@@ -47,6 +47,14 @@ const PROTECTED: &str = "error: GH013: Repository rule violations found for refs
 
 ";
 
+/// A server with a hook: those of a remote that is a folder are not run.
+async fn refusing(pool: PgPool, hook: &str) -> Place {
+    let mut place = Place::new(pool).await;
+    place.harness.refuse(hook);
+    place.harness.set("GITHUB_TOKEN", place.token.clone());
+    place
+}
+
 impl Harness {
     fn refuse(&self, hook: &str) {
         let file = self.path("remote.git/hooks/pre-receive");
@@ -87,8 +95,8 @@ impl Harness {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_file_the_remote_refuses_is_taken_out_by_a_follow_up(pool: PgPool) {
-    let mut harness = Harness::new(pool);
-    harness.refuse(&hook(HOLDS_BIG, TOO_LARGE));
+    let mut place = refusing(pool, &hook(HOLDS_BIG, TOO_LARGE)).await;
+    let harness = &mut place.harness;
     harness.tell_agent(
         "extra",
         "[ \"$AWO_STEP$AWO_ATTEMPT\" = execute1 ] && echo big > big.bin\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && rm big.bin\ntrue\n",
@@ -105,7 +113,8 @@ async fn a_file_the_remote_refuses_is_taken_out_by_a_follow_up(pool: PgPool) {
 
     harness.say_more(&order, "Take big.bin out");
     harness.until_completed(&order).await;
-    let (branches, pulls) = harness.deliveries();
+    let (branches, _) = harness.deliveries();
+    let pulls = place.github.pulls();
     assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
     assert_eq!(harness.history(&branches[0]).trim(), format!("{order}.txt"));
     harness.assert_sound().await;
@@ -113,8 +122,8 @@ async fn a_file_the_remote_refuses_is_taken_out_by_a_follow_up(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_secret_the_remote_found_is_gone_from_the_history_after_a_requeue(pool: PgPool) {
-    let mut harness = Harness::new(pool);
-    harness.refuse(&hook(HOLDS_KEY, PROTECTED));
+    let mut place = refusing(pool, &hook(HOLDS_KEY, PROTECTED)).await;
+    let harness = &mut place.harness;
     harness.tell_agent(
         "extra",
         "[ \"$AWO_STEP\" = execute ] && echo \"$(cat \"$folder/key\")\" > config.txt\ntrue\n",
@@ -147,9 +156,7 @@ async fn a_secret_the_remote_found_is_gone_from_the_history_after_a_requeue(pool
 async fn a_refusal_over_https_has_the_same_way_out(pool: PgPool) {
     const ORDER: &str = "wo-5ec7e8";
     const BRANCH: &str = "feat/write-a-file-wo-5ec7e8";
-    let mut place = Place::new(pool).await;
-    place.harness.refuse(&hook(HOLDS_KEY, PROTECTED));
-    place.harness.set("GITHUB_TOKEN", place.token.clone());
+    let mut place = refusing(pool, &hook(HOLDS_KEY, PROTECTED)).await;
     place.harness.tell_agent("extra", "[ \"$AWO_STEP$AWO_ATTEMPT\" = execute1 ] && echo key_of_a_provider > config.txt\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && echo none > config.txt\ntrue\n");
     place.harness.start_worker();
     let steps = "create-branch planning execute prp-review commit create-pr";
@@ -165,8 +172,8 @@ async fn a_refusal_over_https_has_the_same_way_out(pool: PgPool) {
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn what_is_on_the_remote_stays_when_a_later_commit_is_refused(pool: PgPool) {
-    let mut harness = Harness::new(pool);
-    harness.refuse(&hook(HOLDS_BIG, TOO_LARGE));
+    let mut place = refusing(pool, &hook(HOLDS_BIG, TOO_LARGE)).await;
+    let harness = &mut place.harness;
     harness.tell_agent(
         "extra",
         "[ \"$AWO_STEP\" = execute ] && echo run > \"added-$AWO_ATTEMPT.txt\"\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && echo big > big.bin\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute3 ] && rm big.bin\ntrue\n",
@@ -190,8 +197,8 @@ async fn what_is_on_the_remote_stays_when_a_later_commit_is_refused(pool: PgPool
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_secret_that_became_known_later_is_kept_out_and_can_be_mended(pool: PgPool) {
     const KEY: &str = "sk-ant-api03-becameKnownLater0123456789";
-    let mut harness = Harness::new(pool);
-    harness.refuse("#!/bin/sh\necho 'closed for today' >&2\nexit 1\n");
+    let mut place = refusing(pool, "#!/bin/sh\necho 'closed for today' >&2\nexit 1\n").await;
+    let harness = &mut place.harness;
     harness.tell_agent(
         "extra",
         "[ \"$AWO_STEP\" = execute ] && cp \"$folder/key\" config.txt\ntrue\n",
@@ -222,8 +229,8 @@ async fn a_secret_that_became_known_later_is_kept_out_and_can_be_mended(pool: Pg
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_kill_after_the_mended_push_leaves_one_mended_commit(pool: PgPool) {
-    let mut harness = Harness::new(pool);
-    harness.refuse(&hook(HOLDS_BIG, TOO_LARGE));
+    let mut place = refusing(pool, &hook(HOLDS_BIG, TOO_LARGE)).await;
+    let harness = &mut place.harness;
     harness.tell_agent(
         "extra",
         "[ \"$AWO_STEP$AWO_ATTEMPT\" = execute1 ] && echo big > big.bin\n[ \"$AWO_STEP$AWO_ATTEMPT\" = execute2 ] && rm big.bin\ntrue\n",
@@ -240,7 +247,8 @@ async fn a_kill_after_the_mended_push_leaves_one_mended_commit(pool: PgPool) {
     halt.lift(&harness.pool).await;
     harness.start_worker();
     harness.until_completed(&order).await;
-    let (branches, pulls) = harness.deliveries();
+    let (branches, _) = harness.deliveries();
+    let pulls = place.github.pulls();
     assert_eq!((branches.len(), pulls.len()), (1, 1), "{branches:?} {pulls:?}");
     assert_eq!(harness.history(&branches[0]).trim(), format!("{order}.txt"));
     harness.assert_sound().await;

@@ -106,8 +106,11 @@ const ETC_PREFIXES: &[&str] = &["java-", "python", "ruby", "lua"];
 /// Settings of the system that may hold passwords and that their program insists on reading.
 const ETC_WITHOUT_PASSWORDS: &[&str] = &["maven/settings.xml"];
 
-/// Devices that every program may use. `/dev/pts` is none of them: a rule is about the folder, and what is
-/// in it belongs to everybody who has a terminal, whose input and output its user may read and write.
+/// Where terminals are. A rule is about the folder, and what is in it belongs to everybody who has one, whose
+/// input and output its user may read and write.
+const TERMINALS: &[&str] = &["/dev/pts"];
+
+/// Devices that every program may use.
 const DEVICES: &[&str] = &[
     "/dev/full",
     "/dev/null",
@@ -148,6 +151,9 @@ pub struct Places {
     pub write: Vec<PathBuf>,
     /// Not to be opened by any rule about something larger.
     pub protected: Vec<PathBuf>,
+    /// Whether its user is its own: then no terminal of its user is somebody else's.
+    #[serde(default)]
+    pub terminals: bool,
 }
 
 /// Paths by what may be done with them.
@@ -199,7 +205,11 @@ impl Places {
         Grants {
             read,
             write: self.own.iter().chain(&self.write).cloned().collect(),
-            devices: DEVICES.iter().map(PathBuf::from).collect(),
+            devices: DEVICES
+                .iter()
+                .chain(TERMINALS.iter().filter(|_| self.terminals))
+                .map(PathBuf::from)
+                .collect(),
         }
     }
 }

@@ -151,6 +151,7 @@ fn every_failure_has_one_meaning_and_says_whether_to_try_again() {
             status: ExitStatus::from_raw(128 << 8),
             stdout: String::new(),
             stderr: (*words).to_owned(),
+            closed: None,
         };
         let error = outcome.failure(
             "fetch",
