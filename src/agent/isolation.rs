@@ -234,6 +234,7 @@ impl Confinement {
                 read: config.read_paths.clone(),
                 write: config.write_paths.clone(),
                 protected: config.protected.clone(),
+                terminals: config.users.is_some(),
                 ..Places::default()
             },
             // Before one was taken the last stands for all: nothing is noted of whoever only tries.
