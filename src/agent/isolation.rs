@@ -358,16 +358,23 @@ pub struct Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::{Confinement, Containment, InForce, IsolationLevel, Limits, Mechanism, facts};
-    use crate::config::{IsolationConfig, IsolationMode};
+    use super::{
+        AgentUser, Confinement, Containment, InForce, IsolationLevel, Limits, Mechanism, facts,
+    };
+    use crate::config::{AgentUsers, IsolationConfig, IsolationMode};
 
     fn landlock(version: u8) -> InForce {
         InForce { version, network: false }
     }
 
+    fn with_users(config: &IsolationConfig) -> Confinement {
+        let users = Some(AgentUsers { first: 64_000, last: 64_999, notes: "/notes".into() });
+        Confinement { users, ..Confinement::of(config).unwrap() }
+    }
+
     #[test]
     fn signals_alone_are_not_all_that_can_be_had() {
-        let wanted = Confinement::of(&IsolationConfig::default()).unwrap();
+        let wanted = with_users(&IsolationConfig::default());
         let limits = Limits { processes: true, memory: true, processors: true };
         let level = |held| facts(&wanted, landlock(7), true, limits, held);
         for firm in [Mechanism::Cgroup, Mechanism::Ptrace] {
@@ -386,7 +393,7 @@ mod tests {
     #[test]
     fn what_is_missing_lowers_the_level_and_is_said() {
         let config = IsolationConfig { memory: Some(1 << 30), ..IsolationConfig::default() };
-        let wanted = Confinement::of(&config).unwrap();
+        let wanted = with_users(&config);
         let limits = Limits { processes: true, memory: true, processors: true };
         let held = || Containment::firm(Mechanism::Ptrace);
         let full = facts(&wanted, landlock(7), true, limits, held());
@@ -400,5 +407,27 @@ mod tests {
         assert_eq!(partial.check(IsolationMode::Auto), Ok(()));
         let none = facts(&wanted, landlock(0), false, limits, held());
         assert_eq!(none.level, IsolationLevel::None, "{none}");
+    }
+    #[test]
+    fn a_user_that_runs_share_is_not_one_of_their_own() {
+        let limits = |processes| Limits { processes, memory: true, processors: true };
+        let held = || Containment::firm(Mechanism::Ptrace);
+        let reached = |wanted: &Confinement, by_cgroup| {
+            facts(wanted, landlock(7), true, limits(by_cgroup), held())
+        };
+        let own = with_users(&IsolationConfig::default());
+        let bounded = reached(&own, false);
+        assert_eq!(
+            (bounded.level, bounded.processes.as_deref()),
+            (IsolationLevel::Full, Some("user"))
+        );
+        let shared =
+            Confinement { user: Some(AgentUser { uid: 64_000, gid: 64_000 }), users: None, ..own };
+        for by_cgroup in [false, true] {
+            let less = reached(&shared, by_cgroup);
+            let said = less.check(IsolationMode::Required).unwrap_err();
+            assert!(said.contains("AWO_AGENT_USERS"), "{said}");
+            assert_eq!(said.contains("the limit of a user counts all that it runs"), !by_cgroup);
+        }
     }
 }

@@ -62,7 +62,36 @@ def lay_traps():
     open(os.path.join(tmp.encode(), b"odd\n\xff\x1b[31m"), "w").close()
 
 
+def close_folder(path):
+    """Sets the mode that it has: whoever may do that may close it too."""
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode))
+
+
+def give_away():
+    path = tmp + "/given"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o000))
+    try:
+        os.chown(path, 12345, 12345)
+    finally:
+        os.unlink(path)
+
+
+def open_closed():
+    path = tmp + "/closed-to-all"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o000))
+    try:
+        read(path)
+    finally:
+        os.unlink(path)
+
+
 ATTEMPTS = {
+    "close-others": [lambda path=path: close_folder(path)
+                     for path in [os.path.dirname(facts["victim_checkout"]), facts["victim_record"],
+                                  os.path.dirname(facts["trusted"])]],
+    "attributes": [lambda: os.setxattr(facts["victim_checkout"] + "/README.md", "user.awo", b"x"),
+                   lambda: os.listxattr(facts["victim_checkout"] + "/README.md")],
+    "rights-over-files": [give_away, open_closed],
     "other-sandbox": [lambda: os.listdir(facts["victim_checkout"]),
                       lambda: read(facts["victim_checkout"] + "/README.md"),
                       lambda: plant(facts["victim_checkout"])],

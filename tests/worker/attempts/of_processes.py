@@ -126,6 +126,8 @@ def leave_daemon(name, hops):
 
 
 ATTEMPTS = {
+    "rights-over-users": [lambda: in_child(lambda: os.setuid(12345)), lambda: in_child(lambda: os.setgid(12345)),
+                          lambda: in_child(lambda: os.setgroups([12345]))],
     "worker-environment": [lambda: read(f"/proc/{worker}/environ")],
     "worker-memory": [lambda: read(f"/proc/{worker}/maps"), lambda: open(f"/proc/{worker}/mem", "rb").close(),
                       memory_by_call, trace],
