@@ -15,8 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 PREPARE = r"""
 import json, os, socket, sys
 os.umask(0o022)
-root = "/var/archon/repositories"
-outside = "/srv/notes/outside"
+outside = "/srv/remotes/outside"
 os.makedirs(outside + "/kept", exist_ok=True)
 for name in ["to-link", "to-move", "to-remove", "kept/file"]:
     open(f"{outside}/{name}", "w").close()
@@ -101,12 +100,30 @@ def outcomes(text: str) -> dict[str, bool]:
     return found
 
 
+def beside(replica: str, image: str) -> str:
+    """A container that shares everything with a replica but what holds its agents back: root with all rights."""
+    return run(
+        "docker", "run", "--detach", "--rm", "--user", "0:0", f"--pid=container:{replica}",
+        f"--network=container:{replica}", f"--volumes-from={replica}",
+        # What the engine itself may not have where it runs in a container.
+        "--cap-add=ALL", "--cap-drop=SYS_RESOURCE",
+        "--security-opt=seccomp=unconfined", "--entrypoint", "sleep", image, "900",
+    ).strip()
+
+
 def attack(stack: Stack, column: str, token: str) -> None:
     """One order of somebody, beside it the hostile one; compares what it could do with the page."""
     replica = stack.replicas()[0]
+    outside = beside(replica, stack.variables["AWO_IMAGE"])
+    try:
+        compare(stack, column, token, replica, outside)
+    finally:
+        run("docker", "kill", outside)
 
+
+def compare(stack: Stack, column: str, token: str, replica: str, outside: str) -> None:
     def inside(*command: str, user: str = "0:0") -> str:
-        return run("docker", "exec", "--privileged", "--user", user, replica, *command)
+        return run("docker", "exec", "--user", user, outside, *command)
 
     inside("chmod", "0777", "/srv/notes")
     run("docker", "exec", "--detach", "--user", "10001:10001", replica, "python3", "-c", PREPARE)
@@ -116,7 +133,7 @@ def attack(stack: Stack, column: str, token: str) -> None:
     facts = json.loads(inside("python3", "-c", LOOK, victim))
     uid = facts.pop("uid")
     facts |= {
-        "config": "/var/archon/config", "home": "/var/archon", "outside": "/srv/notes/outside",
+        "config": "/var/archon/config", "home": "/var/archon", "outside": "/srv/remotes/outside",
         "abstract": "archon-awo-hostile", "socket": "/srv/notes/socket", "setuid": [],
         "token_sha256": hashlib.sha256(token.encode()).hexdigest(), "steal": True,
         "enough": "/srv/notes/prepared", "beats": "/srv/notes/beats", "loot": "/srv/notes/loot",
@@ -150,27 +167,24 @@ def attack(stack: Stack, column: str, token: str) -> None:
         raise Failure(f"{column}: " + "; ".join(wrong))
     expect(compared > 20, f"{column}: {compared} attempts did what the page says")
 
-    # The same without isolation, as root with all rights in that container.
-    own = "/srv/notes/control"
-    script = (
-        f"mkdir -p {own}/checkout {own}/tmp {own}/home {own}/record/outputs && touch {own}/.lock && cd {own}/checkout "
-        f"&& rm -f /srv/notes/beats/* && HOME={own}/home TMPDIR={own}/tmp timeout 120 "
-        f"python3 -B /opt/attempts/attempts.py {own}/facts.json {own}/report > /dev/null"
-    )
-    control = facts | {"own_record": f"{own}/record", "beats": f"{own}/beats", "loot": f"{own}/loot"}
-    inside("python3", "-c", f"import os; os.makedirs('{own}', exist_ok=True); "
-           f"open('{own}/facts.json', 'w').write({json.dumps(control)!r})")
-    inside("sh", "-euc", script)
-    works = outcomes(inside("cat", f"{own}/report"))
-    inside("sh", "-c", f"touch {own}/beats/stays.stop {own}/beats/hops.stop")
+    # The same without isolation: as the worker's user, and as root with all rights.
+    works: dict[str, bool] = {}
+    for user in ("10001", "0"):
+        own = f"/srv/notes/control-{user}"
+        control = facts | {"own_record": f"{own}/record", "beats": f"{own}/beats", "loot": f"{own}/loot"}
+        inside("python3", "-c", f"import os; os.umask(0); os.makedirs('{own}'); "
+               f"open('{own}/facts.json', 'w').write({json.dumps(control)!r})", user=user)
+        script = (
+            f"cd {own} && mkdir -p checkout tmp home record/outputs && touch .lock && cd checkout && "
+            f"HOME={own}/home TMPDIR={own}/tmp timeout 120 "
+            f"python3 -B /opt/attempts/attempts.py {own}/facts.json {own}/report > /dev/null"
+        )
+        inside("sh", "-euc", script, user=user)
+        for name, done in outcomes(inside("cat", f"{own}/report")).items():
+            works[name] = works.get(name, False) or done
+        inside("sh", "-c", f"touch {own}/beats/stays.stop {own}/beats/hops.stop")
     idle = sorted(name for name, done in tried.items() if not done and not works.get(name))
-    # Each of these needs what an order has and a plain process has not; the other test shows them.
-    idle = [name for name in idle if name not in NEEDS_AN_ORDER]
-    expect(not idle, f"{column}: what was refused works outside ({len(works)} attempts) {idle}")
-
-
-# Attempts whose control is in tests/worker/hostile_order.rs alone.
-NEEDS_AN_ORDER: set[str] = set()
+    expect(not idle, f"{column}: all of what was refused works outside {idle or ''}")
 
 
 def both(folder: Path, name: str, image: str, variables: dict[str, str], prepare: Callable[[Stack], None]) -> None:
