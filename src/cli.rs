@@ -33,7 +33,9 @@ use uuid::Uuid;
 use crate::{
     clock::Clock,
     config::{Config, Host},
-    demo, exit,
+    demo,
+    domain::Redactor,
+    exit,
     store::{self, Store},
     telemetry::{self, Audience},
 };
@@ -131,15 +133,19 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(Err(error).context("cannot start the runtime")),
+        Err(error) => {
+            let error = Err(error).context("cannot start the runtime");
+            return exit::report(error, &Redactor::default());
+        }
     };
-    let result = runtime.block_on(run(cli));
+    let mut redactor = Redactor::default();
+    let result = runtime.block_on(run(cli, &mut redactor));
     // Threads that wait for standard input or a slow disk must not hold up the end.
     runtime.shutdown_background();
-    exit::report(result)
+    exit::report(result, &redactor)
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli, redactor: &mut Redactor) -> anyhow::Result<()> {
     let output = Output::new(cli.json);
     let host = Host::system();
     let command = match cli.command {
@@ -156,6 +162,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         command => command,
     };
     let config = Config::load(&host)?;
+    *redactor = Redactor::new(config.secrets());
+    let output = output.without(redactor.clone());
     let audience = match &command {
         Command::Worker => Audience::Service,
         _ => Audience::Person,

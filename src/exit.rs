@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::{
     config::{ConfigError, NotRunnable},
-    domain::{InvalidOrderId, InvalidRepositoryUrl, InvalidSteps},
+    domain::{InvalidOrderId, InvalidRepositoryUrl, InvalidSteps, Redactor, for_terminal},
     store::{self, ConnectError, StoreError},
 };
 
@@ -89,14 +89,16 @@ pub enum CommandError {
 }
 
 /// Prints an error and picks the exit code.
-pub fn report(result: anyhow::Result<()>) -> ExitCode {
+pub fn report(result: anyhow::Result<()>, redactor: &Redactor) -> ExitCode {
     let Err(error) = result else { return Exit::Ok.into() };
     let exit = code(&error);
     // The reader of our output went away (`archon-awo logs … | head`): nobody to tell.
     if exit != Exit::Ok {
-        eprintln!("error: {}", message(&error));
+        // What servers and programs say stands in it.
+        let clean = |text: &str| for_terminal(&redactor.text(text), false);
+        eprintln!("error: {}", clean(&message(&error)));
         if let Some(help) = help(&error) {
-            eprintln!("help: {help}");
+            eprintln!("help: {}", clean(&help));
         }
     }
     exit.into()

@@ -153,7 +153,7 @@ async fn show(
     clock: &Clock,
     output: &Output,
 ) -> std::io::Result<()> {
-    let mut view = LogView::default();
+    let mut view = LogView::new(output.redactor());
     let began = clock.now();
     while let Some(chunk) = chunks.recv().await {
         if output.is_json() {

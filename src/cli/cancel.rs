@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     open_store,
-    output::{Output, plain},
+    output::{Output, plain, tell},
 };
 use crate::{
     clock::Clock,
@@ -87,7 +87,9 @@ async fn until_proven(store: &Store, id: &str, output: &Output) -> anyhow::Resul
                 }
             }
             Ok(None) => return Err(CommandError::NoSuchOrder(id.to_owned()).into()),
-            Err(error) if error.is_transient() => eprintln!("waiting for the database: {error}"),
+            Err(error) if error.is_transient() => {
+                tell(&format!("waiting for the database: {error}"))
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::select! {

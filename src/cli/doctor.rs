@@ -15,6 +15,7 @@ use crate::{
     archive::Archive,
     config::{self, AgentKind, AgentsBounds, Config, Host, Problem, find_program},
     disk::{Level, SystemDisk, VolumeState},
+    domain::Redactor,
     exit::CommandError,
     process,
     store::{self, Database},
@@ -59,14 +60,22 @@ fn shown(text: impl Into<String>) -> String {
 }
 
 pub(super) async fn run(host: &Host, output: &Output) -> anyhow::Result<()> {
-    let checks = match Config::load(host) {
-        Ok(config) => check_all(&config).await,
+    let mut redactor = Redactor::default();
+    let mut checks = match Config::load(host) {
+        Ok(config) => {
+            redactor = Redactor::new(config.secrets());
+            check_all(&config).await
+        }
         Err(error) => vec![Check::ill(
             "settings",
             error.to_string(),
             "correct it; the other checks need valid settings",
         )],
     };
+    for check in &mut checks {
+        check.detail = redactor.text(&check.detail);
+        check.help = check.help.take().map(|help| redactor.text(&help));
+    }
     let problems = checks.iter().filter(|check| !check.ok).count();
     if output.is_json() {
         output.document(&serde_json::json!({ "ok": problems == 0, "checks": checks }))?;

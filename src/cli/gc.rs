@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     open_store,
-    output::{Output, plain},
+    output::{Output, plain, tell},
 };
 use crate::{
     archive::Archive,
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
                 bar.set_length(total as u64);
                 bar.set_position(count);
             }
-            None => eprintln!("{count}/{total} {}", line(item)),
+            None => tell(&format!("{count}/{total} {}", line(item))),
         }
     };
     let report = sandboxes.sweep(&sweep, &each, &shutdown.soft).await?;

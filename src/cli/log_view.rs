@@ -13,7 +13,7 @@ use super::{
     other_agents,
     output::{first_line, plain},
 };
-use crate::store::LogChunk;
+use crate::{domain::Redactor, store::LogChunk};
 
 /// Longest line that is held back until it ends, in bytes; a longer one is shown in parts.
 const LONGEST_LINE: usize = 1 << 20;
@@ -26,6 +26,8 @@ type Source = (Option<Uuid>, String);
 /// Remembers lines that have not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct LogView {
+    /// A secret may show only when colours and controls are gone, and before a line is shortened.
+    redactor: Redactor,
     open: BTreeMap<Source, Entry>,
 }
 
@@ -42,6 +44,11 @@ pub(super) struct Entry {
 }
 
 impl LogView {
+    /// A view without the secrets that `redactor` knows.
+    pub fn new(redactor: &Redactor) -> Self {
+        Self { redactor: redactor.clone(), ..Self::default() }
+    }
+
     /// The whole lines that `chunk` completes.
     pub fn entries(&mut self, chunk: &LogChunk) -> Vec<Entry> {
         let writer = (chunk.run_id, chunk.stream.clone());
@@ -76,28 +83,44 @@ impl LogView {
 
     /// The lines of `chunk` for a person.
     pub fn lines(&mut self, chunk: &LogChunk) -> Vec<String> {
-        self.entries(chunk).iter().flat_map(readable).collect()
+        let entries = self.entries(chunk);
+        entries.iter().flat_map(|entry| readable(entry, &self.redactor)).collect()
     }
 
     /// Lines that never ended, for a person.
     pub fn last_lines(&mut self) -> Vec<String> {
-        self.last_entries().iter().flat_map(readable).collect()
+        let entries = self.last_entries();
+        entries.iter().flat_map(|entry| readable(entry, &self.redactor)).collect()
     }
 }
 
-fn readable(entry: &Entry) -> Vec<String> {
+fn readable(entry: &Entry, redactor: &Redactor) -> Vec<String> {
+    let clean = |text: &str| redactor.text(&plain(text));
     let step = entry.step.as_deref().unwrap_or("-");
     let head = style(format!("{} {step:<13}", entry.timestamp.format("%H:%M:%S"))).dim();
     let line = |text: &str| format!("{head} {text}");
     if entry.stream == "stderr" {
-        return vec![line(&style(plain(&entry.line)).yellow().to_string())];
+        return vec![line(&style(clean(&entry.line)).yellow().to_string())];
     }
-    let texts = match serde_json::from_str::<Value>(&entry.line) {
+    let value = serde_json::from_str::<Value>(&entry.line);
+    let texts = match value.map(|value| redactor.value(plain_value(value))) {
         Ok(value) if entry.stream == "event" => vec![event(&value)],
         Ok(value) if value.get("type").is_some() => message(&value),
-        _ => vec![plain(&entry.line)],
+        _ => vec![clean(&entry.line)],
     };
     texts.into_iter().flat_map(|text| text.lines().map(&line).collect::<Vec<_>>()).collect()
+}
+
+/// The value with every text in it plain.
+fn plain_value(value: Value) -> Value {
+    match value {
+        Value::String(text) => plain(&text).into(),
+        Value::Array(items) => items.into_iter().map(plain_value).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (plain(&name), plain_value(value))).collect()
+        }
+        other => other,
+    }
 }
 
 /// An event of the runner: its name, then its other fields.
@@ -237,6 +260,23 @@ mod tests {
                 "result of the agent: success, 3 turns, $0.5000"
             ]
         );
+    }
+
+    #[test]
+    fn a_secret_that_shows_when_the_colours_are_gone_is_taken_out() {
+        let secret = "Kq7/wLd93+ZxNv0TtRbY";
+        let hidden: String = secret.chars().map(|c| format!("{c}\u{1b}[0m\u{200b}\u{8}")).collect();
+        let said = serde_json::json!({ "type": "assistant", "message": { "content": [
+            { "type": "text", "text": format!("{}{hidden}", "x".repeat(150)) },
+            { "type": "tool_use", "name": "Bash", "input": { "command": format!("{}{hidden}", "x".repeat(150)) } },
+        ] } });
+        // As if the log had been written before this secret was known.
+        let mut view = LogView::new(&crate::domain::Redactor::new([secret.to_owned().into()]));
+        for (stream, text) in [("stdout", said.to_string()), ("stderr", hidden)] {
+            let shown = view.lines(&chunk(1, stream, format!("{text}\n").as_bytes())).join("\n");
+            assert!(shown.contains("[redacted]") || shown.contains('…'), "{shown}");
+            assert!(!shown.contains(&secret[..4]), "{shown}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use super::{
     log_view::LogView,
     open_store,
-    output::{Output, first_line},
+    output::{Output, first_line, tell},
 };
 use crate::{
     clock::Clock,
@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Only what follows the entry with this seq, as `--json` prints it.
     #[arg(long, value_name = "SEQ", default_value_t)]
     after: LogCursor,
-    /// The bytes as the agent wrote them.
+    /// The bytes as the agent wrote them; on a terminal with their controls written out.
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 }
@@ -48,7 +48,8 @@ pub(super) async fn run(args: &Args, config: &Config, output: &Output) -> anyhow
     }
     let clock = Clock::system();
     let shutdown = Shutdown::on_signals()?;
-    let mut reader = Reader { args, output, after: args.after, view: LogView::default() };
+    let mut reader =
+        Reader { args, output, after: args.after, view: LogView::new(output.redactor()) };
     let mut waiting = None;
     loop {
         // Asked before the log is read: what an ended order wrote is there by then.
@@ -72,7 +73,7 @@ async fn has_ended(store: &Store, id: &str, told: &mut Option<WaitingFor>) -> an
             let now = progress.waiting_for.map(|Json(waiting)| waiting);
             if now.as_ref().map(|waiting| &waiting.reason) != told.as_ref() {
                 if let Some(waiting) = &now {
-                    eprintln!("waiting for {}", first_line(&waiting.to_string(), 300));
+                    tell(&format!("waiting for {}", first_line(&waiting.to_string(), 300)));
                 }
                 *told = now.map(|waiting| waiting.reason);
             }

@@ -1,7 +1,7 @@
 //! What commands print on standard output, for people or as JSON, safe for a terminal.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     time::Duration,
 };
 
@@ -9,17 +9,31 @@ use chrono::{DateTime, Utc};
 use console::style;
 use serde::Serialize;
 
+use crate::domain::{Redactor, for_json, for_terminal, is_invisible};
+
 /// Standard output of a command.
 #[derive(Debug)]
 pub struct Output {
     json: bool,
     stdout: io::Stdout,
+    redactor: Redactor,
 }
 
 impl Output {
     /// For people, or as JSON.
     pub fn new(json: bool) -> Self {
-        Self { json, stdout: io::stdout() }
+        Self { json, stdout: io::stdout(), redactor: Redactor::default() }
+    }
+
+    /// The same, without the secrets that `redactor` knows in anything that is printed.
+    #[must_use]
+    pub fn without(self, redactor: Redactor) -> Self {
+        Self { redactor, ..self }
+    }
+
+    /// What takes secrets out of texts that are shortened before they are printed.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// Whether JSON was asked for.
@@ -27,17 +41,27 @@ impl Output {
         self.json
     }
 
-    /// One line of text.
+    /// One line of text, with no other control in it than our colours.
     pub fn line(&self, text: impl AsRef<str>) -> io::Result<()> {
+        let text = self.redactor.text(text.as_ref());
+        let text = if self.json {
+            for_json(&text)
+        } else {
+            for_terminal(&text, console::colors_enabled())
+        };
         let mut stdout = self.stdout.lock();
-        writeln!(stdout, "{}", text.as_ref())?;
+        writeln!(stdout, "{text}")?;
         stdout.flush()
     }
 
-    /// Bytes as they are.
+    /// Bytes as they are; on a terminal with its controls written out.
     pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let shown = self
+            .stdout
+            .is_terminal()
+            .then(|| for_terminal(&self.redactor.text(&String::from_utf8_lossy(bytes)), false));
         let mut stdout = self.stdout.lock();
-        stdout.write_all(bytes)?;
+        stdout.write_all(shown.as_deref().map_or(bytes, str::as_bytes))?;
         stdout.flush()
     }
 
@@ -80,7 +104,13 @@ impl Output {
 /// move the cursor or set the title of whoever reads it.
 pub fn plain(text: &str) -> String {
     let text = console::strip_ansi_codes(text);
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    let unseen = |c: char| c.is_control() || is_invisible(c);
+    text.chars().filter(|c| !unseen(*c) || matches!(c, '\n' | '\t')).collect()
+}
+
+/// A line on standard error, with no control in it.
+pub fn tell(text: &str) {
+    eprintln!("{}", for_terminal(text, false));
 }
 
 /// The first line of a text, at most `width` columns.
@@ -127,6 +157,7 @@ mod tests {
     #[test]
     fn text_of_an_agent_cannot_drive_the_terminal() {
         assert_eq!(plain("a\u{1b}[31mred\u{1b}]0;title\u{7}\r\u{8}b\nc"), "aredb\nc");
+        assert_eq!(plain("a\u{9b}2J\u{202e}b\u{200b}\u{e0041}c"), "a2Jbc");
         assert_eq!(first_line("\n  two words \n more", 5), "two …");
     }
 

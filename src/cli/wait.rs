@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{Output, first_line, plain, status};
+use super::output::{Output, first_line, plain, status, tell};
 use crate::{
     clock::Clock,
     exit::CommandError,
@@ -100,7 +100,7 @@ impl View {
             self.bar.set_position(u64::try_from(done).unwrap_or_default());
             self.bar.set_message(what);
         } else {
-            eprintln!("{done}/{total} {what}");
+            tell(&format!("{done}/{total} {what}"));
         }
     }
 
@@ -108,7 +108,7 @@ impl View {
         if self.terminal {
             self.bar.set_message("waiting for the database");
         } else {
-            eprintln!("waiting for the database: {error}");
+            tell(&format!("waiting for the database: {error}"));
         }
     }
 }

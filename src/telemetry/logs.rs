@@ -15,7 +15,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::{config::LogFormat, domain::Redactor};
+use crate::{
+    config::LogFormat,
+    domain::{Redactor, for_json, for_terminal},
+};
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +52,13 @@ where
     } else {
         let colors = terminal && console::colors_enabled_stderr();
         let format = Format::default().with_target(false).with_ansi(colors);
-        layer.with_ansi(colors).event_format(HumanLine { redactor, format }).boxed()
+        layer.with_ansi(colors).event_format(HumanLine { redactor, format, colors }).boxed()
     }
 }
 
 struct HumanLine {
     redactor: Redactor,
+    colors: bool,
     format: Format<Full>,
 }
 
@@ -71,7 +75,9 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.format.format_event(ctx, Writer::new(&mut line), event)?;
-        writer.write_str(&self.redactor.text(&line))
+        let line = for_terminal(&self.redactor.text(line.trim_end_matches('\n')), self.colors);
+        // Nobody makes a line look like one of ours.
+        writeln!(writer, "{}", line.replace('\n', "\n    "))
     }
 }
 
@@ -121,7 +127,7 @@ where
             line.insert("span_id".into(), span_context.span_id().to_string().into());
         }
         let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{}", self.redactor.text(&text))
+        writeln!(writer, "{}", for_json(&self.redactor.text(&text)))
     }
 }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::{OutputChunk, OutputStream},
-    domain::{Redactor, StepName, WorkOrderId},
+    domain::{Redactor, StepName, WorkOrderId, for_json},
     store::{NewLogChunk, RunError, RunStore},
 };
 
@@ -67,7 +67,8 @@ impl Journal {
         if let Value::Object(fields) = fields {
             entry.extend(fields);
         }
-        let mut data = self.redactor.value(Value::Object(entry)).to_string().into_bytes();
+        let text = self.redactor.value(Value::Object(entry)).to_string();
+        let mut data = for_json(&text).into_bytes();
         data.push(b'\n');
         self.send(NewLogChunk {
             step,
