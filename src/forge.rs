@@ -299,10 +299,10 @@ impl PullRequest {
     /// with the marker as the last line of its body.
     fn presentable(&self, redactor: &Redactor) -> Self {
         let marker = marker(&self.order);
-        let title = redactor.text(&self.title);
+        let title = redactor.page(&self.title);
         let title: String =
             title.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TITLE).collect();
-        let mut body = redactor.text(&self.body);
+        let mut body = redactor.page(&self.body);
         // Taking one out can join the halves of another.
         while body.contains(&marker) {
             body = body.replace(&marker, "");

@@ -9,6 +9,7 @@ mod matcher;
 mod needles;
 mod place;
 mod reading;
+mod rendered;
 mod stream;
 mod strength;
 #[cfg(test)]
@@ -65,6 +66,16 @@ impl Redactor {
         bytes.extend(stream.finish());
         // Forms are UTF-8, so cutting them out of UTF-8 leaves UTF-8.
         String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into())
+    }
+
+    /// A text for the page of a forge, without the secrets: also without those that only the page would show,
+    /// put together from entities or around comments. Such a text loses its marks.
+    pub fn page(&self, text: &str) -> String {
+        let clean = self.text(text);
+        let shown = [false, true].map(|plain| rendered::rendered(&clean, plain));
+        let betrays = shown.into_iter().map(|shown| (self.text(&shown), shown));
+        let betrays = betrays.filter(|(clean, shown)| clean != shown).last();
+        betrays.map_or(clean, |(clean, _)| clean)
     }
 
     /// The value with every text in it, names too, without the secrets.

@@ -31,7 +31,7 @@ pub async fn run(run: &mut OrderRun<'_>, started: &StartedStep) -> Result<StepRe
     let (title, body) = words(run, &commit, started).await?;
     // The forge cuts secrets out of what it sends; the intent is stored here.
     let redactor = &run.workflow.redactor;
-    let (title, body) = (redactor.text(&title), redactor.text(&body));
+    let (title, body) = (redactor.page(&title), redactor.page(&body));
     let key = word("branch");
     let intent = json!({ "title": title, "body": body, "base": word("base_branch") });
     run.store.intend(Effect::PullRequest, &key, &intent).await?;
