@@ -2,6 +2,7 @@
 //! measured in the same run on the same machine.
 
 pub mod agent;
+mod agent_load;
 pub mod queue;
 pub mod sandbox;
 

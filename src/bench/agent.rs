@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{BenchReport, Machine, Measurement, Progress, Scratch, median, real};
+use super::{BenchReport, Machine, Measurement, Progress, Scratch, agent_load, median, real};
 use crate::{agent, clock::Clock, config::IsolationConfig, domain::Redactor, process};
 
 /// The program that does nothing.
@@ -30,24 +30,32 @@ pub struct AgentBench {
     pub folder: PathBuf,
     /// Starts per value, and readings of the log; the median counts.
     pub rounds: usize,
+    /// Processes that a busy agent starts, one after the other.
+    pub starts: usize,
+    /// Runs of a busy agent per value, each beside one that is not shut in.
+    pub load_rounds: usize,
+    /// A command line of the user's own that is measured in the same way.
+    pub command: Option<String>,
 }
 
 impl AgentBench {
-    /// 200 rounds.
+    /// 200 rounds, and three of 20,000 starts.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, folder: std::env::temp_dir(), rounds: 200 }
+        let folder = std::env::temp_dir();
+        Self { program, folder, rounds: 200, starts: 20_000, load_rounds: 3, command: None }
     }
 }
 
-/// Runs every measurement; takes some ten seconds. Blocks.
-pub fn run(
+/// Runs every measurement; takes some minutes.
+pub async fn run(
     plan: &AgentBench,
     clock: &Clock,
     progress: Progress<'_>,
 ) -> anyhow::Result<BenchReport> {
     let folder = Scratch::make(&plan.folder)?;
-    let results =
+    let mut results =
         vec![start(plan, folder.path(), clock, progress)?, redaction(plan, clock, progress)?];
+    results.extend(agent_load::run(plan, folder.path(), clock, progress).await?);
     Ok(BenchReport { machine: Machine::here(&plan.folder), database: None, results })
 }
 

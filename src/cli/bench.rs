@@ -54,6 +54,15 @@ struct AgentArgs {
     /// How often each thing is measured; the median counts.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u16).range(1..=10_000))]
     rounds: u16,
+    /// Processes that a busy agent starts one after the other, shut in and not.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = value_parser!(u32).range(1..=10_000_000))]
+    starts: u32,
+    /// How often the busy agent runs, shut in and not, turn and turn about.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u16).range(1..=1000))]
+    load_rounds: u16,
+    /// A command of yours to measure in the same way, such as a build. It starts in an empty folder.
+    #[arg(long, value_name = "COMMAND")]
+    command: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +109,10 @@ pub(super) async fn run(args: Args, host: &Host, output: &Output) -> anyhow::Res
         Subject::Agent(args) => {
             let mut plan = AgentBench::new(this_program()?);
             plan.rounds = args.rounds.into();
-            agent::run(&plan, &clock, &progress)?
+            plan.starts = usize::try_from(args.starts)?;
+            plan.load_rounds = args.load_rounds.into();
+            plan.command = args.command;
+            agent::run(&plan, &clock, &progress).await?
         }
         Subject::Queue(args) => queue::run(&queue_plan(&args, host)?, &clock, &progress).await?,
     };
