@@ -43,6 +43,7 @@ mod supervisor;
 mod usage;
 mod users;
 mod verdict;
+mod watchman;
 
 pub use answer::MAX_ANSWER;
 pub use claude::{ClaudeCredential, ClaudeSettings};
@@ -66,3 +67,4 @@ pub use supervisor::{KillPlan, Limits, Supervisor, deliver_rest};
 pub use usage::spooled_usage;
 pub use users::{looking_as_owner, may_change_users, run_end_user};
 pub use verdict::{Evidence, Intervention, judge};
+pub use watchman::{ROLE as WATCHMAN, Watchman, run_watchman};

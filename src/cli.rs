@@ -111,7 +111,8 @@ enum Command {
 /// The program.
 pub fn main() -> ExitCode {
     // More roles of this binary, all started for a worker: git asks for a password, an agent is
-    // watched over, and is shut in before it begins. They need no settings and start no threads.
+    // watched over, shut in before it begins, and ended when nobody else is left to. They need no settings
+    // and start no threads.
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next();
     // Before the next one: what it starts gets the environment by which git asks.
@@ -123,6 +124,9 @@ pub fn main() -> ExitCode {
     }
     if role.as_ref().is_some_and(|word| word == "shim") {
         return crate::agent::run_shim(arguments);
+    }
+    if role.as_ref().is_some_and(|word| word == crate::agent::WATCHMAN) {
+        return crate::agent::run_watchman();
     }
     if role.as_ref().is_some_and(|word| word == "confine") {
         return crate::agent::run_confine(arguments);

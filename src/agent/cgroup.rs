@@ -3,14 +3,18 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+    unistd::Pid,
+};
 use sha2::{Digest, Sha256};
 
 use super::process_table::send;
@@ -56,7 +60,7 @@ impl OwnCgroup {
         fs::create_dir(&probe.folder).map_err(|error| failed("making a cgroup", &error))?;
         let opened = [self.folder.join("cgroup.procs"), probe.file("cgroup.procs")]
             .iter()
-            .try_for_each(|file| fs::File::options().write(true).open(file).map(drop));
+            .try_for_each(|file| File::options().write(true).open(file).map(drop));
         let freezes = probe.file("cgroup.freeze").exists();
         let removed = fs::remove_dir(&probe.folder);
         opened.map_err(|error| failed("moving a process", &error))?;
@@ -161,17 +165,29 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it and moves this process into it, so that a child is born there.
-    pub fn enter(&self) -> io::Result<()> {
+    /// Makes it and moves this process into it, so that a child is born there. Nobody takes it for one whose
+    /// shim is dead while the lock is held.
+    pub fn enter(&self) -> io::Result<Flock<File>> {
         let mut tries = 3;
         loop {
             self.make()?;
-            match fs::write(self.file("cgroup.procs"), "0") {
+            let held = self.lock(FlockArg::LockSharedNonblock);
+            match held.and_then(|lock| fs::write(self.file("cgroup.procs"), "0").map(|()| lock)) {
                 // A worker that starts up removes empty ones.
-                Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => tries -= 1,
+                Err(error)
+                    if tries > 0
+                        && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::WouldBlock) =>
+                {
+                    tries -= 1;
+                }
                 other => return other,
             }
         }
+    }
+
+    /// Locks its folder, by which others tell that somebody who uses it lives.
+    pub fn lock(&self, how: FlockArg) -> io::Result<Flock<File>> {
+        Flock::lock(File::open(&self.folder)?, how).map_err(|(_, error)| error.into())
     }
 
     /// Makes it, for others to enter.

@@ -124,7 +124,7 @@ pub fn clear_leftovers(root: &Path, id: &str) {
 /// not entered it yet is locked.
 pub fn remove_empty() {
     for group in controllers().iter().flat_map(OwnCgroup::runs) {
-        if lock(&group, FlockArg::LockExclusiveNonblock).is_ok() {
+        if group.lock(FlockArg::LockExclusiveNonblock).is_ok() {
             group.remove();
         }
     }
@@ -134,14 +134,9 @@ pub fn remove_empty() {
 /// written shows that it is still there.
 fn claim(group: &Cgroup, file: &str, most: &str) -> io::Result<Flock<File>> {
     group.make()?;
-    let lock = lock(group, FlockArg::LockSharedNonblock)?;
+    let lock = group.lock(FlockArg::LockSharedNonblock)?;
     fs::write(group.file(file), most)?;
     Ok(lock)
-}
-
-fn lock(group: &Cgroup, how: FlockArg) -> io::Result<Flock<File>> {
-    let folder = File::open(group.file("."))?;
-    Flock::lock(folder, how).map_err(|(_, error)| error.into())
 }
 
 fn controllers() -> Vec<OwnCgroup> {

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::FlockArg;
+
 use super::{
     cgroup::{Cgroup, OwnCgroup},
     cgroup_limits,
@@ -77,24 +79,29 @@ pub fn end_orphans() -> usize {
     own.runs().iter().map(end_if_orphaned).sum()
 }
 
+/// Whether an agent is in a cgroup of its own below that of this process.
+pub fn live_runs() -> bool {
+    OwnCgroup::find().is_ok_and(|own| own.runs().iter().any(Cgroup::is_populated))
+}
+
 fn end_if_orphaned(cgroup: &Cgroup) -> usize {
+    // A living shim holds it, whatever its agent made of the environment of its processes.
+    let Ok(_lock) = cgroup.lock(FlockArg::LockExclusiveNonblock) else { return 0 };
     if !cgroup.is_populated() {
         // A shim that is about to use it makes it again.
         cgroup.remove();
         return 0;
     }
-    // The agent decides about the environment of its processes, and not about the name of its cgroup.
+    if is_held_by_an_older_release(cgroup) { 0 } else { cgroup.kill_and_remove().len() }
+}
+
+/// Whether a shim lives that does not lock its cgroup, as those before this one did: it holds its sandbox.
+fn is_held_by_an_older_release(cgroup: &Cgroup) -> bool {
     let named = cgroup.members().into_iter().filter_map(sandbox_of);
-    let Some(sandbox) = named.into_iter().find(|sandbox| cgroup.is_of(sandbox)) else { return 0 };
+    let sandbox = named.into_iter().find(|sandbox| cgroup.is_of(sandbox));
     // No such file: the sandbox is gone, or is not the one that stands here under that name.
-    if !sandbox.join(".lock").is_file() {
-        return 0;
-    }
-    // A living shim holds the lock; so does a new one that clears up by itself.
-    match lock_sandbox(&sandbox) {
-        Ok(Some(_lock)) => cgroup.kill_and_remove().len(),
-        Ok(None) | Err(_) => 0,
-    }
+    let sandbox = sandbox.filter(|sandbox| sandbox.join(".lock").is_file());
+    sandbox.is_some_and(|sandbox| !matches!(lock_sandbox(&sandbox), Ok(Some(_))))
 }
 
 /// The sandbox that a process was started in.

@@ -10,6 +10,7 @@ mod domain;
 mod freeze;
 mod pipes;
 mod ptrace;
+mod refusal;
 mod setup;
 mod start;
 mod sweep;
@@ -33,9 +34,9 @@ use super::{
 use crate::clock::boot_time;
 pub(super) use freeze::Freezing;
 pub(super) use ptrace::seize_alone;
+pub(super) use refusal::refused;
 pub(super) use setup::{ShimArguments, lock_sandbox};
 use start::NotStarted;
-pub(super) use tracer::refused;
 use tracer::{News, next_change};
 
 /// Longest wait without looking around, so that a lost wake-up costs a second and not the run.

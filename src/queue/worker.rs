@@ -20,7 +20,7 @@ use super::{
     wake::Pace,
 };
 use crate::{
-    agent::{self, AgentKind, FreezerReport, Isolation, IsolationLevel, Supervisor},
+    agent::{self, AgentKind, FreezerReport, Isolation, IsolationLevel, Supervisor, Watchman},
     archive::Archive,
     backoff::Backoff,
     clock::Clock,
@@ -68,6 +68,8 @@ pub struct Worker {
     maintenance: Arc<Claimer>,
     disk: Arc<DiskWatch>,
     isolation: Isolation,
+    /// Ends what worker and shims leave when they are killed together, where a cgroup holds it.
+    _watchman: Option<Watchman>,
     context: Arc<JobContext>,
     shutdown: Shutdown,
     interrupt: CancellationToken,
@@ -128,6 +130,7 @@ impl Worker {
         }
         end_orphans().await;
         take_back(&config).await;
+        let watchman = watchman(&freezer).await?;
 
         let timings = config.queue.clone();
         let interrupt = CancellationToken::new();
@@ -194,6 +197,7 @@ impl Worker {
             engine,
             disk,
             isolation,
+            _watchman: watchman,
             context,
             shutdown,
             interrupt,
@@ -421,6 +425,14 @@ async fn take_back(config: &Config) {
         Ok(Err(error)) => warn!("{error}"),
         Err(error) => warn!("what dead runs of agents had cannot be taken back: {error}"),
     }
+}
+
+/// Starts who outlives this worker, where something has to.
+async fn watchman(freezer: &FreezerReport) -> anyhow::Result<Option<Watchman>> {
+    let FreezerReport::Cgroup(_) = freezer else { return Ok(None) };
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let started = tokio::task::spawn_blocking(move || Watchman::start(&program)).await?;
+    started.map(Some).context("cannot start the process that ends agents after their worker")
 }
 
 fn workflow(

@@ -2,9 +2,10 @@
 //! else by signals to all that is in the domain of its shim. Processes are looked for one by one only where
 //! there is none of these, and where something may have left its cgroup.
 
-use std::{collections::BTreeSet, thread::sleep, time::Duration};
+use std::{collections::BTreeSet, fs::File, thread::sleep, time::Duration};
 
 use nix::{
+    fcntl::Flock,
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
@@ -39,6 +40,8 @@ pub struct Freezing {
     own: Result<OwnCgroup, String>,
     /// The cgroup of the run; gone when it could not be used.
     cgroup: Option<Cgroup>,
+    /// Tells others that its shim lives.
+    lock: Option<Flock<File>>,
     /// Traces the tree; where there is no cgroup and it is allowed.
     tracer: Option<Tracer>,
     /// Bounds signals to the tree; where the kernel can and the agent is to be shut in.
@@ -68,6 +71,7 @@ impl Freezing {
             policy: *freezer,
             own,
             cgroup,
+            lock: None,
             tracer: None,
             domain: None,
             is_shut_in: false,
@@ -90,10 +94,10 @@ impl Freezing {
     /// Moves this process to where the agent is to be born.
     pub fn enter(&mut self) -> Result<(), String> {
         let entered = match (&self.own, &self.cgroup) {
-            (Err(_), _) if !wants_cgroup(self.policy) => Ok(()),
+            (Err(_), _) if !wants_cgroup(self.policy) => Ok(None),
             (Err(reason), _) => Err(reason.clone()),
-            (Ok(_), None) => Ok(()),
-            (Ok(own), Some(cgroup)) => cgroup.enter().map_err(|error| {
+            (Ok(_), None) => Ok(None),
+            (Ok(own), Some(cgroup)) => cgroup.enter().map(Some).map_err(|error| {
                 format!("a cgroup below {} cannot be used: {error}", own.folder().display())
             }),
         };
@@ -107,7 +111,10 @@ impl Freezing {
                 }
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            Ok(lock) => {
+                self.lock = lock;
+                Ok(())
+            }
         }
     }
 

@@ -13,7 +13,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -25,7 +24,7 @@ use nix::{
 };
 use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
-use super::{ptrace, tracees::Tracees};
+use super::{ptrace, refusal::refused, tracees::Tracees};
 use crate::clock::boot_time;
 
 /// Longest wait without looking, so that a lost wake-up costs a second and not the run.
@@ -282,11 +281,4 @@ pub fn change_of(pid: i32) -> Option<WaitStatus> {
 fn at_once() -> WaitOptions {
     let threads_too = WaitOptions::from_bits_retain(libc::__WALL.unsigned_abs());
     WaitOptions::NOHANG | threads_too
-}
-
-/// Why tracing was not allowed, in words.
-pub fn refused(error: Errno) -> String {
-    format!(
-        "tracing is refused ({error}): see kernel.yama.ptrace_scope and the container's seccomp profile"
-    )
 }
