@@ -60,7 +60,9 @@ impl OutputFile {
 fn nameless(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).mode(0o600);
-    let unnamed = options.clone().custom_flags(OFlag::O_TMPFILE.bits()).open(folder);
+    // Exclusive: nor can whoever prints give it one.
+    let unnamed = (OFlag::O_TMPFILE | OFlag::O_EXCL).bits();
+    let unnamed = options.clone().custom_flags(unnamed).open(folder);
     unnamed.or_else(|_| {
         // Not every file system knows such files.
         let path = folder.join(format!(".output-{}", uuid::Uuid::new_v4()));
@@ -85,9 +87,8 @@ impl Tail {
         let mut is_last = false;
         loop {
             let size = self.file.metadata()?.len();
-            if size.saturating_sub(self.at) > self.backlog {
-                self.at = size - self.backlog;
-            }
+            // Whoever prints may have cut it off.
+            self.at = self.at.min(size).max(size.saturating_sub(self.backlog));
             match self.file.read_at(&mut buffer, self.at)? {
                 0 if is_last => return Ok(()),
                 0 => is_last = self.wait(),
@@ -166,6 +167,29 @@ mod tests {
         let mut read = Vec::new();
         pipe.read_to_end(&mut read).await.unwrap();
         assert!(read.len() < 4 * MIB && read.ends_with(b"last"), "{}", read.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_follows_a_cut_arrives() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, printed, mut pipe) = OutputFile::create(folder.path(), 1 << 30).unwrap();
+        let mut printed = File::from(printed);
+        let (mut all, mut line) = (vec![0; MIB], [0; 5]);
+        printed.write_all(&all).unwrap();
+        pipe.read_exact(&mut all).await.unwrap();
+        printed.set_len(0).unwrap();
+        let more = async {
+            while printed.write_all(b"more\n").is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(5), pipe.read_exact(&mut line));
+        tokio::select! {
+            () = more => unreachable!(),
+            read = read => read.unwrap().unwrap(),
+        };
+        assert_eq!(&line, b"more\n");
+        drop(output);
     }
 
     #[tokio::test(flavor = "multi_thread")]
