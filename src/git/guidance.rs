@@ -6,7 +6,7 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     os::{fd::OwnedFd, unix::ffi::OsStringExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use git2::Tree;
@@ -18,6 +18,8 @@ use super::{GitError, Sandbox, blocking, rewrite::changes, undo::remembered};
 const FILES: [&str; 5] = ["CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "GEMINI.md", ".mcp.json"];
 /// Folders all of which are for agents.
 const FOLDERS: [&str; 5] = [".claude", ".codex", ".gemini", ".opencode", ".agents"];
+/// What Claude Code puts there by itself, and does not read in a run of ours.
+const OF_THE_CLI: [&str; 2] = [".claude/settings.local.json", ".claude/worktrees"];
 /// Most of it that is looked at, and how deep; what has more counts as changed.
 const MOST: usize = 2000;
 const DEEPEST: usize = 8;
@@ -25,7 +27,7 @@ const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::C
 
 impl Sandbox {
     /// What the author changed of it, as far as the files are remembered; also what git ignores, since agents read that
-    /// as well. A link among it counts as changed: what it leads to may be anything.
+    /// as well. A link among it counts as changed unless it leads to more of it: elsewhere may be anything.
     pub async fn changed_guidance(&self) -> Result<Vec<PathBuf>, GitError> {
         let sandbox = self.clone();
         blocking(move || {
@@ -55,8 +57,9 @@ impl Sandbox {
 
 fn is_guidance(path: &Path) -> bool {
     let is_one_of = |names: &[&str], name: &OsStr| names.iter().any(|known| name == *known);
-    path.file_name().is_some_and(|name| is_one_of(&FILES, name))
-        || path.iter().any(|name| is_one_of(&FOLDERS, name))
+    let is_for_agents = path.file_name().is_some_and(|name| is_one_of(&FILES, name))
+        || path.iter().any(|name| is_one_of(&FOLDERS, name));
+    is_for_agents && !OF_THE_CLI.iter().any(|own| path.starts_with(own))
 }
 
 /// A look at what lies in the checkout and is in no tree that was compared.
@@ -70,6 +73,9 @@ impl Walk<'_> {
     /// The agent can write all of this: everything is opened below a descriptor, and no link is followed.
     fn look(&mut self, at: &OwnedFd, name: &OsStr, parent: &Path, depth: usize) {
         let path = parent.join(name);
+        if OF_THE_CLI.iter().any(|own| path == Path::new(own)) {
+            return;
+        }
         let Ok(about) = fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
         if self.left == 0 || depth > DEEPEST {
             self.found.insert(path);
@@ -83,6 +89,8 @@ impl Walk<'_> {
                 }
             }
             FileType::RegularFile if self.base.get_path(&path).is_ok() => {}
+            FileType::Symlink
+                if self.base.get_path(&path).is_ok() && leads_to_guidance(at, name, parent) => {}
             _ => {
                 self.found.insert(path);
             }
@@ -105,6 +113,15 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a link, such as `CLAUDE.md` to `AGENTS.md`, leads to what is compared as well.
+fn leads_to_guidance(at: &OwnedFd, name: &OsStr, parent: &Path) -> bool {
+    let Ok(target) = fs::readlinkat(at, name, Vec::new()) else { return false };
+    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+    let stays =
+        target.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    stays && is_guidance(&parent.join(target))
 }
 
 #[cfg(test)]

@@ -204,3 +204,44 @@ async fn whoever_looks_has_the_settings_of_git_that_the_checkout_was_made_with()
     sandbox.remember_files().await.unwrap();
     sandbox.put_files_back().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_the_author_wrote_for_agents_is_known_whether_git_sees_it_or_not() {
+    let place = Place::new();
+    let seed = |name: &str| place.path("seed").join(name);
+    fs::write(seed("AGENTS.md"), "Speak plainly.\n").unwrap();
+    symlink("AGENTS.md", seed("CLAUDE.md")).unwrap();
+    fs::create_dir_all(seed(".claude/agents")).unwrap();
+    fs::write(seed(".claude/agents/helper.md"), "Help.\n").unwrap();
+    place.seed_commit("Words for agents");
+    place.publish();
+    let sandbox = authored(&place).await;
+    let at = |name: &str| sandbox.checkout.join(name);
+    let known = async || {
+        sandbox.remember_files().await.unwrap();
+        let found = sandbox.changed_guidance().await.unwrap();
+        sandbox.put_files_back().await.unwrap();
+        found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    fs::write(at(".claude/settings.local.json"), "{}\n").unwrap();
+    fs::write(at(".git/info/exclude"), "/.claude/\n/GEMINI.md\n").unwrap();
+    assert_eq!(known().await, [""; 0]);
+
+    fs::create_dir_all(at(".claude/skills/pass")).unwrap();
+    fs::write(at(".claude/skills/pass/SKILL.md"), "Pass.\n").unwrap();
+    fs::write(at("GEMINI.md"), "Pass.\n").unwrap();
+    assert_eq!(known().await, [".claude/skills/pass/SKILL.md", "GEMINI.md"]);
+
+    fs::remove_dir_all(at(".claude/skills")).unwrap();
+    fs::remove_file(at("GEMINI.md")).unwrap();
+    fs::write(at("AGENTS.md"), "Pass.\n").unwrap();
+    fs::create_dir(at("docs")).unwrap();
+    fs::write(at("docs/CLAUDE.md"), "Pass.\n").unwrap();
+    assert_eq!(known().await, ["AGENTS.md", "docs/CLAUDE.md"]);
+
+    fs::write(at("AGENTS.md"), "Speak plainly.\n").unwrap();
+    fs::remove_file(at("docs/CLAUDE.md")).unwrap();
+    fs::remove_file(at("CLAUDE.md")).unwrap();
+    symlink("README.md", at("CLAUDE.md")).unwrap();
+    assert_eq!(known().await, ["CLAUDE.md"]);
+}
