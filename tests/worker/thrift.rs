@@ -96,8 +96,6 @@ async fn a_small_order_takes_four_requests_in_three_conversations(pool: PgPool) 
     eprintln!("a small order: {first:?}");
     assert_eq!((first.requests, first.conversations), (4, 3), "{first:?}");
     let asked = format!("{requests:?}");
-    // Tools and system prompt are those of the first conversation, byte for byte.
-    assert!(first.cached * 2 > first.total, "too little is sent as before: {first:?}");
     assert!(!asked.contains(COMMIT) && !asked.contains(PULL_REQUEST), "asked for words");
     assert_eq!(place.delivered(), "hello from the whole order\n");
     let branch = format!("refs/heads/feat/say-hello-{ORDER}");
@@ -115,9 +113,13 @@ async fn a_small_order_takes_four_requests_in_three_conversations(pool: PgPool) 
     let other = "wo-0a0a0a0a";
     place.harness.order_named(other, "Say hello", "create-branch planning").await;
     place.harness.until_status(other, "completed").await;
-    let both = input(&place.api.requests());
+    let requests = place.api.requests();
+    let both = input(&requests);
     let (cached, total) = (both.cached - first.cached, both.total - first.total);
     eprintln!("the plan of the next order: {cached} of {total} were sent before");
-    assert!(cached * 2 > total, "orders share too little: {cached} of {total}");
+    // Tools and system prompt are those of the first order, byte for byte.
+    let mut constant = requests.last().unwrap().clone();
+    constant["messages"] = json!([]);
+    assert_eq!((both.requests, cached), (5, input(&[constant]).total));
     place.harness.assert_sound().await;
 }
