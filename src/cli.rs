@@ -131,6 +131,9 @@ pub fn main() -> ExitCode {
     if role.as_ref().is_some_and(|word| word == "confine") {
         return crate::agent::run_confine(arguments);
     }
+    if role.as_ref().is_some_and(|word| word == crate::git::keeper::ROLE) {
+        return crate::git::keeper::keep(arguments);
+    }
     if role.is_some_and(|word| word == "end-user") {
         return crate::agent::run_end_user(arguments);
     }

@@ -7,6 +7,7 @@
 
 mod advertised;
 mod agent_files;
+mod allowance;
 mod ancestry;
 pub mod askpass;
 mod attributes;
@@ -26,6 +27,7 @@ mod ignore;
 mod index_entry;
 mod intake;
 mod invocation;
+pub mod keeper;
 mod left_out;
 mod lfs;
 mod lfs_content;
@@ -126,6 +128,8 @@ pub struct GitSettings {
     pub local_remotes: LocalRemotes,
     /// Where the contents of Git LFS may lie besides those hosts.
     pub lfs_hosts: Vec<String>,
+    /// The most bytes that the files of a checkout may take (`AWO_SANDBOX_QUOTA`).
+    pub quota: Option<u64>,
     /// A file with patterns of what is never part of the work, in the form of `.gitignore`.
     pub excludes: Option<PathBuf>,
     /// What opens their hosts.
@@ -148,6 +152,7 @@ impl GitSettings {
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: false },
             local_remotes: LocalRemotes::default(),
             lfs_hosts: Vec::new(),
+            quota: None,
             excludes: None,
             credentials: Credentials::default(),
         }
@@ -202,6 +207,7 @@ impl Git {
         settings.remotes.clone_from(&config.remotes);
         settings.local_remotes.clone_from(&config.local_remotes);
         settings.lfs_hosts.clone_from(&config.git.lfs_hosts);
+        settings.quota = config.disk.sandbox_quota;
         settings.excludes = Some(config.folders.config.join("git").join("ignore"));
         settings.credentials.clone_from(&config.credentials);
         Self::new(settings, root, redactor)

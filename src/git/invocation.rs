@@ -3,9 +3,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{ExitStatus, Stdio},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::{
     Git, GitError, Remote, askpass,
     gate::{Closed, Gate},
+    keeper,
     lfs::LFS,
     lock::FileLock,
     other_end::other_end,
@@ -76,6 +78,7 @@ pub(super) struct Invocation<'a> {
     remote: Option<&'a Remote>,
     index: Option<PathBuf>,
     lock: Option<&'a FileLock>,
+    ends_with_us: bool,
 }
 
 /// What a git command left behind.
@@ -101,6 +104,7 @@ impl Git {
             remote: None,
             index: None,
             lock: None,
+            ends_with_us: false,
         }
     }
 }
@@ -151,6 +155,12 @@ impl<'a> Invocation<'a> {
         self
     }
 
+    /// Has the command end with this process, however that ends: it writes many files.
+    pub(super) fn ending_with_us(mut self) -> Self {
+        self.ends_with_us = true;
+        self
+    }
+
     /// Runs the command; it failed when its status says so.
     pub(super) async fn run(self) -> Result<Outcome, GitError> {
         let limit = self.git.settings().fetch_timeout;
@@ -192,6 +202,14 @@ impl<'a> Invocation<'a> {
         let program = self.git.settings().binary.clone();
         let gate = Gate::of(self.git.settings(), self.verb, self.remote).await?;
         let mut command = self.command(gate.as_ref())?;
+        // Held until the command has ended; its other end tells the keeper that we are gone.
+        let lifeline = if self.ends_with_us {
+            let (end, ours) = io::pipe().map_err(|error| GitError::Unusable(error.to_string()))?;
+            command.stdin(Stdio::from(end));
+            Some(ours)
+        } else {
+            None
+        };
         let mut child = command.spawn().map_err(|source| GitError::NoGit { program, source })?;
         // Dropped before the child: the group is killed while its leader's number is still taken.
         let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
@@ -200,9 +218,16 @@ impl<'a> Invocation<'a> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr) = tokio::join!(head(stdout), tail(stderr));
         let waited = child.wait().await;
+        drop(lifeline);
         group.0 = None;
         let status = waited.map_err(|source| GitError::NoGit { program: "git".into(), source })?;
         let stderr = self.without_secrets(&String::from_utf8_lossy(&stderr));
+        let not_started =
+            self.ends_with_us && status.code() == Some(i32::from(keeper::NOT_STARTED));
+        if not_started && stderr.contains(keeper::SAYS) {
+            let program = self.git.settings().binary.clone();
+            return Err(GitError::NoGit { program, source: io::ErrorKind::NotFound.into() });
+        }
         let closed = gate.and_then(|gate| gate.closed());
         Ok(Outcome {
             status,
@@ -216,10 +241,16 @@ impl<'a> Invocation<'a> {
     /// reaches no port but those it may (where the kernel can).
     fn program(&self, gate: Option<&Gate>) -> tokio::process::Command {
         let settings = self.git.settings();
-        let (Some(gate), LFS) = (gate, self.verb) else {
-            return process::command(&settings.binary);
+        let ports = match (gate, self.verb) {
+            (Some(gate), LFS) => gate.ports(),
+            _ if self.ends_with_us => {
+                let mut keeper = process::command(&settings.askpass);
+                keeper.arg(keeper::ROLE).arg(&settings.binary);
+                return keeper;
+            }
+            _ => return process::command(&settings.binary),
         };
-        let ports: Vec<String> = gate.ports().iter().map(u16::to_string).collect();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut command = process::command(&settings.askpass);
         command.arg("reach").arg(ports.join(",")).arg(&settings.binary);
         command

@@ -45,6 +45,8 @@ impl Git {
         if waiting.is_empty() {
             return Ok(());
         }
+        let sizes = waiting.iter().map(|file| file.pointer.size);
+        self.require_room("what Git LFS keeps", sizes.fold(0, u64::saturating_add))?;
         let cache = fresh.mirror.path.clone();
         let missing: BTreeSet<Pointer> = waiting
             .iter()
@@ -52,7 +54,7 @@ impl Git {
             .map(|file| file.pointer.clone())
             .collect();
         if !missing.is_empty() {
-            self.require_room(&missing)?;
+            self.require_room_for_contents(&missing)?;
             self.fetch_contents(fresh, missing).await?;
         }
         let folder = fresh.folder.clone();
@@ -75,7 +77,7 @@ impl Git {
     }
 
     /// Refuses what does not fit before it is fetched.
-    fn require_room(&self, missing: &BTreeSet<Pointer>) -> Result<(), GitError> {
+    fn require_room_for_contents(&self, missing: &BTreeSet<Pointer>) -> Result<(), GitError> {
         let bytes = missing.iter().fold(0u64, |sum, pointer| sum.saturating_add(pointer.size));
         // Once in the cache and once in the checkout.
         let needed = bytes.saturating_mul(2);

@@ -20,7 +20,7 @@ use super::{
     rule_file,
     sandbox::RECORD,
     sparse::Cone,
-    tree_size,
+    tree_size::{self, Weight},
     volume::MARKER,
 };
 use crate::domain::{SandboxType, clash};
@@ -32,6 +32,8 @@ pub(super) struct NewSandbox {
     sandbox: Sandbox,
     mirror: Mirror,
     plan: Plan,
+    /// What its files are together.
+    weight: Weight,
 }
 
 impl Git {
@@ -72,15 +74,16 @@ impl Git {
 
     /// Writes the files of the commit.
     async fn check_out(&self, new: &NewSandbox, lock: &FileLock) -> Result<(), GitError> {
+        let staging = new.staging();
         let written = self
             .invoke("read-tree")
             .args(["--reset", "-u", "HEAD"])
             .within(&new.git_dir())
-            .over(&new.staging())
+            .over(&staging)
             .holding(lock)
-            .check()
-            .await;
-        match written {
+            .ending_with_us()
+            .check();
+        match self.within_quota(&staging, new.weight, written).await {
             Err(GitError::DamagedCache { detail, .. }) => {
                 let path = new.mirror.path.clone();
                 suspect(&path).await;
@@ -93,7 +96,7 @@ impl Git {
 
 impl NewSandbox {
     pub(super) fn new(sandbox: Sandbox, mirror: &Mirror, plan: &Plan) -> Self {
-        Self { sandbox, mirror: mirror.clone(), plan: plan.clone() }
+        Self { sandbox, mirror: mirror.clone(), plan: plan.clone(), weight: Weight::default() }
     }
 
     fn fresh<'a>(&'a self, lock: &'a FileLock) -> Fresh<'a> {
@@ -143,7 +146,7 @@ impl NewSandbox {
 
     /// The base must exist, and the new branch must not stand above or below another one. Answers the
     /// commit to start from.
-    fn check_names(&self) -> Result<String, GitError> {
+    fn check_names(&mut self) -> Result<String, GitError> {
         let mirror = Repository::open_bare(&self.mirror.path)
             .map_err(GitError::library("open the repository cache"))?;
         let exists = |name: &str| mirror.find_reference(&format!("refs/heads/{name}")).is_ok();
@@ -155,7 +158,11 @@ impl NewSandbox {
         let base = mirror
             .refname_to_id(&format!("refs/heads/{base_branch}"))
             .map_err(GitError::library("read the branch to start from"))?;
-        tree_size::require_sane(&mirror, base)?;
+        self.weight = tree_size::weigh(&mirror, base)?;
+        if Cone::of(&self.plan.parts.sparse).is_everything() {
+            let what = format!("the commit {base}");
+            self.sandbox.git.require_room(&what, self.weight.bytes)?;
+        }
         // Its own name may be there: pushed by this order, or about to be refused at the push.
         let others = self.mirror.branches.iter().map(String::as_str);
         match clash(branch, others.filter(|name| *name != branch.as_str())) {

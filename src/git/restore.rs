@@ -14,6 +14,7 @@ use super::{
     objects::borrow,
     parts::Fresh,
     shallow::has_commit,
+    tree_size::weigh,
     worktree::forget_contents,
 };
 use crate::domain::{BranchName, WorkOrderId};
@@ -85,13 +86,25 @@ impl Git {
             folder: sandbox.checkout.clone(),
             lock: &lock,
         };
-        self.invoke("read-tree")
+        let (git_dir, files) = (fresh.git_dir(), header.files.clone());
+        let weighed = blocking(move || {
+            let library = || GitError::library("read the commit to restore");
+            let repository = Repository::open_bare(&git_dir).map_err(library())?;
+            weigh(&repository, Oid::from_str(&files).map_err(library())?)
+        });
+        let weight = weighed.await?;
+        if fresh.parts.sparse.is_empty() {
+            self.require_room(&format!("the commit {}", header.files), weight.bytes)?;
+        }
+        let written = self
+            .invoke("read-tree")
             .args(["--reset", "-u", &header.files])
             .within(&fresh.git_dir())
             .over(&fresh.folder)
             .holding(&lock)
-            .check()
-            .await?;
+            .ending_with_us()
+            .check();
+        self.within_quota(&fresh.folder, weight, written).await?;
         let borrowed = self.fill(&fresh).await?;
         let (restored, head) = (sandbox.clone(), header.head.clone());
         blocking(move || restored.settle(&head, &borrowed)).await?;

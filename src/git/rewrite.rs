@@ -16,6 +16,7 @@ use super::{
     placing::Place,
     removal::delete,
     sparse::Cone,
+    tree_size::weigh_tree,
 };
 
 /// The index by which files are made.
@@ -58,19 +59,25 @@ impl Sandbox {
             remove_if_there(&sandbox.trusted.join(INDEX))?;
             let repository = sandbox.open_trusted()?;
             let wanted = sandbox.wanted(&repository, before, after);
-            wanted.map_err(GitError::library("choose the files to write"))
+            let wanted = wanted.map_err(GitError::library("choose the files to write"))?;
+            let name = format!("the files of {}", sandbox.branch);
+            let weight = weigh_tree(&repository, wanted, &name)?;
+            sandbox.git.require_room(&name, weight.bytes)?;
+            Ok((wanted, weight))
         });
-        let wanted = wanted.await?;
+        let (wanted, weight) = wanted.await?;
         // git itself turns contents into files, by the attributes that stand among them.
-        self.git
+        let written = self
+            .git
             .invoke("read-tree")
             .args(["--reset", "-u", &wanted.to_string()])
             .within(&self.trusted)
             .over(&staging)
             .by_index(&self.trusted.join(INDEX))
             .holding(lock)
-            .check()
-            .await?;
+            .ending_with_us()
+            .check();
+        self.git.within_quota(&staging, weight, written).await?;
         let sandbox = self.clone();
         blocking(move || {
             sandbox.place(&staging, (before, after), in_the_way)?;

@@ -20,7 +20,7 @@ use super::{
     sandbox::is_folder,
     shallow::has_commit,
     sparse::Cone,
-    tree_size,
+    tree_size::{self, Weight},
 };
 use crate::{
     domain::{RepositoryUrl, SandboxType},
@@ -169,20 +169,24 @@ impl Git {
         };
         let (folder, from, form, link) =
             (parent.folder.clone(), mirror.clone(), parent.form, link.clone());
+        let path = link.path.clone();
         let quiet = self.quiet(&mirror, form).await?;
-        blocking(move || {
+        let laid_out = blocking(move || {
             let made = lay_out(&folder, &link, &from, form);
             drop(quiet);
             made
-        })
-        .await?;
-        self.invoke("read-tree")
+        });
+        let weight = laid_out.await?;
+        self.require_room(&format!("the submodule {path:?}"), weight.bytes)?;
+        let written = self
+            .invoke("read-tree")
             .args(["--reset", "-u", "HEAD"])
             .within(&fresh.git_dir())
             .over(&fresh.folder)
             .holding(parent.lock)
-            .check()
-            .await?;
+            .ending_with_us()
+            .check();
+        self.within_quota(&fresh.folder, weight, written).await?;
         let mut borrowed = self.fill_within(&fresh, budget).await?;
         if parent.form == SandboxType::GitWorktree {
             borrowed.push(mirror.path.join("objects"));
@@ -197,7 +201,7 @@ fn lay_out(
     link: &Link,
     mirror: &Mirror,
     form: SandboxType,
-) -> Result<(), GitError> {
+) -> Result<Weight, GitError> {
     let mut folder = checkout.to_owned();
     for name in Path::new(&link.path).components() {
         folder.push(name);
@@ -208,7 +212,7 @@ fn lay_out(
     let cache = Repository::open_bare(&mirror.path)
         .map_err(GitError::library("open the repository cache"))?;
     let commit = Oid::from_str(&link.commit).map_err(GitError::library("read a commit's name"))?;
-    tree_size::require_sane(&cache, commit)?;
+    let weight = tree_size::weigh(&cache, commit)?;
     new_repository(&folder, Purpose::Checkout, &mirror.path, form)?;
     let git_dir = folder.join(".git");
     put(&git_dir, "HEAD", format!("{}\n", link.commit).as_bytes())?;
@@ -216,7 +220,8 @@ fn lay_out(
         let mut config = Config::open(&git_dir.join("config"))?;
         config.set_str("remote.origin.url", mirror.remote.url.clone_url())
     };
-    write().map_err(GitError::library("write the configuration of a submodule"))
+    write().map_err(GitError::library("write the configuration of a submodule"))?;
+    Ok(weight)
 }
 
 /// The links of a checkout's index, and whether the list of submodules is a file of it.

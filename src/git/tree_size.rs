@@ -1,63 +1,98 @@
-//! Counts the files of a commit before they are checked out: a few kilobytes of nested folders can
-//! name more files than any disk holds.
+//! Reckons the files of a commit before they are checked out: a few kilobytes can name more files, and more
+//! bytes, than any disk holds.
 
 use std::collections::HashMap;
 
-use git2::{ObjectType, Oid, Repository};
+use git2::{ObjectType, Odb, Oid, Repository};
 
-use super::GitError;
+use super::{GitError, index_entry::SUBMODULE};
 
 /// The most files a checkout may have: several times the largest repositories there are.
 const MOST_FILES: u64 = 4_000_000;
 /// The deepest a folder may lie; longer paths have no place on Linux anyway.
 const DEEPEST: usize = 1000;
 
-/// Refuses a commit with more files than a checkout may have.
-pub(super) fn require_sane(repository: &Repository, commit: Oid) -> Result<(), GitError> {
+/// What the files of a tree are together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Weight {
+    pub(super) files: u64,
+    /// Bytes of their contents, each as often as it has a name.
+    pub(super) bytes: u64,
+}
+
+/// Weighs a commit, and refuses one with more files than a checkout may have.
+pub(super) fn weigh(repository: &Repository, commit: Oid) -> Result<Weight, GitError> {
     let tree = repository
         .find_commit(commit)
         .and_then(|commit| commit.tree())
         .map_err(GitError::library("read the commit to start from"))?;
-    let files = count(repository, tree.id(), 0, &mut HashMap::new())?;
-    if files > MOST_FILES {
-        let problem = format!("the commit {commit} has more than {MOST_FILES} files");
-        return Err(GitError::Unusable(problem));
-    }
-    Ok(())
+    weigh_tree(repository, tree.id(), &format!("the commit {commit}"))
 }
 
-/// How many files a folder has. Each is read once, however often it occurs.
-fn count(
+/// The same for a tree that `name` stands for.
+pub(super) fn weigh_tree(
     repository: &Repository,
     tree: Oid,
-    depth: usize,
-    known: &mut HashMap<Oid, u64>,
-) -> Result<u64, GitError> {
-    if let Some(files) = known.get(&tree) {
-        return Ok(*files);
+    name: &str,
+) -> Result<Weight, GitError> {
+    let odb = repository.odb().map_err(GitError::library("read the sizes of files"))?;
+    let mut scales = Scales { repository, odb, folders: HashMap::new(), files: HashMap::new() };
+    let weight = scales.folder(tree, 0)?;
+    if weight.files > MOST_FILES {
+        return Err(GitError::Unusable(format!("{name} has more than {MOST_FILES} files")));
     }
-    if depth > DEEPEST {
-        let problem = format!("the repository has folders more than {DEEPEST} levels deep");
-        return Err(GitError::Unusable(problem));
+    Ok(weight)
+}
+
+/// Each folder and each file is read once, however often it occurs.
+struct Scales<'r> {
+    repository: &'r Repository,
+    odb: Odb<'r>,
+    folders: HashMap<Oid, Weight>,
+    files: HashMap<Oid, u64>,
+}
+
+impl Scales<'_> {
+    fn folder(&mut self, tree: Oid, depth: usize) -> Result<Weight, GitError> {
+        if let Some(weight) = self.folders.get(&tree) {
+            return Ok(*weight);
+        }
+        if depth > DEEPEST {
+            let problem = format!("the repository has folders more than {DEEPEST} levels deep");
+            return Err(GitError::Unusable(problem));
+        }
+        let folder = self.repository.find_tree(tree).map_err(GitError::library("read a folder"))?;
+        let mut weight = Weight::default();
+        for entry in &folder {
+            let more = match entry.kind() {
+                Some(ObjectType::Tree) => self.folder(entry.id(), depth + 1)?,
+                // Of another repository.
+                _ if u32::try_from(entry.filemode()) == Ok(SUBMODULE) => {
+                    Weight { files: 1, bytes: 0 }
+                }
+                _ => Weight { files: 1, bytes: self.file(entry.id()) },
+            };
+            weight.files = weight.files.saturating_add(more.files);
+            weight.bytes = weight.bytes.saturating_add(more.bytes);
+        }
+        self.folders.insert(tree, weight);
+        Ok(weight)
     }
-    let folder = repository.find_tree(tree).map_err(GitError::library("read a folder"))?;
-    let mut files = 0u64;
-    for entry in &folder {
-        let more = match entry.kind() {
-            Some(ObjectType::Tree) => count(repository, entry.id(), depth + 1, known)?,
-            _ => 1,
-        };
-        files = files.saturating_add(more);
+
+    /// One that is missing weighs nothing: its checkout will say what is the matter.
+    fn file(&mut self, id: Oid) -> u64 {
+        let odb = &self.odb;
+        *self.files.entry(id).or_insert_with(|| {
+            odb.read_header(id).map_or(0, |(size, _)| u64::try_from(size).unwrap_or(u64::MAX))
+        })
     }
-    known.insert(tree, files);
-    Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
     use git2::{FileMode, Oid, Repository, Signature};
 
-    use super::require_sane;
+    use super::{Weight, weigh};
 
     fn nested(repository: &Repository, levels: usize, width: usize) -> Oid {
         let blob = repository.blob(b"x").unwrap();
@@ -82,11 +117,13 @@ mod tests {
         let repository = Repository::init_bare(folder.path()).unwrap();
         let refusal = |levels, width| {
             let commit = nested(&repository, levels, width);
-            require_sane(&repository, commit).map_err(|error| error.to_string()).err()
+            weigh(&repository, commit).map_err(|error| error.to_string()).err()
         };
         assert!(refusal(9, 10).unwrap().contains("more than 4000000 files"));
         assert!(refusal(40, 10).unwrap().contains("files"), "more than a number holds");
         assert!(refusal(1500, 1).unwrap().contains("levels deep"));
         assert_eq!(refusal(3, 10), None);
+        let weight = weigh(&repository, nested(&repository, 3, 10)).unwrap();
+        assert_eq!(weight, Weight { files: 1000, bytes: 1000 }, "each name counts");
     }
 }
