@@ -4,13 +4,13 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 
 use super::Sandbox;
+use crate::disk::{Beneath, Kind};
 
 /// The files: the folder below `.git`, the name there, and the name under which each is kept beside the trusted
 /// repository's own files.
@@ -18,8 +18,11 @@ const FILES: [(Option<&str>, &str, &str); 2] =
     [(None, "config", "config"), (Some("info"), "attributes", "attributes")];
 /// The most that is kept of what an author wrote, in bytes.
 const LONGEST: u64 = 1 << 20;
-const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const NEW: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Keeps how `git_dir`, which nobody has used, is set up.
 pub(super) fn keep(git_dir: &Path, trusted: &Path) -> io::Result<()> {
@@ -71,13 +74,12 @@ impl Sandbox {
         Ok(())
     }
 
-    /// The agent can write all of this: everything is opened below a descriptor, and no link is followed.
-    fn open_git_dir(&self, folder: Option<&str>) -> io::Result<Option<OwnedFd>> {
-        let checkout = fs::openat(fs::CWD, &self.checkout, FOLDER, Mode::empty())?;
-        let git_dir = fs::openat(&checkout, ".git", FOLDER, Mode::empty())?;
+    /// The agent can write all of this.
+    fn open_git_dir(&self, folder: Option<&str>) -> io::Result<Option<Beneath>> {
+        let git_dir = self.files().map_err(io::Error::other)?.folder(Path::new(".git"))?;
         let Some(folder) = folder else { return Ok(Some(git_dir)) };
-        match fs::openat(&git_dir, folder, FOLDER, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+        match git_dir.folder(Path::new(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             opened => Ok(Some(opened?)),
         }
     }
@@ -94,21 +96,21 @@ fn authors(trusted: &Path, kept: &str) -> PathBuf {
 }
 
 /// The content of a file; nothing where there is none, or something else.
-fn read_plain(folder: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
-    let file = match fs::openat(folder, name, OFlags::RDONLY.union(READ), Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut content = Vec::new();
-    if file.metadata()?.is_file() {
-        file.take(LONGEST).read_to_end(&mut content)?;
+fn read_plain(folder: &Beneath, name: &str) -> io::Result<Vec<u8>> {
+    let name = Path::new(name);
+    match folder.about(name).map(|about| about.kind) {
+        Ok(Kind::File) => {}
+        Ok(_) => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     }
+    let mut content = Vec::new();
+    folder.file(name)?.0.take(LONGEST).read_to_end(&mut content)?;
     Ok(content)
 }
 
 /// Puts a file in its place; an empty one is none.
-fn place(folder: &OwnedFd, name: &str, content: &[u8]) -> io::Result<()> {
+fn place(folder: &Beneath, name: &str, content: &[u8]) -> io::Result<()> {
     let gone = |name: &str| match fs::unlinkat(folder, name, AtFlags::empty()) {
         Err(error) if error != rustix::io::Errno::NOENT => Err(io::Error::from(error)),
         _ => Ok(()),
@@ -118,8 +120,7 @@ fn place(folder: &OwnedFd, name: &str, content: &[u8]) -> io::Result<()> {
     }
     let new = format!("{name}.awo");
     gone(&new)?;
-    let flags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(READ);
-    let mut file = File::from(fs::openat(folder, &new, flags, Mode::from_raw_mode(0o644))?);
+    let mut file = File::from(fs::openat(folder, &new, NEW, Mode::from_raw_mode(0o644))?);
     file.write_all(content)?;
     Ok(fs::renameat(folder, &new, folder, name)?)
 }

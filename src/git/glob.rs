@@ -98,8 +98,8 @@ impl Glob {
     /// Whether all of `name` is what the pattern says; `work` pays for it, and without any it is not.
     pub(super) fn matches(&self, name: &[u8], work: &Work) -> bool {
         let end = self.parts.len();
-        if end > self.open_parts + name.len() || !work.charge(end) {
-            // What takes one letter each is more than there are.
+        // What takes one letter each is more than there are.
+        if end > self.open_parts + name.len() || !self.may_match(name) || !work.charge(end) {
             return false;
         }
         // The places in the pattern that the name so far may have led to.
@@ -135,6 +135,17 @@ impl Glob {
             std::mem::swap(&mut now, &mut next);
         }
         now[end]
+    }
+
+    /// Whether the letters at both ends are those of the pattern, which is soon seen.
+    fn may_match(&self, name: &[u8]) -> bool {
+        let fits = |part: Option<&Part>, byte: Option<&u8>| match part {
+            // One of these may go together with what stands before it.
+            Some(Part::Byte(b'/')) => true,
+            Some(Part::Byte(expected)) => byte == Some(expected),
+            _ => true,
+        };
+        fits(self.parts.first(), name.first()) && fits(self.parts.last(), name.last())
     }
 
     fn is_border(&self, byte: u8) -> bool {

@@ -3,16 +3,15 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
     path::{Component, Path, PathBuf},
 };
 
 use git2::Tree;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 
 use super::{GitError, Sandbox, blocking, rewrite::changes, undo::remembered};
+use crate::disk::{Beneath, Kind};
 
 /// Files that agents read wherever they are.
 const FILES: [&str; 5] = ["CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "GEMINI.md", ".mcp.json"];
@@ -23,7 +22,6 @@ const OF_THE_CLI: [&str; 2] = [".claude/settings.local.json", ".claude/worktrees
 /// Most of it that is looked at, and how deep; what has more counts as changed.
 const MOST: usize = 2000;
 const DEEPEST: usize = 8;
-const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Sandbox {
     /// What the author changed of it, as far as the files are remembered; also what git ignores, since agents read that
@@ -44,7 +42,7 @@ impl Sandbox {
             }
             let mut walk = Walk { base: &base, found, left: MOST };
             // A checkout that cannot be opened tells nobody anything.
-            if let Ok(root) = fs::openat(fs::CWD, &sandbox.checkout, FOLDER, Mode::empty()) {
+            if let Ok(root) = sandbox.files() {
                 for name in FILES.iter().chain(&FOLDERS) {
                     walk.look(&root, OsStr::new(name), Path::new(""), 0);
                 }
@@ -70,26 +68,26 @@ struct Walk<'t> {
 }
 
 impl Walk<'_> {
-    /// The agent can write all of this: everything is opened below a descriptor, and no link is followed.
-    fn look(&mut self, at: &OwnedFd, name: &OsStr, parent: &Path, depth: usize) {
+    /// The agent can write all of this.
+    fn look(&mut self, at: &Beneath, name: &OsStr, parent: &Path, depth: usize) {
         let path = parent.join(name);
         if OF_THE_CLI.iter().any(|own| path == Path::new(own)) {
             return;
         }
-        let Ok(about) = fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+        let Ok(about) = at.about(Path::new(name)) else { return };
         if self.left == 0 || depth > DEEPEST {
             self.found.insert(path);
             return;
         }
         self.left -= 1;
-        match FileType::from_raw_mode(about.st_mode) {
-            FileType::Directory => {
+        match about.kind {
+            Kind::Folder => {
                 if self.look_into(at, name, &path, depth).is_err() {
                     self.found.insert(path);
                 }
             }
-            FileType::RegularFile if self.base.get_path(&path).is_ok() => {}
-            FileType::Symlink
+            Kind::File if self.base.get_path(&path).is_ok() => {}
+            Kind::Link
                 if self.base.get_path(&path).is_ok() && leads_to_guidance(at, name, parent) => {}
             _ => {
                 self.found.insert(path);
@@ -99,26 +97,23 @@ impl Walk<'_> {
 
     fn look_into(
         &mut self,
-        at: &OwnedFd,
+        at: &Beneath,
         name: &OsStr,
         path: &Path,
         depth: usize,
     ) -> io::Result<()> {
-        let folder = fs::openat(at, name, FOLDER, Mode::empty())?;
-        for entry in Dir::read_from(&folder)? {
-            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
-            if name != "." && name != ".." {
-                self.look(&folder, &name, path, depth + 1);
-            }
-        }
-        Ok(())
+        let folder = at.folder(Path::new(name))?;
+        folder.names(|name| {
+            self.look(&folder, name, path, depth + 1);
+            self.left > 0
+        })
     }
 }
 
 /// Whether a link, such as `CLAUDE.md` to `AGENTS.md`, leads to what is compared as well.
-fn leads_to_guidance(at: &OwnedFd, name: &OsStr, parent: &Path) -> bool {
-    let Ok(target) = fs::readlinkat(at, name, Vec::new()) else { return false };
-    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+fn leads_to_guidance(at: &Beneath, name: &OsStr, parent: &Path) -> bool {
+    let Ok((target, _)) = at.link(Path::new(name)) else { return false };
+    let target = PathBuf::from(target);
     let stays =
         target.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     stays && is_guidance(&parent.join(target))

@@ -23,7 +23,7 @@ pub(super) const MOST_RULE_BYTES: usize = 4 << 20;
 /// And the most lines in them that say something.
 pub(super) const MOST_RULES: usize = 200_000;
 /// The most letters of rules that are compared: some ten seconds' worth.
-const MOST_WORK: u64 = 3_000_000_000;
+const MOST_WORK: u64 = 2_000_000_000;
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_mins(15);
 /// After how much work it is asked whether anybody waits for it.

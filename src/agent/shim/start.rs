@@ -1,11 +1,11 @@
 //! Starts the agent: in its cgroups, as its user, through the stage that shuts it in.
 
 use std::{
-    fs,
+    ffi::OsString,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{fs::MetadataExt, process::CommandExt},
+        unix::process::CommandExt,
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -18,6 +18,10 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal, kill},
     unistd::Pid,
 };
+use rustix::{
+    fs::{AtFlags, Gid, Uid, chownat},
+    io::Errno,
+};
 
 use super::{Shim, setup};
 use crate::{
@@ -27,6 +31,10 @@ use crate::{
         users::{NoUser, let_through},
     },
     clock::boot_time,
+    disk::{
+        About, Beneath, Kind,
+        beneath::{LOOK, open_at},
+    },
 };
 
 /// Longest wait for the agent to be shut in; it takes milliseconds.
@@ -176,38 +184,60 @@ fn hear(mut report: io::PipeReader) -> Result<Isolation, NotStarted> {
     }
 }
 
-/// Makes the agent's folders its user's. No process of an agent lives, or its shim would hold the lock.
+/// Makes the agent's folders its user's. No process of an agent lives, or its shim would hold the lock; if one
+/// does all the same, no name that it moves leads outside.
 fn give_to(user: AgentUser, folders: &[PathBuf]) -> io::Result<()> {
     for folder in folders {
+        let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let (above, name) = (Beneath::open(above)?, Path::new(name));
         // The folder itself comes last: when it is the user's, so is everything that was in it.
-        if fs::symlink_metadata(folder)?.uid() != user.uid {
-            give_tree(user, folder)?;
+        if above.about(name)?.user != user.uid {
+            give_tree(user, &above, name)?;
         }
         // What the worker has put there since.
-        for entry in fs::read_dir(folder)? {
-            give(user, &entry?.path())?;
+        let folder = above.folder(name)?;
+        for name in names_in(&folder)? {
+            give(user, &folder, Path::new(&name))?;
         }
     }
     Ok(())
 }
 
-fn give_tree(user: AgentUser, folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            give_tree(user, &entry.path())?;
+fn give_tree(user: AgentUser, above: &Beneath, name: &Path) -> io::Result<()> {
+    let folder = above.folder(name)?;
+    for name in names_in(&folder)? {
+        let name = Path::new(&name);
+        if folder.about(name)?.kind == Kind::Folder {
+            give_tree(user, &folder, name)?;
         } else {
-            give(user, &entry.path())?;
+            give(user, &folder, name)?;
         }
     }
-    give(user, folder)
+    give(user, above, name)
 }
 
-/// A link itself is given, never what it leads to; a file with other names is nobody's to give.
-fn give(user: AgentUser, path: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.uid() == user.uid || (metadata.is_file() && metadata.nlink() > 1) {
+fn names_in(folder: &Beneath) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    folder.names(|name| {
+        names.push(name.to_owned());
+        true
+    })?;
+    Ok(names)
+}
+
+/// A link itself is given, never what it leads to; a file with other names is nobody's to give, and neither is
+/// another mount.
+fn give(user: AgentUser, above: &Beneath, name: &Path) -> io::Result<()> {
+    let itself = match open_at(above, name, LOOK) {
+        Err(Errno::XDEV) => return Ok(()),
+        opened => opened?,
+    };
+    let about = About::of(&itself)?;
+    if about.user == user.uid || (about.kind == Kind::File && about.links > 1) {
         return Ok(());
     }
-    std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    Ok(chownat(&itself, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
 }
