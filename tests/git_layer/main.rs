@@ -3,6 +3,7 @@
 
 mod attribute_rules;
 mod bench;
+mod budgets;
 mod bundle;
 mod cache;
 mod corpus;
@@ -19,9 +20,11 @@ mod lfs;
 #[path = "../support/lfs_server.rs"]
 mod lfs_server;
 mod local_remotes;
+mod moving;
 mod parts;
 mod parts_yard;
 mod peer;
+mod places;
 mod poisoned;
 mod poisoned_corpus;
 mod ports_file;
