@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/debug/archon-awo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-claude ci fmt lint coverage bench faults faults-defaults retention-load upgrade-test fuzz \
+.PHONY: help demo build test test-claude ci fmt lint coverage bench faults commit-races faults-defaults retention-load upgrade-test fuzz \
 	image up dev-awo awo-logs awo-restart awo-roll stop docker-test docker-clean clean
 
 help: ## List the targets
@@ -58,6 +58,10 @@ bench: ## Measure: make bench ARGS="queue --json", or sandbox, or agent
 faults: ## Break everything at random and judge: make faults FAULTS=1100 SEED=7 ARGS="--report faults.md"
 	@.ci/install test
 	@cargo test --locked --test faults -- run $(ARGS)
+
+commit-races: ## Read checkouts while a survivor moves their names: make commit-races RACES=200
+	@.ci/install test
+	@AWO_TEST_COMMIT_RACES=$${RACES:-200} cargo nextest run --locked --test git_layer --no-capture -E 'test(moving::)'
 
 faults-defaults: ## Measure the promises about seconds, with default timings
 	@.ci/install test
