@@ -69,18 +69,20 @@ impl Remote {
             }
         };
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let number = process.file_name().to_str().and_then(|name| name.parse().ok());
-            let Some(number) = number.filter(|number| *number != std::process::id() as i32) else {
-                continue;
-            };
+            let number = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            let other = |number: &i32| u32::try_from(*number) != Ok(std::process::id());
+            let Some(number) = number.filter(other) else { continue };
             let open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-            if open.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|to| to == pipe)) {
+            if open
+                .map(|file| file.path())
+                .any(|file| fs::read_link(file).is_ok_and(|to| to == pipe))
+            {
                 let _ = nix::sys::signal::kill(
                     nix::unistd::Pid::from_raw(number),
                     nix::sys::signal::Signal::SIGKILL,
                 );
-                let log = fs::File::options().create(true).append(true);
-                let log = log.clone().open(self.folder.join("failed-pushes"));
+                let log = self.folder.join("failed-pushes");
+                let log = fs::File::options().create(true).append(true).open(log);
                 log.and_then(|mut log| log.write_all(b"failed\n")).unwrap();
             }
         }
