@@ -1,8 +1,8 @@
 //! No form of a secret comes out, however the bytes are cut, in a stream and over JSON deltas.
 #![no_main]
 
-use archon_awo_fuzz::{agent::json_lines::JsonLines, domain::Redactor};
 use arbitrary::Arbitrary;
+use archon_awo_fuzz::{agent::json_lines::JsonLines, domain::Redactor};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -23,6 +23,18 @@ enum Part {
     Json(u8),
     Begun(u8, u8),
     Vendor(u8),
+    /// Which secret, how it is shown, and what stands before it.
+    Shown(u8, Shown, u8),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Shown {
+    Coloured,
+    Wide,
+    Lines(u8),
+    Hex { group: u8, beside: bool },
+    Words,
+    Octal,
 }
 
 const VENDORS: [&str; 4] = [
@@ -57,10 +69,53 @@ fn write(parts: &[Part], secrets: &[String]) -> String {
                 let end = secret(at).floor_char_boundary(usize::from(*length));
                 text.push_str(&secret(at)[..end]);
             }
+            Part::Shown(at, how, before) => {
+                let mut bytes = vec![b'z'; usize::from(before % 40)];
+                bytes.extend_from_slice(secret(at).as_bytes());
+                text.push('\n');
+                text.push_str(&shown(&bytes, how));
+            }
             Part::Vendor(at) => text.push_str(VENDORS[usize::from(*at) % VENDORS.len()]),
         }
     }
     text
+}
+
+/// What tools make of bytes.
+fn shown(bytes: &[u8], how: &Shown) -> String {
+    let lossy = || String::from_utf8_lossy(bytes).into_owned();
+    let lines = |beside: bool, write: &dyn Fn(&[u8]) -> String| {
+        let line = |(number, bytes): (usize, &[u8])| {
+            let dots = |b: &u8| if b.is_ascii_graphic() { char::from(*b) } else { '.' };
+            let seen: String = bytes.iter().map(dots).collect();
+            let seen = if beside { format!("  |{seen}|") } else { String::new() };
+            format!("{:07x}{}{seen}\n", number * 16, write(bytes))
+        };
+        bytes.chunks(16).enumerate().map(line).collect::<String>()
+    };
+    match how {
+        Shown::Coloured => lossy().chars().map(|c| format!("{c}\u{1b}[0;3m\u{200b}")).collect(),
+        Shown::Wide => lossy().chars().flat_map(|c| [c, '\0']).collect(),
+        Shown::Lines(width) => {
+            let encoded = STANDARD.encode(bytes);
+            let rows: Vec<_> = encoded.as_bytes().chunks(usize::from(width % 80) + 4).collect();
+            String::from_utf8_lossy(&rows.join(&b'\n')).into_owned()
+        }
+        Shown::Hex { group, beside } => lines(*beside, &|bytes| {
+            let groups = bytes.chunks(usize::from(group % 4) + 1);
+            let hex = |group: &[u8]| group.iter().map(|b| format!("{b:02x}")).collect::<String>();
+            groups.map(|group| format!(" {}", hex(group))).collect()
+        }),
+        Shown::Words => lines(false, &|bytes| {
+            let word = |word: &[u8]| {
+                u16::from_le_bytes([word[0], word.get(1).copied().unwrap_or_default()])
+            };
+            bytes.chunks(2).map(|two| format!(" {:04x}", word(two))).collect()
+        }),
+        Shown::Octal => {
+            lines(false, &|bytes| bytes.iter().map(|byte| format!(" {byte:03o}")).collect())
+        }
+    }
 }
 
 fn assert_clean(output: &str, secrets: &[String]) {
@@ -103,7 +158,8 @@ fn joined_deltas(redactor: &Redactor, pieces: &[&str]) -> String {
 }
 
 fuzz_target!(|input: Input| {
-    let secrets: Vec<String> = input.secrets.iter().filter(|s| usable(s)).take(4).cloned().collect();
+    let secrets: Vec<String> =
+        input.secrets.iter().filter(|s| usable(s)).take(4).cloned().collect();
     if secrets.is_empty() {
         return;
     }

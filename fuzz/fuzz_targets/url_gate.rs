@@ -20,7 +20,9 @@ fuzz_target!(|input: (bool, &str)| {
             let rest = canonical.strip_prefix("https://").expect("https");
             let (host, path) = rest.split_once('/').expect("a path");
             assert!(hosts.contains(&host), "{canonical:?}");
-            assert!(!rest.contains('@') && path.split('/').all(|part| part != ".." && !part.is_empty()));
+            assert!(
+                !rest.contains('@') && path.split('/').all(|part| part != ".." && !part.is_empty())
+            );
         }
         Scheme::File => {
             assert!(allow_local, "{canonical:?}");
