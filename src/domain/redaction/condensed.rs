@@ -5,10 +5,10 @@
 //! stream can go on from any step. What is left out without a word between, however long, would have to be held
 //! back: a long gap separates.
 
-use super::{line::Place, reading::Reading};
-
-/// Bytes between two places from which can be read again.
-const MARK_EVERY: usize = 256;
+use super::{
+    line::Place,
+    reading::{RUN, Reading},
+};
 
 /// A place from which can be read again.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +32,13 @@ impl<'a> Condensed<'a> {
     pub(super) fn new(text: &'a [u8], place: Place, at_end: bool) -> Self {
         let mut reading = Reading { text, at: 0, place, at_end };
         let mut bytes = Vec::with_capacity(text.len());
-        let mut marks = Vec::with_capacity(text.len() / MARK_EVERY + 1);
+        let mut marks = Vec::with_capacity(text.len() / RUN + 1);
         let mut next_mark = 0;
         loop {
             if reading.at >= next_mark {
                 let Reading { at, place, .. } = reading;
                 marks.push(Mark { at, length: bytes.len(), place });
-                next_mark = at + MARK_EVERY;
+                next_mark = at + RUN;
             }
             reading.plain_run(next_mark, &mut bytes);
             if reading.at < next_mark && !reading.step(&mut bytes) {

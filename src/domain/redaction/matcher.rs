@@ -51,8 +51,9 @@ impl Matcher {
         let (mut blocks, mut known) = (vec![0; 1 << BLOCK_BITS], vec![0; 1 << (STEM_BITS - 6)]);
         for (stem, _) in &stems {
             let bytes = stem.to_be_bytes();
-            for (place, block) in bytes.windows(BLOCK).enumerate() {
-                blocks[block_index(block)] |= 1 << place;
+            for place in 0..STRIDE {
+                let index = block_index(bytes[place], bytes[place + 1], bytes[place + 2]);
+                blocks[index] |= 1 << place;
             }
             let bit = stem_index(*stem);
             known[bit / 64] |= 1 << (bit % 64);
@@ -73,12 +74,16 @@ impl Matcher {
         if self.is_empty() {
             return;
         }
-        for (number, bytes) in text.windows(BLOCK).step_by(STRIDE).enumerate() {
-            let mut places = self.blocks[block_index(bytes)];
+        // Indices, so that tests, which are not optimized, have time for it too.
+        let mut block = 0;
+        while block + BLOCK <= text.len() {
+            let mut places =
+                self.blocks[block_index(text[block], text[block + 1], text[block + 2])];
+            block += STRIDE;
             while places != 0 {
                 let place = places.trailing_zeros() as usize;
                 places &= places - 1;
-                let Some(at) = (number * STRIDE).checked_sub(place) else { continue };
+                let Some(at) = (block - STRIDE).checked_sub(place) else { continue };
                 if let Some(needles) = stem(&text[at..]).and_then(|stem| self.beginning_with(stem))
                 {
                     found(at, needles);
@@ -117,8 +122,8 @@ fn stem(text: &[u8]) -> Option<u64> {
     text.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-fn block_index(block: &[u8]) -> usize {
-    let number = u32::from_be_bytes([0, block[0], block[1], block[2]]);
+fn block_index(one: u8, two: u8, three: u8) -> usize {
+    let number = u32::from(one) << 16 | u32::from(two) << 8 | u32::from(three);
     (number.wrapping_mul(0x9E37_79B1) >> (u32::BITS - BLOCK_BITS)) as usize
 }
 

@@ -18,6 +18,8 @@ const LINE_NUMBER: usize = 9;
 const INDENT: usize = 24;
 /// Spaces in front of a line that shows the bytes of the one above in another way.
 const SECOND: usize = 4;
+/// Most bytes that are read at once.
+pub(super) const RUN: usize = 256;
 /// Longest group of a dump, and longest character in one that is no number.
 const GROUP: usize = 16;
 const CHARACTER: usize = 4;
@@ -68,29 +70,30 @@ impl<'a> Reading<'a> {
             return;
         }
         let rest = &self.text[self.at..end.min(self.text.len())];
-        let before = count(rest, rest.len(), |byte| KINDS[usize::from(byte)] == Kind::LeftOut);
+        let before = rest.iter().position(|b| KINDS[usize::from(*b)] != Kind::LeftOut);
+        let before = before.unwrap_or(rest.len());
         self.skip(before, bytes);
         let rest = &rest[before..];
-        let mut length = bytes.len();
-        bytes.resize(length + rest.len(), 0);
-        let mut last = None;
-        let mut read = rest.len();
-        for (at, byte) in rest.iter().enumerate() {
-            let kind = KINDS[usize::from(*byte)];
-            if kind == Kind::Special {
-                read = at;
-                break;
-            }
-            bytes[length] = *byte;
-            length += usize::from(kind == Kind::Kept);
-            if kind == Kind::Kept {
-                last = Some(at);
+        // Indices, so that tests, which are not optimized, have time for it too.
+        let mut kept = [0; RUN];
+        let (mut at, mut length, mut kept_to) = (0, 0, 0);
+        while at < rest.len() && length < RUN {
+            let byte = rest[at];
+            match KINDS[usize::from(byte)] {
+                Kind::Special => break,
+                Kind::Kept => {
+                    kept[length] = byte;
+                    length += 1;
+                    at += 1;
+                    kept_to = at;
+                }
+                Kind::LeftOut => at += 1,
             }
         }
-        bytes.truncate(length);
-        self.at += read;
-        let left_out = last.map_or(read, |last| read - last - 1);
-        if last.is_some() {
+        bytes.extend_from_slice(&kept[..length]);
+        self.at += at;
+        let left_out = at - kept_to;
+        if kept_to > 0 {
             self.place.gap = 0;
         }
         self.leave_out(left_out, bytes);
