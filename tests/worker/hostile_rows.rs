@@ -83,6 +83,13 @@ const PROCESSES: &[Attempt] = &[
     attempt("worker-signals", "signal the worker and the shim", "Landlock 6", Landlock(6), Anybody),
     attempt("worker-limits", "lower the limits of the worker", "seccomp", Calls, Root),
     attempt(
+        "scheduling",
+        "set priority, scheduling, processors and I/O priority of worker, shim and another order's agent",
+        "seccomp",
+        Calls,
+        Root,
+    ),
+    attempt(
         "other-agent",
         "read the environment and memory of another order's agent, signal it, lower its limits",
         "Landlock 6, seccomp",

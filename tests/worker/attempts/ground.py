@@ -17,6 +17,7 @@ X86 = os.uname().machine == "x86_64"
 CALLS = {
     "keyctl": 250 if X86 else 219,
     "bpf": 321 if X86 else 280,
+    "ioprio_set": 251 if X86 else 30,
     "io_uring_setup": 425,
     "pidfd_open": 434,
     "pidfd_getfd": 438,

@@ -26,6 +26,23 @@ def trace():
     in_child(lambda: checked(libc.ptrace(0x4206, worker, 0, 0)))
 
 
+def priority(process):
+    os.setpriority(os.PRIO_PROCESS, process, os.getpriority(os.PRIO_PROCESS, process))
+
+
+def scheduling(process):
+    os.sched_setscheduler(process, os.sched_getscheduler(process), os.sched_getparam(process))
+
+
+def processors(process):
+    os.sched_setaffinity(process, os.sched_getaffinity(process))
+
+
+def io_priority(process):
+    # IOPRIO_WHO_PROCESS, in the class of those that have chosen none.
+    checked(call("ioprio_set", 1, process, 2 << 13 | 4))
+
+
 def take_descriptor():
     pidfd = call("pidfd_open", worker, 0)
     try:
@@ -133,6 +150,8 @@ ATTEMPTS = {
                       memory_by_call, trace],
     "worker-descriptors": [lambda: overwrite(f"/proc/{worker}/fd/1"), take_descriptor],
     "worker-signals": [lambda: os.kill(worker, signal.SIGCONT), lambda: os.kill(shim(), signal.SIGCONT)],
+    "scheduling": [lambda of=of, set=set: set(of()) for of in [lambda: worker, shim, lambda: victim]
+                   for set in [priority, scheduling, processors, io_priority]],
     "worker-limits": [lambda: resource.prlimit(worker, resource.RLIMIT_CORE, (0, 0))],
     "other-agent": [lambda: read(f"/proc/{victim}/environ"), lambda: open(f"/proc/{victim}/mem", "rb").close(),
                     lambda: os.kill(victim, signal.SIGCONT),
