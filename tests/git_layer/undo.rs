@@ -213,6 +213,8 @@ async fn what_the_author_wrote_for_agents_is_known_whether_git_sees_it_or_not() 
     symlink("AGENTS.md", seed("CLAUDE.md")).unwrap();
     fs::create_dir_all(seed(".claude/agents")).unwrap();
     fs::write(seed(".claude/agents/helper.md"), "Help.\n").unwrap();
+    let ignored = "target/\n*.log\n/.claude/skills/\n/GEMINI.md\n";
+    fs::write(seed(".gitignore"), ignored).unwrap();
     place.seed_commit("Words for agents");
     place.publish();
     let sandbox = authored(&place).await;
@@ -224,7 +226,6 @@ async fn what_the_author_wrote_for_agents_is_known_whether_git_sees_it_or_not() 
         found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
     fs::write(at(".claude/settings.local.json"), "{}\n").unwrap();
-    fs::write(at(".git/info/exclude"), "/.claude/\n/GEMINI.md\n").unwrap();
     assert_eq!(known().await, [""; 0]);
 
     fs::create_dir_all(at(".claude/skills/pass")).unwrap();
