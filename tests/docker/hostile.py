@@ -61,6 +61,10 @@ print(json.dumps({
 """
 
 
+# What a container engine makes read-only for everybody: that it works elsewhere is shown by the other test.
+MASKED = {"kernel-files"}
+
+
 def columns() -> dict[str, dict[str, str]]:
     """The table of the page: words of an attempt to its cell, by column."""
     page = (SOURCE / "docs/security.md").read_text()
@@ -183,7 +187,7 @@ def compare(stack: Stack, column: str, token: str, replica: str, outside: str) -
         for name, done in outcomes(inside("cat", f"{own}/report")).items():
             works[name] = works.get(name, False) or done
         inside("sh", "-c", f"touch {own}/beats/stays.stop {own}/beats/hops.stop")
-    idle = sorted(name for name, done in tried.items() if not done and not works.get(name))
+    idle = sorted(name for name, done in tried.items() if not done and not works.get(name) and name not in MASKED)
     expect(not idle, f"{column}: all of what was refused works outside {idle or ''}")
 
 
