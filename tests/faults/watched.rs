@@ -16,6 +16,7 @@ use std::{
 use archon_awo::{
     cli,
     config::{Config, Host},
+    domain::Redactor,
     exit,
     services::{Services, Wrap},
     telemetry::{self, Audience},
@@ -78,7 +79,7 @@ pub fn worker(task: &str, how: &str, signal: &str) -> ExitCode {
         result
     });
     runtime.shutdown_background();
-    exit::report(result)
+    exit::report(result, &Redactor::default())
 }
 
 async fn there_is(file: &Path) {
