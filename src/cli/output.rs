@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn text_of_an_agent_cannot_drive_the_terminal() {
         assert_eq!(plain("a\u{1b}[31mred\u{1b}]0;title\u{7}\r\u{8}b\nc"), "aredb\nc");
-        assert_eq!(plain("a\u{9b}2J\u{202e}b\u{200b}\u{e0041}c"), "a2Jbc");
+        assert_eq!(plain("a\u{9b}2J\u{202e}b\u{200b}\u{e0041}c"), "abc");
         assert_eq!(first_line("\n  two words \n more", 5), "two …");
     }
 
