@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader},
     os::{
         linux::net::SocketAddrExt,
         unix::{
@@ -12,7 +13,7 @@ use std::{
         },
     },
     path::PathBuf,
-    process::Stdio,
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -72,12 +73,42 @@ struct Setup {
     users: Option<&'static str>,
 }
 
+/// A terminal of somebody else.
+struct Terminal {
+    name: String,
+    owner: Child,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let open =
+            "import os; ends = os.openpty(); print(os.ttyname(ends[1]), flush=True); input()";
+        let mut owner = blocking_command("/usr/bin/python3")
+            .args(["-c", open])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut name = String::new();
+        BufReader::new(owner.stdout.take().unwrap()).read_line(&mut name).unwrap();
+        Self { name: name.trim().to_owned(), owner }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.owner.kill();
+        let _ = self.owner.wait();
+    }
+}
+
 /// The place of an attack, with what its agents are after.
 struct Battlefield {
     place: Place,
     secret: String,
     /// Kept open.
     _sockets: [UnixListener; 2],
+    terminal: Terminal,
     abstract_name: String,
 }
 
@@ -98,6 +129,8 @@ impl Battlefield {
             ("AWO_AGENT_PROCESSES", "200"),
             ("AWO_AGENT_FILE_SIZE", "8M"),
             ("AWO_AGENT_OPEN_FILES", "256"),
+            ("AWO_AGENT_PROXY", "http://127.0.0.1:9"),
+            ("AWO_AGENT_NETWORK", "proxy"),
             ("AWO_AGENT_MEMORY", "512M"),
             ("AWO_SANDBOX_QUOTA", "64MiB"),
         ] {
@@ -128,7 +161,7 @@ impl Battlefield {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).unwrap();
         }
         fs::set_permissions(place.server.ca_file(), fs::Permissions::from_mode(0o644)).unwrap();
-        Self { place, secret, _sockets: sockets, abstract_name }
+        Self { place, secret, _sockets: sockets, terminal: Terminal::open(), abstract_name }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -182,6 +215,7 @@ impl Battlefield {
             "outside": self.path("outside"),
             "abstract": self.abstract_name,
             "socket": self.path("socket"),
+            "terminal": self.terminal.name,
             "setuid": if is_root() { vec![self.path("agent/id")] } else { vec![] },
             "token_sha256": hash,
             // What is taken out of a pipe is missed by its reader.

@@ -235,6 +235,14 @@ const FILES: &[Attempt] = &[
 const NETWORK: &[Attempt] = &[
     attempt("raw-packets", "send raw packets", "seccomp", Calls, Root),
     attempt(
+        "other-ports",
+        "reach another port than its proxy's: TCP, MPTCP, Fast Open, UDP",
+        "`AWO_AGENT_NETWORK=proxy`: Landlock 4, seccomp",
+        Landlock(4),
+        Anybody,
+    ),
+    attempt("terminal", "open somebody's terminal", "Landlock", Landlock(1), Anybody),
+    attempt(
         "abstract-socket",
         "connect to an abstract socket of others",
         "Landlock 6",
