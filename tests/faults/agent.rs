@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::UdpSocket,
     path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     time::Duration,
 };
 
@@ -17,6 +17,12 @@ use crate::witness::{Tick, now};
 
 /// Time between two ticks.
 const TICK: Duration = Duration::from_millis(20);
+/// The file in the folder of notes that keeps agents from fighting back.
+pub const HONEST: &str = "honest";
+/// How many processes of one agent never rest.
+const CROWD: usize = 20;
+/// Longer than it takes to end a run: an agent may do in its checkout what it likes while it lives.
+const RESPITE: Duration = Duration::from_secs(2);
 /// A child that nobody ends goes after this time, so that a failed run leaves nothing for long.
 const LONGEST_LIFE: Duration = Duration::from_mins(10);
 
@@ -84,6 +90,8 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
             .status();
         started.expect("setsid is there");
     }
+    let starving =
+        if PathBuf::from(folder).join(HONEST).exists() { Vec::new() } else { fight(&run) };
     let mut prompt = Vec::new();
     let _ = std::io::stdin().read_to_end(&mut prompt);
     let hold = PathBuf::from(folder).join(format!("hold-{}", run.step));
@@ -108,6 +116,8 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
             println!("still at it: {said}");
         }
     });
+    // These it leaves to whoever ends it.
+    drop(starving);
     match act(&run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -115,6 +125,71 @@ pub fn run(port: &str, folder: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What some agents do against whoever watches them: starve the shim by processes that never rest, each in a
+/// session of its own, and leave one behind that nothing in its environment tells.
+fn fight(run: &Run) -> Vec<Child> {
+    let draw = run.drawn(4, 8);
+    if draw < 2 {
+        survive(run);
+    }
+    if (draw != 1 && draw != 2) || run.step != "execute" {
+        return Vec::new();
+    }
+    let busy = || {
+        let mut command = Command::new("setsid");
+        command.args(["/bin/sh", "-c", "while :; do :; done"]).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+    };
+    (0..CROWD).filter_map(|_| busy()).collect()
+}
+
+/// Starts the one that stays, with what it has to say for its arguments and an empty environment.
+fn survive(run: &Run) {
+    let Run { order, step, attempt, id, port } = run;
+    let started = Command::new("setsid")
+        .arg("--fork")
+        .arg(std::env::current_exe().unwrap())
+        .args(["agent-survivor", order, step, &attempt.to_string(), id, &port.to_string()])
+        .arg(std::process::id().to_string())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    started.expect("setsid is there");
+}
+
+/// Lives on after its agent, and then swaps what was made for a link that leads out, again and again, while
+/// somebody may read it.
+pub fn survivor(words: &[&str]) -> ExitCode {
+    let [order, step, attempt, id, port, agent] = words else { return ExitCode::FAILURE };
+    let run = Run {
+        order: (*order).to_owned(),
+        step: (*step).to_owned(),
+        attempt: attempt.parse().unwrap(),
+        id: (*id).to_owned(),
+        port: port.parse().unwrap(),
+    };
+    let agent = format!("/proc/{agent}");
+    let end = now() + LONGEST_LIFE;
+    // Whoever ends its run has ended it long before.
+    let mut alone = None;
+    let made = format!("{}.txt", run.order);
+    run.live(
+        || now() >= end,
+        || {
+            if alone.is_none() && !PathBuf::from(&agent).exists() {
+                alone = Some(now());
+            }
+            if alone.is_some_and(|since| now() > since + RESPITE) {
+                let _ = fs::remove_file(&made);
+                let _ = std::os::unix::fs::symlink("/etc/hostname", &made);
+            }
+        },
+    );
+    ExitCode::SUCCESS
 }
 
 /// What is left running behind an agent's back.

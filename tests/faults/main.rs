@@ -65,9 +65,10 @@ fn main() -> ExitCode {
     match words[..] {
         ["agent", port, folder] => agent::run(port, folder),
         ["agent-child", port] => agent::child(port),
+        ["agent-survivor", ref words @ ..] => agent::survivor(words),
         ["worker-losing", task, how, signal] => watched::worker(task, how, signal),
         // Roles of the product that such a worker starts: this program is its own.
-        ["shim" | "confine", ..] => archon_awo::cli::main(),
+        ["shim" | "confine" | "watchman", ..] => archon_awo::cli::main(),
         ["run" | "defaults", ..] | ["--help"] => end(match Command::parse() {
             Command::Run(options) => block_on(storm::run(options)),
             Command::Defaults(options) => block_on(defaults::run(options)),
@@ -114,6 +115,8 @@ fn short(pooler: bool) {
         orders: 8,
         every: Duration::from_secs(1),
         pooler,
+        honest: false,
+        freezer: "ptrace".to_owned(),
         report: None::<PathBuf>,
         keep: false,
     };

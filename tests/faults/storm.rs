@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
+    agent::HONEST,
     orders::Orders,
     place::{Needs, Place},
     plan::{Shape, plan},
@@ -43,6 +44,13 @@ pub struct Options {
     /// Workers reach Postgres through pgbouncer in transaction mode.
     #[arg(long)]
     pub pooler: bool,
+    /// No agent fights back. Else some starve their shim or leave a process behind that wants to change what is
+    /// being read.
+    #[arg(long)]
+    pub honest: bool,
+    /// What holds agents: `AWO_FREEZER` of the workers. By default not by a cgroup, as in a container.
+    #[arg(long, env = "FREEZER", default_value = "ptrace")]
+    pub freezer: String,
     /// Where the report goes too: Markdown when it ends with .md, else JSON.
     #[arg(long, env = "REPORT")]
     pub report: Option<PathBuf>,
@@ -75,13 +83,13 @@ pub fn short_times() -> Vec<(String, String)> {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let seed = options.seed.unwrap_or_else(rand::random);
     eprintln!("faults: seed {seed}, {} faults, {} replicas", options.faults, options.replicas);
-    let needs = Needs {
-        replicas: options.replicas,
-        remotes: 3,
-        pooler: options.pooler,
-        settings: short_times(),
-    };
+    let mut settings = short_times();
+    settings.push(("AWO_FREEZER".to_owned(), options.freezer.clone()));
+    let needs = Needs { replicas: options.replicas, remotes: 3, pooler: options.pooler, settings };
     let mut place = Arc::new(Place::prepare(needs).await?);
+    if options.honest {
+        std::fs::write(place.folder.join("notes").join(HONEST), "")?;
+    }
     let result = storm(&place, &options, seed).await;
     let clean = matches!(&result, Ok(report) if report.verdict.is_clean());
     if options.keep || !clean {
