@@ -25,6 +25,24 @@ pub fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
+/// Eight bytes of a secret as `od`, `xxd` and `hexdump` print them at the beginning of a line, and in UTF-16.
+pub fn pieces_of_dumps(secret: &str) -> Vec<String> {
+    let bytes = &secret.as_bytes()[..8];
+    let each = |write: &dyn Fn(&[u8]) -> String, width| -> Vec<String> {
+        bytes.chunks(width).map(write).collect()
+    };
+    let pair = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+    vec![
+        each(&|byte| format!("{:02x}", byte[0]), 1).join(" "),
+        each(&|two| format!("{:02x}{:02x}", two[0], two[1]), 2).join(" "),
+        each(&|two| format!("{:04x}", pair(two)), 2).join(" "),
+        each(&|two| format!("{:06o}", pair(two)), 2).join(" "),
+        each(&|byte| char::from(byte[0]).into(), 1).join("   "),
+        each(&|byte| format!("\u{1b}[31m{}", char::from(byte[0])), 1).join("\u{1b}[0m"),
+        STANDARD.encode(secret)[..20].to_owned(),
+    ]
+}
+
 fn contains(bytes: &[u8], needle: &str) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
 }

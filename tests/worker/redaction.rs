@@ -51,6 +51,47 @@ async fn a_secret_in_pieces_or_in_code_reaches_neither_rows_nor_files(pool: PgPo
 }
 
 #[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
+async fn what_honest_tools_show_of_a_secret_reaches_neither_rows_nor_files(pool: PgPool) {
+    let mut harness = Harness::new(pool);
+    harness.set("GITHUB_TOKEN", TOKEN);
+    let tools = [
+        "od",
+        "od -c",
+        "od -b",
+        "od -tx1z",
+        "od -x",
+        "od -An -tx4",
+        "base64 -w 20",
+        "cat -n",
+        "iconv -t UTF-16LE",
+        "iconv -t UTF-16BE",
+        "sed 's/./&\\x1b[0m/g'",
+    ];
+    let show: String =
+        tools.iter().map(|tool| format!("printf '{TOKEN} z\\n' | {tool}\n")).collect();
+    harness.tell_agent("extra", &format!("[ \"$AWO_STEP\" = execute ] || return 0\n{show}"));
+    harness.start_worker();
+    let order = harness.order("Write a file").await;
+    harness.until_status(&order, "completed").await;
+
+    let logged: Vec<u8> = sqlx::query_scalar(
+        "select string_agg(data, '' order by seq) from awo.log_chunks
+         where step_name = 'execute' and stream = 'stdout'",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    let logged = String::from_utf8_lossy(&logged);
+    let marks = logged.matches("[redacted]").count();
+    assert!(marks >= tools.len(), "{marks} of {}: {logged}", tools.len());
+    let mut forms = leaks::forms(TOKEN);
+    forms.extend(leaks::pieces_of_dumps(TOKEN));
+    assert_eq!(leaks::forms_in_files(&harness.path("work-orders"), &forms), Vec::<PathBuf>::new());
+    assert_eq!(leaks::forms_in_rows(&harness.pool, forms).await, Vec::<String>::new());
+    harness.assert_sound().await;
+}
+
+#[sqlx::test(migrator = "archon_awo::store::MIGRATOR")]
 async fn a_secret_in_a_file_is_not_pushed(pool: PgPool) {
     let mut harness = Harness::new(pool);
     harness.set("GITHUB_TOKEN", TOKEN);
