@@ -98,7 +98,7 @@ pub fn report(result: anyhow::Result<()>, redactor: &Redactor) -> ExitCode {
         let clean = |text: &str| for_terminal(&redactor.text(text), false);
         eprintln!("error: {}", clean(&message(&error)));
         if let Some(help) = help(&error) {
-            eprintln!("help: {}", clean(&help));
+            eprintln!("help: {}", clean(help));
         }
     }
     exit.into()

@@ -172,7 +172,7 @@ impl Bench<'_> {
         let mirror = git.refresh_mirror(&self.remote()?).await?;
         ensure!(mirror.transfer != Transfer::Fetched, "a cache that is current was fetched again");
         let branch = format!("feat/bench-{id}").parse()?;
-        Ok(git.open_sandbox(&mirror, id, &branch, None).await?)
+        Ok(Box::pin(git.open_sandbox(&mirror, id, &branch, None)).await?)
     }
 
     async fn clone(&self, from: &[&str], to: &Path) -> anyhow::Result<()> {

@@ -88,7 +88,7 @@ async fn until_proven(store: &Store, id: &str, output: &Output) -> anyhow::Resul
             }
             Ok(None) => return Err(CommandError::NoSuchOrder(id.to_owned()).into()),
             Err(error) if error.is_transient() => {
-                tell(&format!("waiting for the database: {error}"))
+                tell(&format!("waiting for the database: {error}"));
             }
             Err(error) => return Err(error.into()),
         }

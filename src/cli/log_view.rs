@@ -265,7 +265,11 @@ mod tests {
     #[test]
     fn a_secret_that_shows_when_the_colours_are_gone_is_taken_out() {
         let secret = "Kq7/wLd93+ZxNv0TtRbY";
-        let hidden: String = secret.chars().map(|c| format!("{c}\u{1b}[0m\u{200b}\u{8}")).collect();
+        let mut hidden = String::new();
+        for letter in secret.chars() {
+            hidden.push(letter);
+            hidden.push_str("\u{1b}[0m\u{200b}\u{8}");
+        }
         let said = serde_json::json!({ "type": "assistant", "message": { "content": [
             { "type": "text", "text": format!("{}{hidden}", "x".repeat(150)) },
             { "type": "tool_use", "name": "Bash", "input": { "command": format!("{}{hidden}", "x".repeat(150)) } },

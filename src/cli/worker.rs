@@ -28,7 +28,7 @@ pub(super) async fn run(config: Config, worker_id: Uuid, metrics: Metrics) -> an
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         warn!("cannot keep other processes out of this one's memory: {error}");
     }
-    serve(config, worker_id, metrics, Services::default()).await
+    Box::pin(serve(config, worker_id, metrics, Services::default())).await
 }
 
 /// Runs a worker until it is told to stop, or until one of its long-lived tasks, which are all started by

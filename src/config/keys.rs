@@ -235,11 +235,11 @@ keys! {
     LFS_HOSTS: ["AWO_LFS_HOSTS"],
         Some("github-cloud.githubusercontent.com,github-cloud.s3.amazonaws.com"),
         "host names, with :port where it is not 443, separated by commas", false,
-        "Where servers may keep the contents of Git LFS besides the hosts of AWO_ALLOWED_HOSTS.";
+        "Where servers may keep the contents of Git LFS besides the hosts of `AWO_ALLOWED_HOSTS`.";
     LOCAL_REMOTES: ["AWO_LOCAL_REMOTES"], None, PATHS, false,
-        "The folders below which file:// remotes may lie; without it there are none.";
+        "The folders below which `file://` remotes may lie; without it there are none.";
     ALLOW_LOCAL_REMOTES: ["AWO_ALLOW_LOCAL_REMOTES"], Some("false"), BOOLEAN, false,
-        "Whether file:// remotes may lie anywhere; AWO_LOCAL_REMOTES takes its place.";
+        "Whether `file://` remotes may lie anywhere; `AWO_LOCAL_REMOTES` takes its place.";
     GITHUB_TOKEN: ["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT_TOKEN"], None, TEXT, true,
         "Token for cloning, pushing and pull requests on GitHub's host, and on no other.";
     GITHUB_API_URL: ["GITHUB_API_URL"], Some("https://api.github.com"), WEB_ADDRESS, false,

@@ -74,7 +74,7 @@ impl Redactor {
         let clean = self.text(text);
         let shown = [false, true].map(|plain| rendered::rendered(&clean, plain));
         let betrays = shown.into_iter().map(|shown| (self.text(&shown), shown));
-        let betrays = betrays.filter(|(clean, shown)| clean != shown).last();
+        let betrays = betrays.rev().find(|(clean, shown)| clean != shown);
         betrays.map_or(clean, |(clean, _)| clean)
     }
 

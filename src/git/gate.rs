@@ -22,7 +22,7 @@ use super::{GitError, GitSettings, Remote, lfs::LFS};
 use crate::domain::Scheme;
 
 /// Longest wait for a server to take a connection.
-const CONNECT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_mins(1);
 /// Longest request for a connection, in bytes, and how long it may take.
 const LONGEST_HEAD: usize = 8 << 10;
 const TIME_TO_ASK: Duration = Duration::from_secs(10);

@@ -52,7 +52,7 @@ where
     } else {
         let colors = terminal && console::colors_enabled_stderr();
         let format = Format::default().with_target(false).with_ansi(colors);
-        layer.with_ansi(colors).event_format(HumanLine { redactor, format, colors }).boxed()
+        layer.with_ansi(colors).event_format(HumanLine { redactor, colors, format }).boxed()
     }
 }
 

@@ -80,8 +80,8 @@ pub(super) fn rendered(text: &str, plain: bool) -> String {
 
 /// The length of a comment or a mark at the beginning of a text; a comment without an end reaches to the end.
 fn markup(text: &str) -> usize {
-    if text.starts_with("<!--") {
-        return text[4..].find("-->").map_or(text.len(), |end| end + 7);
+    if let Some(comment) = text.strip_prefix("<!--") {
+        return comment.find("-->").map_or(text.len(), |end| end + 7);
     }
     let opens = |c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?');
     if !text[1..].starts_with(opens) {
