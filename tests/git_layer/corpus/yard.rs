@@ -72,6 +72,7 @@ impl Yard {
         let mut settings = GitSettings::new(self.path("git-home"), askpass);
         // Submodules in folders could be fetched: what is refused here is refused for another reason.
         settings.remotes.allow_local = true;
+        settings.local_remotes.roots = vec![self.path("")];
         Git::new(settings, self.path("volume"), Redactor::default())
     }
 
