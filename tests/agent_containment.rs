@@ -143,13 +143,15 @@ while True:
     pass
 "#;
 
+/// What the kernel takes by itself, measured once.
+static FLOOR: std::sync::OnceLock<Duration> = std::sync::OnceLock::new();
+
 /// How many busy processes, and how long their end may take. `AWO_TEST_CROWD=4000` makes as many as an
 /// agent may have and holds us to our word, a second or twice what the kernel takes by itself; without it a
 /// test takes no machine for itself.
 fn crowd() -> (usize, Duration) {
     let wanted = std::env::var("AWO_TEST_CROWD").ok().and_then(|text| text.parse().ok());
     let Some(count) = wanted else { return (100, Duration::from_secs(15)) };
-    static FLOOR: std::sync::OnceLock<Duration> = std::sync::OnceLock::new();
     let floor = *FLOOR.get_or_init(|| floor(count));
     (count, Duration::from_secs(1).max(floor * 2))
 }

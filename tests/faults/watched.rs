@@ -74,7 +74,7 @@ pub fn worker(task: &str, how: &str, signal: &str) -> ExitCode {
         let id = uuid::Uuid::new_v4();
         let telemetry = telemetry::init(&config, Audience::Service, Some(id))?;
         let (services, metrics) = (Services::wrapped(wrap), telemetry.metrics().clone());
-        let result = cli::worker::serve(config, id, metrics, services).await;
+        let result = Box::pin(cli::worker::serve(config, id, metrics, services)).await;
         telemetry.shutdown().await;
         result
     });

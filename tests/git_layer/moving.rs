@@ -24,7 +24,7 @@ const PRECIOUS: &[u8] = b"precious";
 /// A file that the rules outside hide, and no others.
 const ORACLE: &str = "oracle.txt";
 /// The longest that one read may take, with a survivor at work.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[expect(clippy::disallowed_methods, reason = "not a setting of the product")]
 fn asked(name: &str) -> Option<String> {
@@ -102,7 +102,7 @@ impl Yard {
         // What it reads at once says little: it goes on until something was committed.
         for round in 0..100 {
             let reads = tokio::time::timeout(PATIENCE, self.read(&mut won));
-            reads.await.expect("a read hangs");
+            assert!(reads.await.is_ok(), "a read hangs");
             if round >= 3 && (won.committed > 0 || began.elapsed() > Duration::from_secs(20)) {
                 break;
             }

@@ -86,6 +86,36 @@ fn every_container_is_shut_in() {
 }
 
 #[test]
+fn the_hardened_component_gives_what_the_hardened_compose_file_gives() {
+    let component = documents("components/hardened/kustomization.yaml");
+    let patch = at(&component[0], "patches/0/patch").as_str().unwrap();
+    let patch: Value = serde_norway::from_str(patch).unwrap();
+    let value = |path: &str| {
+        let operations = patch.as_sequence().unwrap();
+        operations.iter().find(|one| one["path"] == Value::from(path)).unwrap()["value"].clone()
+    };
+    let container = "/spec/template/spec/containers/0";
+    let added = value(&format!("{container}/securityContext/capabilities/add"));
+    let command = value(&format!("{container}/command"));
+    let compose =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose.hardened.yaml"));
+    let compose: Value = serde_norway::from_str(&compose.unwrap()).unwrap();
+    let service = at(&compose, "services/archon-awo");
+    assert_eq!(words(&added), words(&service["cap_add"]));
+    // `env` with variables, then the same program and arguments.
+    let (command, entrypoint) = (words(&command), words(&service["entrypoint"]));
+    let own = command.iter().position(|word| *word == "setpriv").unwrap();
+    assert_eq!(command[own..], entrypoint);
+    let users = command.iter().find_map(|word| word.strip_prefix("AWO_AGENT_USERS=")).unwrap();
+    let given = at(service, "environment/AWO_AGENT_USERS").as_str().unwrap();
+    assert_eq!(given, format!("${{AWO_AGENT_USERS:-{users}}}"));
+    // What is kept by process 1 is what the container has, and no more.
+    for right in words(&added) {
+        assert!(entrypoint.iter().any(|word| word.contains(&format!("+{}", right.to_lowercase()))));
+    }
+}
+
+#[test]
 fn the_probes_ask_what_they_are_for() {
     let deployment = documents("base/deployment.yaml");
     let container = at(&deployment[0], "spec/template/spec/containers/0");

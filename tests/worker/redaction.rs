@@ -67,8 +67,7 @@ async fn what_honest_tools_show_of_a_secret_reaches_neither_rows_nor_files(pool:
         "iconv -t UTF-16BE",
         "sed 's/./&\\x1b[0m/g'",
     ];
-    let show: String =
-        tools.iter().map(|tool| format!("printf '{TOKEN} z\\n' | {tool}\n")).collect();
+    let show = tools.map(|tool| format!("printf '{TOKEN} z\\n' | {tool}\n")).concat();
     harness.tell_agent("extra", &format!("[ \"$AWO_STEP\" = execute ] || return 0\n{show}"));
     harness.start_worker();
     let order = harness.order("Write a file").await;

@@ -240,7 +240,7 @@ async fn a_kill_after_the_mended_push_leaves_one_mended_commit(pool: PgPool) {
     harness.refused(&order).await;
     let halt = Halt::at(&harness.pool, "commit", true).await;
     harness.say_more(&order, "Take big.bin out");
-    halt.until_reached(&harness).await;
+    halt.until_reached(harness).await;
     harness.signal(worker, nix::sys::signal::Signal::SIGKILL);
     harness.ended(worker).await;
     halt.end_statement(&harness.pool).await;

@@ -137,6 +137,8 @@ async fn what_a_run_had_whose_worker_and_shim_were_killed_comes_back(pool: PgPoo
     let status = fs::read_to_string(format!("/proc/{agent}/status")).unwrap();
     let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
     let shim: i32 = shim.trim().parse().unwrap();
+    // A shim that hears of its worker's end would end the agent first.
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
     harness.signal(worker, Signal::SIGKILL);
     kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     harness.ended(worker).await;
