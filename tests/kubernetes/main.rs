@@ -92,7 +92,7 @@ fn the_hardened_component_gives_what_the_hardened_compose_file_gives() {
     let patch: Value = serde_norway::from_str(patch).unwrap();
     let value = |path: &str| {
         let operations = patch.as_sequence().unwrap();
-        operations.iter().find(|one| one["path"] == Value::from(path)).unwrap()["value"].clone()
+        operations.iter().find(|one| one["path"].as_str() == Some(path)).unwrap()["value"].clone()
     };
     let container = "/spec/template/spec/containers/0";
     let added = value(&format!("{container}/securityContext/capabilities/add"));
