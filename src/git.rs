@@ -106,8 +106,9 @@ use crate::{
 pub struct GitSettings {
     /// The git program; a bare name is looked up in the usual folders.
     pub binary: PathBuf,
-    /// The program git asks for a password: this very binary (see [`askpass`]).
-    pub askpass: PathBuf,
+    /// This very binary: git asks it for a password (see [`askpass`]), and some of its commands are started
+    /// through it (`keeper`, and what shuts git-lfs in).
+    pub this_binary: PathBuf,
     /// Certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Longest time one git command may take.
@@ -138,10 +139,10 @@ pub struct GitSettings {
 
 impl GitSettings {
     /// Settings that suit a worker; `home` is an empty folder (made when it is missing).
-    pub fn new(home: PathBuf, askpass: PathBuf) -> Self {
+    pub fn new(home: PathBuf, this_binary: PathBuf) -> Self {
         Self {
             binary: PathBuf::from("git"),
-            askpass,
+            this_binary,
             ca_file: None,
             fetch_timeout: Duration::from_mins(30),
             lock_timeout: Duration::from_mins(10),
@@ -197,10 +198,10 @@ impl Git {
         Self { shared: Arc::clone(&self.shared), redactor }
     }
 
-    /// Git as the settings of this process want it; `askpass` is this very binary.
-    pub fn configured(config: &Config, askpass: PathBuf, redactor: Redactor) -> Self {
+    /// Git as the settings of this process want it; `this_binary` is where it lies.
+    pub fn configured(config: &Config, this_binary: PathBuf, redactor: Redactor) -> Self {
         let root = config.folders.repositories.clone();
-        let mut settings = GitSettings::new(root.join(".cache").join("git-home"), askpass);
+        let mut settings = GitSettings::new(root.join(".cache").join("git-home"), this_binary);
         settings.ca_file.clone_from(&config.git.ca_file);
         settings.author_name.clone_from(&config.git.author_name);
         settings.author_email.clone_from(&config.git.author_email);

@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The statements of a run that only read.
-const READS: [&str; 6] = [
+const READS: [&str; 7] = [
     "load_order",
     "finished_steps",
     "find_intent",
     "former_owner",
     "next_lost_run",
     "rebuild_source",
+    "reported_prices",
 ];
 
 /// Everything a run may write, as text.

@@ -31,6 +31,8 @@ pub struct SandboxBench {
     /// An existing folder on the file system to measure; everything is made in a subfolder of it
     /// and removed again. Needs 2 GiB.
     pub folder: PathBuf,
+    /// This program, which git is started through.
+    pub program: PathBuf,
     /// The git program.
     pub git: PathBuf,
     /// Files in the synthetic repository.
@@ -45,9 +47,9 @@ pub struct SandboxBench {
 
 impl SandboxBench {
     /// 3,000 files, a pack of about 140 MB, 7 rounds, 100 sandboxes of churn.
-    pub fn new(folder: PathBuf) -> Self {
+    pub fn new(folder: PathBuf, program: PathBuf) -> Self {
         let git = PathBuf::from("git");
-        Self { folder, git, files: 3000, commits: 300, rounds: 7, churn: 100 }
+        Self { folder, program, git, files: 3000, commits: 300, rounds: 7, churn: 100 }
     }
 }
 
@@ -210,7 +212,7 @@ impl Bench<'_> {
     }
 
     fn git(&self, volume: &str) -> Git {
-        let mut settings = GitSettings::new(self.folder.join("home"), PathBuf::new());
+        let mut settings = GitSettings::new(self.folder.join("home"), self.plan.program.clone());
         settings.binary.clone_from(&self.plan.git);
         Git::new(settings, self.folder.join(volume), Redactor::default())
     }

@@ -101,7 +101,8 @@ pub(super) async fn run(args: Args, host: &Host, output: &Output) -> anyhow::Res
     let clock = Clock::system();
     let report = match args.subject {
         Subject::Sandbox(args) => {
-            let mut plan = sandbox::SandboxBench::new(std::path::absolute(&args.folder)?);
+            let mut plan =
+                sandbox::SandboxBench::new(std::path::absolute(&args.folder)?, this_program()?);
             plan.rounds = args.rounds.into();
             plan.churn = args.churn.into();
             sandbox::run(&plan, &clock, &progress).await?

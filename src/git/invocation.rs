@@ -244,14 +244,14 @@ impl<'a> Invocation<'a> {
         let ports = match (gate, self.verb) {
             (Some(gate), LFS) => gate.ports(),
             _ if self.ends_with_us => {
-                let mut keeper = process::command(&settings.askpass);
+                let mut keeper = process::command(&settings.this_binary);
                 keeper.arg(keeper::ROLE).arg(&settings.binary);
                 return keeper;
             }
             _ => return process::command(&settings.binary),
         };
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        let mut command = process::command(&settings.askpass);
+        let mut command = process::command(&settings.this_binary);
         command.arg("reach").arg(ports.join(",")).arg(&settings.binary);
         command
     }
@@ -304,7 +304,7 @@ impl<'a> Invocation<'a> {
                 descriptors.push((pipe, TOKEN_DESCRIPTOR));
                 command
                     .env(askpass::USER, &credential.user)
-                    .env("GIT_ASKPASS", &settings.askpass)
+                    .env("GIT_ASKPASS", &settings.this_binary)
                     .env(askpass::DESCRIPTOR, TOKEN_DESCRIPTOR.to_string())
                     .env(askpass::HOST, remote.url.host());
             }

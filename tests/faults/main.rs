@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         ["agent-survivor", ref words @ ..] => agent::survivor(words),
         ["worker-losing", task, how, signal] => watched::worker(task, how, signal),
         // Roles of the product that such a worker starts: this program is its own.
-        ["shim" | "confine" | "watchman", ..] => archon_awo::cli::main(),
+        ["shim" | "confine" | "watchman" | "keep-git" | "reach", ..] => archon_awo::cli::main(),
         ["run" | "defaults", ..] | ["--help"] => end(match Command::parse() {
             Command::Run(options) => block_on(storm::run(options)),
             Command::Defaults(options) => block_on(defaults::run(options)),

@@ -9,7 +9,8 @@ use archon_awo::{
 #[tokio::test(flavor = "multi_thread")]
 async fn every_promised_value_is_measured_and_nothing_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let mut plan = SandboxBench::new(folder.path().to_owned());
+    let mut plan =
+        SandboxBench::new(folder.path().to_owned(), env!("CARGO_BIN_EXE_archon-awo").into());
     (plan.files, plan.commits, plan.rounds, plan.churn) = (200, 40, 2, 3);
     let report = run(&plan, &Clock::system(), &|_, _, _| ()).await.unwrap();
     let names: Vec<&str> = report.results.iter().map(|result| result.name).collect();

@@ -143,8 +143,11 @@ async fn a_checkout_that_grows_over_the_quota_is_stopped() {
     let place = Place::with(|settings| settings.quota = Some(2 << 20));
     let seed = place.path("seed");
     // Written in an encoding of four bytes a letter, and with two bytes at each end of a line.
-    fs::write(seed.join(".gitattributes"), "*.txt text eol=crlf working-tree-encoding=UTF-32LE\n")
-        .unwrap();
+    fs::write(
+        seed.join(".gitattributes"),
+        "grows-* text eol=crlf working-tree-encoding=UTF-32LE\n",
+    )
+    .unwrap();
     for number in 0..8 {
         fs::write(seed.join(format!("grows-{number}.txt")), "a\n".repeat(100_000)).unwrap();
     }
