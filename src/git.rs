@@ -129,6 +129,8 @@ pub struct GitSettings {
     pub local_remotes: LocalRemotes,
     /// Where the contents of Git LFS may lie besides those hosts.
     pub lfs_hosts: Vec<String>,
+    /// How many letters of rules are compared for one look at the files of an agent: some ten seconds' worth.
+    pub rule_work: u64,
     /// The most bytes that the files of a checkout may take (`AWO_SANDBOX_QUOTA`).
     pub quota: Option<u64>,
     /// A file with patterns of what is never part of the work, in the form of `.gitignore`.
@@ -153,6 +155,7 @@ impl GitSettings {
             remotes: RemoteRules { allowed_hosts: Vec::new(), allow_local: false },
             local_remotes: LocalRemotes::default(),
             lfs_hosts: Vec::new(),
+            rule_work: 10_000_000_000,
             quota: None,
             excludes: None,
             credentials: Credentials::default(),

@@ -22,8 +22,6 @@ pub(super) const DEEPEST: usize = 1000;
 pub(super) const MOST_RULE_BYTES: usize = 4 << 20;
 /// And the most lines in them that say something.
 pub(super) const MOST_RULES: usize = 200_000;
-/// The most letters of rules that are compared: some ten seconds' worth.
-const MOST_WORK: u64 = 2_000_000_000;
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_mins(15);
 /// After how much work it is asked whether anybody waits for it.
@@ -63,7 +61,7 @@ pub(super) async fn reading<T: Send + 'static>(
 ) -> Result<T, GitError> {
     let given_up = Arc::new(AtomicBool::new(false));
     let _caller = GiveUp(Arc::clone(&given_up));
-    blocking(move || work(&Reading::new(given_up, LONGEST, MOST_WORK))).await
+    blocking(move || work(&Reading::new(given_up, LONGEST, u64::MAX))).await
 }
 
 impl Reading {
@@ -92,6 +90,13 @@ impl Reading {
             )));
         }
         Ok(())
+    }
+
+    /// Bounds what comparing rules may cost from now on.
+    pub(super) fn bound(&self, work: u64) {
+        let left = self.work.left.get().min(work);
+        self.work.left.set(left);
+        self.work.listen_at.set(left.saturating_sub(STRIDE));
     }
 
     /// What rules that belong to this look are charged to.

@@ -54,6 +54,7 @@ impl<'r> Worktree<'r> {
     /// Opens the trusted repository of a sandbox. The caller holds the lock of the order.
     pub(super) fn open(sandbox: &Sandbox, reading: &'r Reading) -> Result<Self, GitError> {
         let top = sandbox.files()?;
+        reading.bound(sandbox.git.settings().rule_work);
         let repository = sandbox.open_trusted()?;
         let parts = sandbox.parts.clone();
         let excludes = sandbox.git.settings().excludes.clone();

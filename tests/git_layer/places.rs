@@ -66,6 +66,7 @@ const OWN: &[(&str, &str)] = &[
     ("src/git/worktree.rs", "the trusted repository"),
     ("src/http/connections.rs", "/dev/null"),
     ("src/store/entrances.rs", "the folder of the database's socket"),
+    ("src/local_remotes.rs", "where a folder that an order names leads"),
     ("src/maintenance/", "folders of ours"),
     ("src/workflow/dossier.rs", "the folder of an order"),
     ("src/workflow/prompts.rs", "command files of an administrator"),
