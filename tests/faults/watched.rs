@@ -30,11 +30,12 @@ use crate::{
 };
 
 /// The tasks of a worker, and whether each panics here or just ends.
-const TASKS: [(&str, &str); 11] = [
+const TASKS: [(&str, &str); 12] = [
     ("heartbeat", "panics"),
     ("rescue", "panics"),
     ("listener", "ends"),
     ("disk watch", "panics"),
+    ("claim report", "panics"),
     ("schedules", "ends"),
     ("drain", "panics"),
     ("orders", "panics"),
