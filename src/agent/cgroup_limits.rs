@@ -20,11 +20,12 @@ const PROCESSES: [&str; 3] = ["pids", "pids.max", "pids.max"];
 const MEMORY: [&str; 3] = ["memory", "memory.max", "memory.limit_in_bytes"];
 const PROCESSORS: [&str; 3] = ["cpu", "cpu.weight", "cpu.shares"];
 
-/// How much a run weighs against a process of its worker, in version 2 and in version 1: half. However many
-/// busy processes it has, together they weigh no more, and worker and shim are not kept from ending them. Without
+/// How much a run weighs, in version 2 and in version 1: as much as one process, so that it is no slower for it on
+/// a busy host. However many busy processes it has, together they weigh no more, and worker and shim are not
+/// kept from ending them. Without
 /// it they are when the kernel groups by session (`kernel.sched_autogroup_enabled`): there a priority counts
 /// within a session alone, and each new session of an agent weighs as much as its shim.
-const WEIGHT: [u64; 2] = [50, 512];
+const WEIGHT: [u64; 2] = [100, 1024];
 
 /// The bounds of one run.
 #[derive(Debug, Default)]
