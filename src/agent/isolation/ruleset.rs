@@ -37,7 +37,10 @@ pub fn scope_signals() -> Result<(), String> {
     let scoped = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .scope(Scope::Signal)
+        // Every layer refuses to move files between folders, unless it says otherwise.
+        .and_then(|rules| rules.handle_access(AccessFs::Refer))
         .and_then(Ruleset::create)
+        .and_then(|rules| rules.add_rules(path_beneath_rules(["/"], AccessFs::Refer)))
         // Each process that a signal to all does not reach would be a line in the machine's audit.
         .and_then(|rules| rules.set_compatibility(CompatLevel::BestEffort).log_same_exec(false))
         .map_err(failed)?;
@@ -77,7 +80,10 @@ pub fn reach_only(ports: &[u16]) -> Result<(), String> {
         Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessNet::ConnectTcp)?
+            // Every layer refuses to move files between folders, unless it says otherwise.
+            .handle_access(AccessFs::Refer)?
             .create()?
+            .add_rules(path_beneath_rules(["/"], AccessFs::Refer))?
             .add_rules(
                 ports
                     .iter()
