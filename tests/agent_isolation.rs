@@ -57,6 +57,7 @@ def large_file():
 attempts = {
     "own file": lambda: open("mine", "w").write("x"),
     "own child": lambda: os.system("test -f mine") and 1 / 0,
+    "own file to another folder": lambda: (os.mkdir("folder"), os.rename("mine", "folder/mine")),
     "tmp of its own": lambda: open(os.environ["TMPDIR"] + "/x", "w").write("x"),
     "shadow": lambda: open("/etc/shadow").read(),
     "stranger's file": lambda: open(outside + "/secret").read(),
@@ -128,6 +129,7 @@ async fn an_agent_cannot_leave_its_sandbox() {
     for allowed in [
         "own file",
         "own child",
+        "own file to another folder",
         "tmp of its own",
         "own priority",
         "own processors",
@@ -141,7 +143,7 @@ async fn an_agent_cannot_leave_its_sandbox() {
     }
     let mut seen = outcomes.clone();
     seen.retain(|name, _| expected.contains_key(name));
-    assert_eq!(outcomes.len(), 28, "{outcomes:?}");
+    assert_eq!(outcomes.len(), 29, "{outcomes:?}");
     assert_eq!(seen, expected, "{isolation}");
 }
 
@@ -151,6 +153,7 @@ async fn the_same_attempts_succeed_where_nothing_shuts_it_in() {
     assert_eq!(report.verdict, Ok(()), "{outcomes:?}");
     assert_eq!(report.isolation.unwrap().level, IsolationLevel::None);
     for name in [
+        "own file to another folder",
         "stranger's file",
         "stranger's folder",
         "write outside",
